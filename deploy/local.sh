@@ -208,6 +208,7 @@ need_servers() {
 POSTGRES_SETTINGS=(
   listen_addresses=127.0.0.1 unix_socket_directories=
   fsync=on synchronous_commit=on full_page_writes=on
+  recovery_init_sync_method=syncfs # after a crash: one call rather than one for each of many files
   shared_buffers=256MB max_wal_size=4GB max_connections=200
   timezone=UTC log_timezone=UTC 'log_line_prefix=%m [%p] %q%a@%d '
 )
@@ -326,8 +327,7 @@ CONF
     RABBITMQ_CONFIG_FILE="$DATA/rabbitmq/rabbitmq.conf" \
     RABBITMQ_ADVANCED_CONFIG_FILE="$DATA/rabbitmq/advanced.config" \
     RABBITMQ_ENABLED_PLUGINS_FILE="$DATA/rabbitmq/enabled_plugins" \
-    setsid "$RABBITMQ_BIN/rabbitmq-server" </dev/null >"$DATA/rabbitmq.out" 2>&1 9>&- &
-  disown
+    setsid --fork "$RABBITMQ_BIN/rabbitmq-server" </dev/null >"$DATA/rabbitmq.out" 2>&1 9>&-
   wait_until 10 some broker_pids
 }
 
