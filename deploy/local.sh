@@ -275,21 +275,18 @@ rabbitmq_env() {
   )
 }
 
-# The whole family (the VM, its children, epmd), by the environment that it was started with.
-rabbitmq_pids() {
-  grep -lszxF -- "RABBITMQ_MNESIA_BASE=$DATA/rabbitmq/mnesia" /proc/[0-9]*/environ | cut -d/ -f3 || true
-}
+# The whole family (the VM, its children, epmd, a rabbitmqctl), by the environment it was given.
+rabbitmq_pids() { pids_with "RABBITMQ_LOG_BASE=$DATA/log"; }
 
-beam_pid() { rabbitmq_pids_of '*/beam*'; }
+broker_pids() { pids_with "RABBITMQ_MNESIA_BASE=$DATA/rabbitmq/mnesia" '!(*/epmd)'; }
 
-# All but epmd, which outlives the broker.
-broker_pids() { rabbitmq_pids_of '!(*/epmd)'; }
+beam_pid() { pids_with "RABBITMQ_MNESIA_BASE=$DATA/rabbitmq/mnesia" '*/beam*'; }
 
-rabbitmq_pids_of() { # PATTERN of the program's path
+pids_with() { # VARIABLE=VALUE [PATTERN of the program's path]
   local pid
-  for pid in $(rabbitmq_pids); do
+  for pid in $(grep -lszxF -- "$1" /proc/[0-9]*/environ | cut -d/ -f3 || true); do
     # shellcheck disable=SC2053  # a pattern it is
-    if [[ $(readlink "/proc/$pid/exe") == $1 ]]; then echo "$pid"; fi
+    if [[ $(readlink "/proc/$pid/exe") == ${2:-*} ]]; then echo "$pid"; fi
   done
 }
 
