@@ -155,7 +155,7 @@ impl Default for Worker {
 }
 
 /// The delay before an event is tried again: `base`, then each `factor` times the one before, up to
-/// `max_delay`.
+/// `max_delay`. [`RetrySchedule`](crate::domain::RetrySchedule) writes the steps out.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Retry {

@@ -8,5 +8,10 @@
 //! Floor 0, no I/O:
 //!
 //! - [`config`]: every setting with its default, unit and range.
+//! - [`telemetry`]: where log lines go, and in what form.
+//! - [`domain`]: the event, the retry schedule, the trace context.
 
 pub mod config;
+pub mod telemetry;
+
+pub mod domain;

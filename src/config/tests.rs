@@ -96,92 +96,93 @@ fn debug_and_redacted_urls_show_no_secret() {
     assert_eq!(redacted_url(&"hunter2".into()), "(not a URL)");
 }
 
+const BAD_VALUES: &[(&str, &str, &str)] = &[
+    ("WORKER__BATCH_MAX", "0", "0 is not in 1..=4096"),
+    ("WORKER__BATCH_MAX", "70000", "70000 is not in 1..=4096"),
+    ("WORKER__BATCH_MAX", "-1", "-1 is not in 1..=4096"),
+    ("WORKER__BATCH_MAX", "", "\"\" is not a whole number"),
+    (
+        "WORKER__BATCH_MAX",
+        "true",
+        "\"true\" is not a whole number",
+    ),
+    ("WORKER__BATCH_MAX", "1.5", "\"1.5\" is not a whole number"),
+    ("RETRY__ATTEMPTS", "21", "21 is not in 0..=20"),
+    (
+        "RETRY__BASE",
+        "5",
+        "\"5\" is not a duration such as \"500ms\", \"30s\" or \"10m\"",
+    ),
+    (
+        "RETRY__BASE",
+        "1500us",
+        "\"1500us\" is finer than a millisecond",
+    ),
+    ("RETRY__BASE", "0s", "\"0s\" is not in 1ms..=1day"),
+    (
+        "BROKER__PREFIX",
+        "a b",
+        "\"a b\" is not 1 to 64 of A-Z a-z 0-9 . _ -",
+    ),
+    (
+        "BROKER__PREFIX",
+        "",
+        "\"\" is not 1 to 64 of A-Z a-z 0-9 . _ -",
+    ),
+    (
+        "BROKER__HEARTBEAT",
+        "1500ms",
+        "1s 500ms is not in whole seconds",
+    ),
+    ("LOG__FORMAT", "xml", "\"xml\" is not text or json"),
+    ("DATABASE__URL", "", "empty"),
+    (
+        "DATABASE__URL",
+        "mysql://u:hunter2@db/b",
+        "the URL's scheme is not postgres or postgresql",
+    ),
+    (
+        "DATABASE__URL",
+        "hunter2:hunter2@db",
+        "not a URL, which starts with postgres://",
+    ),
+    (
+        "DATABASE__URL",
+        "postgres://u:hunter2@db:99999/b",
+        "not a valid URL: invalid port number",
+    ),
+    ("BROKER__URL", "amqp:///hunter2", "the URL names no host"),
+    (
+        "BROKER__PREFIX",
+        BROKER_URL,
+        "a URL is not 1 to 64 of A-Z a-z 0-9 . _ -",
+    ),
+    (
+        "DATABASE__LOCK_TIMEOUT",
+        "30s",
+        "30s is not below database.statement_timeout, 30s: it would never fire",
+    ),
+    (
+        "WORKER__HOLD_MAX",
+        "30m",
+        "30m is not below the broker's consumer timeout, 30m",
+    ),
+    ("RETRY__MAX_DELAY", "999ms", "999ms is below retry.base, 1s"),
+    (
+        "RECONNECT__MAX",
+        "100ms",
+        "100ms is below reconnect.initial, 200ms",
+    ),
+    (
+        "WORKER__PREFETCH",
+        "100",
+        "100 is below worker.batch_max, 256: no batch could fill",
+    ),
+];
+
 #[test]
 fn a_bad_value_is_refused_with_its_key_and_variable() {
-    let rows = [
-        ("WORKER__BATCH_MAX", "0", "0 is not in 1..=4096"),
-        ("WORKER__BATCH_MAX", "70000", "70000 is not in 1..=4096"),
-        ("WORKER__BATCH_MAX", "-1", "-1 is not in 1..=4096"),
-        ("WORKER__BATCH_MAX", "", "\"\" is not a whole number"),
-        (
-            "WORKER__BATCH_MAX",
-            "true",
-            "\"true\" is not a whole number",
-        ),
-        ("WORKER__BATCH_MAX", "1.5", "\"1.5\" is not a whole number"),
-        ("RETRY__ATTEMPTS", "21", "21 is not in 0..=20"),
-        (
-            "RETRY__BASE",
-            "5",
-            "\"5\" is not a duration such as \"500ms\", \"30s\" or \"10m\"",
-        ),
-        (
-            "RETRY__BASE",
-            "1500us",
-            "\"1500us\" is finer than a millisecond",
-        ),
-        ("RETRY__BASE", "0s", "\"0s\" is not in 1ms..=1day"),
-        (
-            "BROKER__PREFIX",
-            "a b",
-            "\"a b\" is not 1 to 64 of A-Z a-z 0-9 . _ -",
-        ),
-        (
-            "BROKER__PREFIX",
-            "",
-            "\"\" is not 1 to 64 of A-Z a-z 0-9 . _ -",
-        ),
-        (
-            "BROKER__HEARTBEAT",
-            "1500ms",
-            "1s 500ms is not in whole seconds",
-        ),
-        ("LOG__FORMAT", "xml", "\"xml\" is not text or json"),
-        ("DATABASE__URL", "", "empty"),
-        (
-            "DATABASE__URL",
-            "mysql://u:hunter2@db/b",
-            "the URL's scheme is not postgres or postgresql",
-        ),
-        (
-            "DATABASE__URL",
-            "hunter2:hunter2@db",
-            "not a URL, which starts with postgres://",
-        ),
-        (
-            "DATABASE__URL",
-            "postgres://u:hunter2@db:99999/b",
-            "not a valid URL: invalid port number",
-        ),
-        ("BROKER__URL", "amqp:///hunter2", "the URL names no host"),
-        (
-            "BROKER__PREFIX",
-            BROKER_URL,
-            "a URL is not 1 to 64 of A-Z a-z 0-9 . _ -",
-        ),
-        (
-            "DATABASE__LOCK_TIMEOUT",
-            "30s",
-            "30s is not below database.statement_timeout, 30s: it would never fire",
-        ),
-        (
-            "WORKER__HOLD_MAX",
-            "30m",
-            "30m is not below the broker's consumer timeout, 30m",
-        ),
-        ("RETRY__MAX_DELAY", "999ms", "999ms is below retry.base, 1s"),
-        (
-            "RECONNECT__MAX",
-            "100ms",
-            "100ms is below reconnect.initial, 200ms",
-        ),
-        (
-            "WORKER__PREFETCH",
-            "100",
-            "100 is below worker.batch_max, 256: no batch could fill",
-        ),
-    ];
-    for (name, value, problem) in rows {
+    for (name, value, problem) in BAD_VALUES {
         let key = name.to_lowercase().replace("__", ".");
         assert_eq!(
             refused("", env(&[(name, value)])),

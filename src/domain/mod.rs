@@ -1,0 +1,11 @@
+//! What the product is about, without any I/O.
+
+mod event;
+pub mod excerpt;
+mod json;
+mod retry;
+mod trace;
+
+pub use event::{CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault};
+pub use retry::RetrySchedule;
+pub use trace::TraceContext;
