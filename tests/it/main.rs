@@ -1,0 +1,9 @@
+//! The integration tests: real servers, one file a theme.
+//!
+//! Every test has a database ([`support::db::TestDb`]) and a queue prefix
+//! ([`support::broker::TestBroker`]) of its own, so they all run at once. What breaks a server on
+//! purpose starts its own pair ([`support::servers::PrivateServers`]) or puts a
+//! [`support::proxy::ChaosProxy`] in between.
+
+#[allow(dead_code, reason = "each theme uses its own part of it")]
+mod support;

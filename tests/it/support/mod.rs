@@ -1,0 +1,34 @@
+//! What the tests stand on.
+
+pub(crate) mod broker;
+pub(crate) mod db;
+pub(crate) mod eventually;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod servers;
+
+use std::future::Future;
+
+/// Runs `cleanup` to its end from a `Drop`, where the test's own runtime can't be waited on. A
+/// cleanup that fails is reported, not raised: a panic there would hide the test's own.
+fn finish<T>(what: &str, cleanup: impl Future<Output = anyhow::Result<T>> + Send) {
+    let run = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(cleanup)
+            .map(drop)
+    };
+    let outcome = std::thread::scope(|scope| scope.spawn(run).join());
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("{what} was not cleaned up: {error:#}"),
+        Err(_) => eprintln!("{what} was not cleaned up: panicked"),
+    }
+}
+
+/// Whether a process of this number runs: names of databases and directories carry the number of
+/// the process that made them, so that a later run can clear up after one that was killed.
+fn is_alive(pid: &str) -> bool {
+    std::path::Path::new("/proc").join(pid).exists()
+}
