@@ -9,9 +9,18 @@
 //!
 //! - [`config`]: every setting with its default, unit and range.
 //! - [`telemetry`]: where log lines go, and in what form.
-//! - [`domain`]: the event, the retry schedule, the trace context.
+//! - [`domain`]: the event, what the books can answer, the retry schedule, and what happens to a message.
+//! - [`reconnect`]: how long to wait for something that is away.
+//!
+//! Floor 1, adapters:
+//!
+//! - [`storage`]: the books in `PostgreSQL`; the only place that names sqlx.
+//! - [`broker`]: the queues in `RabbitMQ`; the only place that names lapin.
 
 pub mod config;
+pub mod domain;
+pub mod reconnect;
 pub mod telemetry;
 
-pub mod domain;
+pub mod broker;
+pub mod storage;

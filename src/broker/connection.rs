@@ -24,14 +24,18 @@ impl Connection {
         let connecting = lapin::Connection::connect_uri(uri, properties);
         match tokio::time::timeout(broker.connect_timeout, connecting).await {
             Ok(connection) => Ok(Self(connection.map_err(BrokerError::at("connecting"))?)),
-            Err(_) => {
-                Err(BrokerError::Timeout { doing: "connecting", within: broker.connect_timeout })
-            }
+            Err(_) => Err(BrokerError::Timeout {
+                doing: "connecting",
+                within: broker.connect_timeout,
+            }),
         }
     }
 
     pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
-        self.0.create_channel().await.map_err(BrokerError::at("opening a channel"))
+        self.0
+            .create_channel()
+            .await
+            .map_err(BrokerError::at("opening a channel"))
     }
 
     /// Whether it was still there when last heard of.

@@ -38,13 +38,21 @@ impl Batch {
         };
         // Everything unacked on this channel up to the last: this batch, and nothing else.
         let acked = last.acker.ack(BasicAckOptions { multiple: true }).await;
-        if acked.map_err(BrokerError::at("acking"))? { Ok(()) } else { Err(BrokerError::NotAcked) }
+        if acked.map_err(BrokerError::at("acking"))? {
+            Ok(())
+        } else {
+            Err(BrokerError::NotAcked)
+        }
     }
 }
 
 impl Consumer {
     /// Starts consuming. `prefetch` is all that bounds memory: the client buffers what it is given.
-    pub async fn start(connection: &Connection, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
+    pub async fn start(
+        connection: &Connection,
+        queue: &str,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
         let channel = connection.channel().await?;
         channel
             .basic_qos(prefetch, BasicQosOptions::default())
@@ -60,7 +68,12 @@ impl Consumer {
             )
             .await
             .map_err(BrokerError::at("starting to consume"))?;
-        Ok(Self { channel, queue: queue.to_owned(), deliveries, alone: None })
+        Ok(Self {
+            channel,
+            queue: queue.to_owned(),
+            deliveries,
+            alone: None,
+        })
     }
 
     /// Waits for a message, then takes what else has arrived, at most `max`. A message that has been
@@ -70,7 +83,10 @@ impl Consumer {
     pub async fn next_batch(&mut self, max: usize) -> Result<Batch, BrokerError> {
         let first = match self.alone.take() {
             Some(message) => message,
-            None => self.received(self.deliveries.next().await)?,
+            None => {
+                let next = self.deliveries.next().await;
+                self.received(next)?
+            }
         };
         let alone = first.redelivered;
         let mut messages = vec![first];
@@ -91,7 +107,10 @@ impl Consumer {
     fn received(&self, next: Option<lapin::Result<Delivery>>) -> Result<Delivered, BrokerError> {
         match next {
             Some(Ok(delivery)) => Ok(delivered(delivery)),
-            Some(Err(source)) => Err(BrokerError::Lapin { doing: "consuming", source }),
+            Some(Err(source)) => Err(BrokerError::Lapin {
+                doing: "consuming",
+                source,
+            }),
             None => Err(BrokerError::ConsumerCancelled(self.queue.clone())),
         }
     }
@@ -114,14 +133,20 @@ pub struct SingleFile {
 impl SingleFile {
     /// Opens a channel for it.
     pub async fn open(connection: &Connection, queue: &str) -> Result<Self, BrokerError> {
-        Ok(Self { channel: connection.channel().await?, queue: queue.to_owned() })
+        Ok(Self {
+            channel: connection.channel().await?,
+            queue: queue.to_owned(),
+        })
     }
 
     /// The message at the head of the queue, if there is one.
     pub async fn next(&self) -> Result<Option<Batch>, BrokerError> {
         let got = self
             .channel
-            .basic_get(self.queue.as_str().into(), BasicGetOptions { no_ack: false })
+            .basic_get(
+                self.queue.as_str().into(),
+                BasicGetOptions { no_ack: false },
+            )
             .await
             .map_err(BrokerError::at("getting a message"))?;
         Ok(got.map(|got| Batch(vec![delivered(got.delivery)])))

@@ -1,8 +1,7 @@
 //! One message, as it came and as it goes on.
 
 use lapin::{
-    BasicProperties,
-    acker::Acker,
+    Acker, BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -15,8 +14,15 @@ const FOREIGN_HEADERS_MAX: usize = 16 * 1024;
 /// The `error` header, in bytes.
 const ERROR_MAX: usize = 1024;
 /// The headers that are ours.
-const OWN: [&str; 7] =
-    ["attempt", "reason", "error", "first-failed-at", "failed-at", "traceparent", "tracestate"];
+const OWN: [&str; 7] = [
+    "attempt",
+    "reason",
+    "error",
+    "first-failed-at",
+    "failed-at",
+    "traceparent",
+    "tracestate",
+];
 
 /// A message that was delivered and is not acked yet.
 #[derive(Debug)]
@@ -32,7 +38,10 @@ pub struct Delivered {
 impl Delivered {
     /// The `content-type` property.
     pub fn content_type(&self) -> Option<&str> {
-        self.properties.content_type().as_ref().map(|text| text.as_str())
+        self.properties
+            .content_type()
+            .as_ref()
+            .map(|text| text.as_str())
     }
 
     /// How often the event failed before: the `attempt` header. What isn't a count is 0.
@@ -52,7 +61,10 @@ impl Delivered {
 
     /// The W3C trace context that the publisher sent along.
     pub fn trace(&self) -> Option<TraceContext> {
-        TraceContext::parse(self.text_header("traceparent")?, self.text_header("tracestate"))
+        TraceContext::parse(
+            self.text_header("traceparent")?,
+            self.text_header("tracestate"),
+        )
     }
 
     fn header(&self, name: &str) -> Option<&AMQPValue> {
@@ -70,7 +82,9 @@ impl Delivered {
     /// The same message to be sent on after a failure: same body, same trace, the failure in the
     /// headers. What the broker or the publisher set to steer routing and expiry stays behind.
     fn failed(&self, error: &str) -> (BasicProperties, FieldTable) {
-        let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+        let now = OffsetDateTime::now_utc()
+            .format(&Rfc3339)
+            .unwrap_or_default();
         let first = self.text_header("first-failed-at").unwrap_or(&now);
         let mut headers = self.foreign_headers();
         headers.insert("first-failed-at".into(), long(first));
@@ -120,7 +134,11 @@ impl Delivered {
             size += name.as_str().len() + encoded_size(value);
             kept.insert(name.clone(), value.clone());
         }
-        if size > FOREIGN_HEADERS_MAX { FieldTable::default() } else { kept }
+        if size > FOREIGN_HEADERS_MAX {
+            FieldTable::default()
+        } else {
+            kept
+        }
     }
 }
 
@@ -183,7 +201,10 @@ impl Outgoing {
         error: &str,
     ) -> Self {
         let (properties, mut headers) = message.failed(error);
-        headers.insert("attempt".into(), AMQPValue::LongLongInt(message.attempt().into()));
+        headers.insert(
+            "attempt".into(),
+            AMQPValue::LongLongInt(message.attempt().into()),
+        );
         headers.insert("reason".into(), long(reason));
         Self {
             exchange: topology.dead_letters(),
@@ -200,12 +221,15 @@ fn long(text: &str) -> AMQPValue {
 
 /// Bytes on the wire, near enough for a limit.
 fn encoded_size(value: &AMQPValue) -> usize {
-    let table = |(name, value): (&ShortString, &AMQPValue)| name.as_str().len() + encoded_size(value);
+    let table =
+        |(name, value): (&ShortString, &AMQPValue)| name.as_str().len() + encoded_size(value);
     match value {
         AMQPValue::ShortString(text) => text.as_str().len() + 2,
         AMQPValue::LongString(text) => text.as_bytes().len() + 5,
         AMQPValue::ByteArray(bytes) => bytes.as_slice().len() + 5,
-        AMQPValue::FieldArray(values) => 5 + values.as_slice().iter().map(encoded_size).sum::<usize>(),
+        AMQPValue::FieldArray(values) => {
+            5 + values.as_slice().iter().map(encoded_size).sum::<usize>()
+        }
         AMQPValue::FieldTable(values) => 5 + values.inner().iter().map(table).sum::<usize>(),
         _ => 9,
     }

@@ -20,7 +20,9 @@ pub enum PublishError {
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// No queue takes it.
-    #[error("unroutable: no queue is bound to exchange {exchange:?} with routing key {routing_key:?}")]
+    #[error(
+        "unroutable: no queue is bound to exchange {exchange:?} with routing key {routing_key:?}"
+    )]
     Unroutable {
         /// Where it was sent.
         exchange: String,
@@ -28,7 +30,9 @@ pub enum PublishError {
         routing_key: String,
     },
     /// The broker said no.
-    #[error("the broker refused the message for exchange {exchange:?}, routing key {routing_key:?}")]
+    #[error(
+        "the broker refused the message for exchange {exchange:?}, routing key {routing_key:?}"
+    )]
     Refused {
         /// Where it was sent.
         exchange: String,
@@ -56,12 +60,20 @@ impl Publisher {
     /// A publisher that also declares the topology whenever it connects, so that a queue somebody
     /// deleted is there again at the next try.
     pub fn declaring(broker: &config::Broker, topology: &Topology) -> Self {
-        Self { broker: broker.clone(), topology: topology.clone(), declares: true, live: Mutex::default() }
+        Self {
+            broker: broker.clone(),
+            topology: topology.clone(),
+            declares: true,
+            live: Mutex::default(),
+        }
     }
 
     /// A publisher that only publishes: a missing exchange or queue is an error, as its user expects.
     pub fn plain(broker: &config::Broker, topology: &Topology) -> Self {
-        Self { declares: false, ..Self::declaring(broker, topology) }
+        Self {
+            declares: false,
+            ..Self::declaring(broker, topology)
+        }
     }
 
     /// Publishes all and waits for every confirm; one result per message, in order. `Ok` means that the
@@ -84,7 +96,9 @@ impl Publisher {
                 break;
             }
         }
-        results.resize_with(messages.len(), || Err(PublishError::Broker(BrokerError::NotSent)));
+        results.resize_with(messages.len(), || {
+            Err(PublishError::Broker(BrokerError::NotSent))
+        });
         results
     }
 
@@ -95,7 +109,10 @@ impl Publisher {
     ) -> Vec<Result<(), PublishError>> {
         let mut confirms = Vec::with_capacity(window.len());
         for message in window {
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let options = BasicPublishOptions {
+                mandatory: true,
+                immediate: false,
+            };
             let sent = channel
                 .basic_publish(
                     message.exchange.as_str().into(),
@@ -127,11 +144,17 @@ impl Publisher {
                     exchange: message.exchange.clone(),
                     routing_key: message.routing_key.clone(),
                 }),
-                Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => Err(PublishError::Refused {
-                    exchange: message.exchange.clone(),
-                    routing_key: message.routing_key.clone(),
-                }),
-                Err(source) => Err(BrokerError::Lapin { doing: "publishing", source }.into()),
+                Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => {
+                    Err(PublishError::Refused {
+                        exchange: message.exchange.clone(),
+                        routing_key: message.routing_key.clone(),
+                    })
+                }
+                Err(source) => Err(BrokerError::Lapin {
+                    doing: "publishing",
+                    source,
+                }
+                .into()),
             });
         }
         results
@@ -154,7 +177,12 @@ impl Publisher {
             .confirm_select(Default::default())
             .await
             .map_err(BrokerError::at("asking for confirms"))?;
-        Ok(live.insert(Arc::new(Live { connection, channel })).clone())
+        Ok(live
+            .insert(Arc::new(Live {
+                connection,
+                channel,
+            }))
+            .clone())
     }
 
     /// Closes the connection, if there is one.
@@ -166,5 +194,9 @@ impl Publisher {
 }
 
 fn unconfirmed(within: Duration) -> PublishError {
-    BrokerError::Timeout { doing: "waiting for the broker's confirm", within }.into()
+    BrokerError::Timeout {
+        doing: "waiting for the broker's confirm",
+        within,
+    }
+    .into()
 }

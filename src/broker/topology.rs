@@ -85,17 +85,35 @@ impl Topology {
         declare_exchange(&channel, &dead_letters, ExchangeKind::Direct).await?;
         declare_exchange(&channel, &self.watchers(), ExchangeKind::Fanout).await?;
         let mut arguments = quorum();
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DEAD_LETTER_DELIVERY_LIMIT));
+        arguments.insert(
+            "x-delivery-limit".into(),
+            AMQPValue::LongLongInt(DEAD_LETTER_DELIVERY_LIMIT),
+        );
         declare_queue(&channel, &dead_letters, arguments).await?;
-        bind(&channel, &dead_letters, &dead_letters, self.dead_letter_key()).await?;
+        bind(
+            &channel,
+            &dead_letters,
+            &dead_letters,
+            self.dead_letter_key(),
+        )
+        .await?;
 
         declare_exchange(&channel, self.exchange(), ExchangeKind::Direct).await?;
         let mut arguments = quorum();
         // A crash guard, never the retry policy: a message that kills its worker this often is dead.
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(self.delivery_limit.into()));
+        arguments.insert(
+            "x-delivery-limit".into(),
+            AMQPValue::LongLongInt(self.delivery_limit.into()),
+        );
         dead_letter_to(&mut arguments, &dead_letters, self.dead_letter_key());
         declare_queue(&channel, &self.work_queue(), arguments).await?;
-        bind(&channel, &self.work_queue(), self.exchange(), self.routing_key()).await?;
+        bind(
+            &channel,
+            &self.work_queue(),
+            self.exchange(),
+            self.routing_key(),
+        )
+        .await?;
 
         for delay in &self.delays {
             let mut arguments = quorum();
@@ -105,29 +123,48 @@ impl Topology {
             dead_letter_to(&mut arguments, self.exchange(), self.routing_key());
             declare_queue(&channel, &self.delay_queue(*delay), arguments).await?;
         }
-        channel.close(200, "declared".into()).await.map_err(BrokerError::at("closing a channel"))
+        channel
+            .close(200, "declared".into())
+            .await
+            .map_err(BrokerError::at("closing a channel"))
     }
 
     /// Deletes every queue and exchange, with all that is in them. For scratch prefixes only.
     pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.channel().await?;
-        let queues = [self.work_queue(), self.dead_letters()].into_iter().chain(self.delay_queues());
+        let queues = [self.work_queue(), self.dead_letters()]
+            .into_iter()
+            .chain(self.delay_queues());
         for queue in queues {
-            let deleted = channel.queue_delete(queue.as_str().into(), Default::default()).await;
+            let deleted = channel
+                .queue_delete(queue.as_str().into(), Default::default())
+                .await;
             deleted.map_err(BrokerError::at("deleting a queue"))?;
         }
-        for exchange in [self.exchange().to_owned(), self.dead_letters(), self.watchers()] {
-            let deleted = channel.exchange_delete(exchange.as_str().into(), Default::default()).await;
+        for exchange in [
+            self.exchange().to_owned(),
+            self.dead_letters(),
+            self.watchers(),
+        ] {
+            let deleted = channel
+                .exchange_delete(exchange.as_str().into(), Default::default())
+                .await;
             deleted.map_err(BrokerError::at("deleting an exchange"))?;
         }
-        channel.close(200, "deleted".into()).await.map_err(BrokerError::at("closing a channel"))
+        channel
+            .close(200, "deleted".into())
+            .await
+            .map_err(BrokerError::at("closing a channel"))
     }
 }
 
 /// Replicated and fsynced; the only kind with a delivery limit and at-least-once dead-lettering.
 fn quorum() -> FieldTable {
     let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
     arguments
 }
 
@@ -144,16 +181,30 @@ fn dead_letter_to(arguments: &mut FieldTable, exchange: &str, routing_key: &str)
     }
 }
 
-async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
-    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+async fn declare_exchange(
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+) -> Result<(), BrokerError> {
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
     channel
         .exchange_declare(name.into(), kind, options, FieldTable::default())
         .await
         .map_err(BrokerError::at("declaring an exchange"))
 }
 
-async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
-    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+async fn declare_queue(
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), BrokerError> {
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
     channel
         .queue_declare(name.into(), options, arguments)
         .await
@@ -161,7 +212,12 @@ async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> 
         .map_err(BrokerError::at("declaring a queue"))
 }
 
-async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
+async fn bind(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+) -> Result<(), BrokerError> {
     channel
         .queue_bind(
             queue.into(),

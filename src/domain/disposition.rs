@@ -115,9 +115,11 @@ pub fn dispose(verdict: Verdict, attempt: u32, schedule: &RetrySchedule) -> Disp
             error: refusal.message,
             owed: false,
         },
-        Verdict::Hopeless { reason, error } => {
-            Disposition::DeadLetter { reason, error, owed: false }
-        }
+        Verdict::Hopeless { reason, error } => Disposition::DeadLetter {
+            reason,
+            error,
+            owed: false,
+        },
         Verdict::Answered(Deduction::JobNotFound) => {
             let error = "company_id: missing, and article_jobs has no row of this job".to_owned();
             delay_or(schedule, attempt, error, Reason::JobNotFound)
@@ -130,7 +132,11 @@ pub fn dispose(verdict: Verdict, attempt: u32, schedule: &RetrySchedule) -> Disp
 
 fn delay_or(schedule: &RetrySchedule, attempt: u32, error: String, used_up: Reason) -> Disposition {
     match schedule.delay(attempt) {
-        Some(delay) => Disposition::Delay { delay, attempt: attempt + 1, error },
+        Some(delay) => Disposition::Delay {
+            delay,
+            attempt: attempt + 1,
+            error,
+        },
         None => Disposition::DeadLetter {
             reason: used_up,
             error,
@@ -152,7 +158,10 @@ mod tests {
     }
 
     fn refused(cause: RefusalCause) -> Verdict {
-        Verdict::Answered(Deduction::Refused(Refusal { cause, message: "why".into() }))
+        Verdict::Answered(Deduction::Refused(Refusal {
+            cause,
+            message: "why".into(),
+        }))
     }
 
     #[test]
@@ -165,8 +174,14 @@ mod tests {
             purchased_deducted: 0,
             job_status_error: Some("the application's CHECK".into()),
         };
-        for deduction in [Deduction::Charged(receipt.clone()), Deduction::AlreadyCharged(receipt)] {
-            assert_eq!(dispose(Verdict::Answered(deduction), 0, &schedule()), Disposition::Ack);
+        for deduction in [
+            Deduction::Charged(receipt.clone()),
+            Deduction::AlreadyCharged(receipt),
+        ] {
+            assert_eq!(
+                dispose(Verdict::Answered(deduction), 0, &schedule()),
+                Disposition::Ack
+            );
         }
     }
 
@@ -179,8 +194,9 @@ mod tests {
             (RefusalCause::AlreadyCompensated, "already_compensated"),
             (RefusalCause::CompanyMismatch, "company_mismatch"),
         ] {
-            let Disposition::DeadLetter { reason: got, owed, .. } =
-                dispose(refused(cause), 0, &schedule())
+            let Disposition::DeadLetter {
+                reason: got, owed, ..
+            } = dispose(refused(cause), 0, &schedule())
             else {
                 panic!("{cause:?} was not dead-lettered");
             };
@@ -191,7 +207,13 @@ mod tests {
     #[test]
     fn a_transient_failure_waits_1_2_4_seconds_and_is_then_owed() {
         let fail = |attempt| {
-            dispose(Verdict::Transient { error: "deadlock".into() }, attempt, &schedule())
+            dispose(
+                Verdict::Transient {
+                    error: "deadlock".into(),
+                },
+                attempt,
+                &schedule(),
+            )
         };
         for (attempt, seconds) in [(0, 1), (1, 2), (2, 4)] {
             assert_eq!(

@@ -6,9 +6,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{Storage, StorageError};
-use crate::domain::{
-    Charge, CompletionEvent, Deduction, Receipt, Refusal, RefusalCause,
-};
+use crate::domain::{Charge, CompletionEvent, Deduction, Receipt, Refusal, RefusalCause};
 
 /// What [`Storage::mark_pending`] found when it came to one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +44,10 @@ impl Storage {
     /// Charges each event once; one answer per event, in order. One transaction for all: an error means
     /// that nothing of this call happened (or, if the connection broke, that it may all have; asking
     /// again then finds the original results).
-    pub async fn deduct(&self, events: &[&CompletionEvent]) -> Result<Vec<Deduction>, StorageError> {
+    pub async fn deduct(
+        &self,
+        events: &[&CompletionEvent],
+    ) -> Result<Vec<Deduction>, StorageError> {
         let resolved = self.resolve(events).await?;
         let charges: Vec<Charge<'_>> = resolved
             .iter()
@@ -67,18 +68,25 @@ impl Storage {
     }
 
     /// Finds company and article where the event leaves them out, and compares where both name one.
-    async fn resolve<'e>(&self, events: &[&'e CompletionEvent]) -> Result<Vec<Resolved<'e>>, StorageError> {
+    async fn resolve<'e>(
+        &self,
+        events: &[&'e CompletionEvent],
+    ) -> Result<Vec<Resolved<'e>>, StorageError> {
         let ids: Vec<Uuid> = events.iter().map(|event| event.job_id()).collect();
-        let jobs: HashMap<Uuid, (Uuid, Option<Uuid>)> = sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(
-            "select id, company_id, article_id from article_jobs where id = any($1)",
-        )
-        .bind(&ids)
-        .fetch_all(&self.pool)
-        .await?
-        .into_iter()
-        .map(|(id, company_id, article_id)| (id, (company_id, article_id)))
-        .collect();
-        Ok(events.iter().map(|event| resolve(event, jobs.get(&event.job_id()).copied())).collect())
+        let jobs: HashMap<Uuid, (Uuid, Option<Uuid>)> =
+            sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(
+                "select id, company_id, article_id from article_jobs where id = any($1)",
+            )
+            .bind(&ids)
+            .fetch_all(&self.pool)
+            .await?
+            .into_iter()
+            .map(|(id, company_id, article_id)| (id, (company_id, article_id)))
+            .collect();
+        Ok(events
+            .iter()
+            .map(|event| resolve(event, jobs.get(&event.job_id()).copied()))
+            .collect())
     }
 
     async fn deduct_batch(&self, charges: &[Charge<'_>]) -> Result<Vec<Deduction>, StorageError> {
@@ -101,7 +109,11 @@ impl Storage {
         .fetch_all(&self.pool)
         .await?;
         if rows.len() != charges.len() {
-            return Err(unexpected(format!("{} results for {} charges", rows.len(), charges.len())));
+            return Err(unexpected(format!(
+                "{} results for {} charges",
+                rows.len(),
+                charges.len()
+            )));
         }
         rows.into_iter().map(deduction).collect()
     }
@@ -152,14 +164,19 @@ impl Storage {
         Ok(events
             .iter()
             .map(|(event, _)| {
-                marks.get(&event.job_id().to_string()).copied().unwrap_or(PendingMark::NoCompany)
+                marks
+                    .get(&event.job_id().to_string())
+                    .copied()
+                    .unwrap_or(PendingMark::NoCompany)
             })
             .collect())
     }
 }
 
 fn resolve(event: &CompletionEvent, job: Option<(Uuid, Option<Uuid>)>) -> Resolved<'_> {
-    let article_id = event.article_id().or(job.and_then(|(_, article_id)| article_id));
+    let article_id = event
+        .article_id()
+        .or(job.and_then(|(_, article_id)| article_id));
     match (event.company_id(), job) {
         (Some(company_id), Some((jobs_company_id, _))) if company_id != jobs_company_id => {
             Resolved::Answered(Deduction::Refused(Refusal {
@@ -169,18 +186,22 @@ fn resolve(event: &CompletionEvent, job: Option<(Uuid, Option<Uuid>)>) -> Resolv
                 ),
             }))
         }
-        (Some(company_id), _) | (None, Some((company_id, _))) => {
-            Resolved::Chargeable(Charge { event, company_id, article_id })
-        }
+        (Some(company_id), _) | (None, Some((company_id, _))) => Resolved::Chargeable(Charge {
+            event,
+            company_id,
+            article_id,
+        }),
         (None, None) => Resolved::Answered(Deduction::JobNotFound),
     }
 }
 
 fn deduction(row: ResultRow) -> Result<Deduction, StorageError> {
     let Some(error) = row.error else {
-        let (Some(deduction_record_id), Some(balance_before), Some(balance_after)) =
-            (row.deduction_record_id, row.balance_before, row.balance_after)
-        else {
+        let (Some(deduction_record_id), Some(balance_before), Some(balance_after)) = (
+            row.deduction_record_id,
+            row.balance_before,
+            row.balance_after,
+        ) else {
             return Err(unexpected("a charge without its figures".into()));
         };
         let receipt = Receipt {
@@ -207,11 +228,17 @@ fn deduction(row: ResultRow) -> Result<Deduction, StorageError> {
     if let Some(refusal) = row.job_status_error {
         tracing::warn!(error = refusal, "article_jobs refused the status `failed`");
     }
-    Ok(Deduction::Refused(Refusal { cause, message: row.error_message.unwrap_or(error) }))
+    Ok(Deduction::Refused(Refusal {
+        cause,
+        message: row.error_message.unwrap_or(error),
+    }))
 }
 
 fn unexpected(answer: String) -> StorageError {
-    StorageError::Unexpected { function: "deduct_tokens_batch", answer }
+    StorageError::Unexpected {
+        function: "deduct_tokens_batch",
+        answer,
+    }
 }
 
 /// The parallel arrays of one call. Built together, so that they can't differ in length: UNNEST would
@@ -229,12 +256,21 @@ struct Arrays<'e> {
 impl<'e> Arrays<'e> {
     fn of(charges: &[Charge<'e>]) -> Self {
         Self {
-            keys: charges.iter().map(|charge| charge.event.job_id().to_string()).collect(),
+            keys: charges
+                .iter()
+                .map(|charge| charge.event.job_id().to_string())
+                .collect(),
             company_ids: charges.iter().map(|charge| charge.company_id).collect(),
             article_ids: charges.iter().map(|charge| charge.article_id).collect(),
             amounts: charges.iter().map(|charge| charge.event.tokens()).collect(),
-            metadata: charges.iter().map(|charge| charge.event.metadata()).collect(),
-            usage_types: charges.iter().map(|charge| charge.event.usage_type()).collect(),
+            metadata: charges
+                .iter()
+                .map(|charge| charge.event.metadata())
+                .collect(),
+            usage_types: charges
+                .iter()
+                .map(|charge| charge.event.usage_type())
+                .collect(),
             job_ids: charges.iter().map(|charge| charge.event.job_id()).collect(),
         }
     }

@@ -41,9 +41,9 @@ impl StorageError {
     /// Whose problem it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Sqlx(sqlx::Error::Database(error)) => {
-                error.code().map_or(Fault::Rejected, |code| sqlstate_fault(&code))
-            }
+            Self::Sqlx(sqlx::Error::Database(error)) => error
+                .code()
+                .map_or(Fault::Rejected, |code| sqlstate_fault(&code)),
             Self::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => Fault::Disconnected,
             Self::Sqlx(
                 sqlx::Error::Tls(_)
@@ -90,7 +90,9 @@ fn describe(error: &sqlx::Error) -> String {
             }
             text
         }
-        sqlx::Error::PoolTimedOut => "no connection to the database within database.acquire_timeout".into(),
+        sqlx::Error::PoolTimedOut => {
+            "no connection to the database within database.acquire_timeout".into()
+        }
         sqlx::Error::Io(error) => format!("the connection to the database broke: {error}"),
         other => other.to_string(),
     }

@@ -133,9 +133,14 @@ impl Storage {
                 .fetch_one(&self.pool)
                 .await
                 .map_err(StorageError::from)?;
-        let unexpected = |answer: String| StorageError::Unexpected { function: "credit_tokens", answer };
+        let unexpected = |answer: String| StorageError::Unexpected {
+            function: "credit_tokens",
+            answer,
+        };
         match answer["error"].as_str() {
-            None => Ok(serde_json::from_value(answer).map_err(|error| unexpected(error.to_string()))?),
+            None => Ok(
+                serde_json::from_value(answer).map_err(|error| unexpected(error.to_string()))?
+            ),
             Some("company_not_found") => Err(CreditError::CompanyNotFound(credit.company_id)),
             Some("idempotency_key_reused") => Err(CreditError::KeyReused(credit.key.to_owned())),
             Some("period_end_passed") => Err(CreditError::PeriodEndPassed),

@@ -40,7 +40,10 @@ pub enum Comeback {
 
 impl Storage {
     /// Prepares a pool; connects when first used, so that a process may start before its database.
-    pub fn new(database: &config::Database, reconnect: &config::Reconnect) -> Result<Self, StorageError> {
+    pub fn new(
+        database: &config::Database,
+        reconnect: &config::Reconnect,
+    ) -> Result<Self, StorageError> {
         let options = PgConnectOptions::from_str(database.url.expose_secret())?
             .application_name("token-billing");
         let limits = format!(
@@ -57,7 +60,10 @@ impl Storage {
             .after_connect(move |connection, _| {
                 let limits = limits.clone();
                 Box::pin(async move {
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(limits)).execute(connection).await.map(|_| ())
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(limits))
+                        .execute(connection)
+                        .await
+                        .map(|_| ())
                 })
             })
             .connect_lazy_with(options);
@@ -77,7 +83,11 @@ impl Storage {
         )
         .fetch_one(&self.pool)
         .await?;
-        if read_only { Err(StorageError::ReadOnly) } else { Ok(started_at) }
+        if read_only {
+            Err(StorageError::ReadOnly)
+        } else {
+            Ok(started_at)
+        }
     }
 
     /// Waits, however long, until the database can work. Says once that it is away and once that it is
@@ -132,7 +142,9 @@ impl Storage {
 pub async fn migrate(storage: &Storage) -> Result<(), StorageError> {
     // Building an index may take longer than any charge may; so may waiting for another migrator.
     let mut connection = storage.pool.acquire().await?;
-    sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '1min'").execute(&mut *connection).await?;
+    sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '1min'")
+        .execute(&mut *connection)
+        .await?;
     let done = MIGRATIONS.run(&mut *connection).await;
     // Back to the pool with its limits as they were: a connection is cheaper than a mistake.
     drop(connection.detach());
