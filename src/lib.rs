@@ -11,16 +11,30 @@
 //! - [`telemetry`]: where log lines go, and in what form.
 //! - [`domain`]: the event, what the books can answer, the retry schedule, and what happens to a message.
 //! - [`reconnect`]: how long to wait for something that is away.
+//! - [`failpoint`]: dying on purpose, for tests.
 //!
 //! Floor 1, adapters:
 //!
 //! - [`storage`]: the books in `PostgreSQL`; the only place that names sqlx.
 //! - [`broker`]: the queues in `RabbitMQ`; the only place that names lapin.
+//!
+//! Floor 2, engines:
+//!
+//! - [`worker`]: what happens to one message.
+//!
+//! Roof:
+//!
+//! - [`app`]: builds adapters, starts roles, stops them in order.
 
 pub mod config;
 pub mod domain;
+pub mod failpoint;
 pub mod reconnect;
 pub mod telemetry;
 
 pub mod broker;
 pub mod storage;
+
+pub mod worker;
+
+pub mod app;

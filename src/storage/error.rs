@@ -11,6 +11,9 @@ pub enum StorageError {
     /// The migrations couldn't be applied.
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// Not reachable within `database.connect_timeout`.
+    #[error("no answer within database.connect_timeout")]
+    NoAnswer,
     /// Reachable, but not to be written to.
     #[error("the database is read-only")]
     ReadOnly,
@@ -53,6 +56,7 @@ impl StorageError {
                 | sqlx::Error::Configuration(_),
             )
             | Self::Migrate(_)
+            | Self::NoAnswer
             | Self::ReadOnly => Fault::Unavailable,
             Self::Sqlx(_) | Self::Unexpected { .. } => Fault::Rejected,
         }

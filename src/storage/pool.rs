@@ -1,6 +1,10 @@
 //! Connections, migrations, and knowing whether the database is there.
 
-use std::{str::FromStr as _, time::Duration};
+use std::{
+    str::FromStr as _,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use secrecy::ExposeSecret as _;
 use sqlx::{
@@ -8,10 +12,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::StorageError;
+use super::{Fault, StorageError};
 use crate::{config, reconnect::Reconnect};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -20,22 +24,20 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 #[derive(Debug)]
 pub struct Storage {
     pub(super) pool: PgPool,
+    connect_timeout: Duration,
     reconnect: config::Reconnect,
     /// Whether the last thing heard of the database was good: readiness, and one log line a change.
     available: watch::Sender<bool>,
-    /// When the server that we last spoke to was started.
-    started_at: Mutex<Option<OffsetDateTime>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
-/// What a wait for the database found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comeback {
-    /// It is another server process than before: it had been away.
-    Restarted,
-    /// The same server process as before: it was only our connection.
-    Same,
-    /// Cancelled before it came.
-    Cancelled,
+/// What is known of the server.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// When the server that answered last was started: another one has been restarted or replaced.
+    started_at: Option<OffsetDateTime>,
+    /// Connections opened earlier are not used any more.
+    trust_since: Instant,
 }
 
 impl Storage {
@@ -51,12 +53,23 @@ impl Storage {
             database.lock_timeout.as_millis(),
             database.statement_timeout.as_millis()
         );
+        let seen = Arc::new(Mutex::new(Seen {
+            started_at: None,
+            trust_since: Instant::now(),
+        }));
         let pool = PgPoolOptions::new()
             .max_connections(database.max_connections)
             .acquire_timeout(database.acquire_timeout)
-            // A broken connection shows at its first use, and that is repeated anyway; asking each
-            // time costs a round trip a batch.
+            // Asking each time costs a round trip a batch. Instead, what is older than the last trouble
+            // is thrown away unasked.
             .test_before_acquire(false)
+            .before_acquire({
+                let seen = seen.clone();
+                move |_, connection| {
+                    let trusted = connection.age <= look(&seen).trust_since.elapsed();
+                    Box::pin(async move { Ok(trusted) })
+                }
+            })
             .after_connect(move |connection, _| {
                 let limits = limits.clone();
                 Box::pin(async move {
@@ -69,20 +82,24 @@ impl Storage {
             .connect_lazy_with(options);
         Ok(Self {
             pool,
+            connect_timeout: database.connect_timeout,
             reconnect: reconnect.clone(),
             available: watch::Sender::new(true),
-            started_at: Mutex::new(None),
+            seen,
         })
     }
 
     /// One look: reachable, writable, migrated, and ours to use? Returns when the server was started.
     pub async fn probe(&self) -> Result<OffsetDateTime, StorageError> {
-        let (started_at, read_only): (OffsetDateTime, bool) = sqlx::query_as(
+        let look = sqlx::query_as::<_, (OffsetDateTime, bool)>(
             "select pg_postmaster_start_time(), current_setting('transaction_read_only')::bool
              from (select count(*) from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')) works",
         )
-        .fetch_one(&self.pool)
-        .await?;
+        .fetch_one(&self.pool);
+        // The pool itself goes on knocking for as long as a charge may wait.
+        let (started_at, read_only) = tokio::time::timeout(self.connect_timeout, look)
+            .await
+            .map_err(|_| StorageError::NoAnswer)??;
         if read_only {
             Err(StorageError::ReadOnly)
         } else {
@@ -90,26 +107,45 @@ impl Storage {
         }
     }
 
-    /// Waits, however long, until the database can work. Says once that it is away and once that it is
-    /// back, whoever asks.
-    pub async fn wait_until_available(&self, cancelled: &CancellationToken) -> Comeback {
+    /// Waits, however long, until the database can work; `false`: cancelled before. Says once that it
+    /// is away and once that it is back, whoever asks.
+    pub async fn wait_until_available(&self, cancelled: &CancellationToken) -> bool {
         let mut reconnect = Reconnect::new(&self.reconnect);
         loop {
             match self.probe().await {
                 Ok(started_at) => {
                     self.heard(None);
-                    let before = self.started_at.lock().await.replace(started_at);
-                    return match before {
-                        Some(before) if before == started_at => Comeback::Same,
-                        _ => Comeback::Restarted,
-                    };
+                    self.seen
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .started_at = Some(started_at);
+                    return true;
                 }
-                Err(error) => self.heard(Some(&error)),
+                Err(error) => {
+                    if error.fault() == Fault::Disconnected {
+                        self.distrust_connections();
+                    }
+                    self.heard(Some(&error));
+                }
             }
             if !reconnect.wait(cancelled).await {
-                return Comeback::Cancelled;
+                return false;
             }
         }
+    }
+
+    /// When the server was started that answered last. If it differs from what it was before a call,
+    /// the server went down during that call.
+    pub fn server_started_at(&self) -> Option<OffsetDateTime> {
+        look(&self.seen).started_at
+    }
+
+    /// One connection broke: those opened before now may be just as broken.
+    pub fn distrust_connections(&self) {
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .trust_since = Instant::now();
     }
 
     /// Whether the database was there when last heard of; changes can be awaited.
@@ -136,6 +172,10 @@ impl Storage {
         // A connection that hangs must not keep a stopping process alive.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.pool.close()).await;
     }
+}
+
+fn look(seen: &Mutex<Seen>) -> Seen {
+    *seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Applies the migrations that are missing; safe to run by several at once.
