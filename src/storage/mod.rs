@@ -12,4 +12,4 @@ mod pool;
 pub use charging::PendingMark;
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
-pub use pool::{Storage, migrate, pending_migrations};
+pub use pool::{MIGRATIONS, Storage, migrate, pending_migrations};

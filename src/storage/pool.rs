@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Fault, StorageError};
 use crate::{config, reconnect::Reconnect};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+/// The migrations, embedded in the binary.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// The books.
 #[derive(Debug)]
