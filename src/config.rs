@@ -48,7 +48,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Database {
-    /// `postgres://user:password@host:port/database`. Required. A secret.
+    /// `postgres://user:password@host:port/database`. Required by what uses the database. A secret.
     #[serde(deserialize_with = "values::database_url")]
     pub url: SecretString,
     /// Connections in the pool. 1..=1000, default 8.
@@ -85,7 +85,7 @@ impl Default for Database {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Broker {
-    /// `amqp://user:password@host:port/vhost`, or `amqps`. Required. A secret.
+    /// `amqp://user:password@host:port/vhost`, or `amqps`. Required by what uses the broker. A secret.
     #[serde(deserialize_with = "values::broker_url")]
     pub url: SecretString,
     /// The first word in the name of every queue and exchange: several installations can share a

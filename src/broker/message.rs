@@ -154,8 +154,14 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// A completion event, as a publisher sends it.
-    pub fn event(topology: &super::Topology, body: Vec<u8>, trace: Option<&TraceContext>) -> Self {
+    /// A completion event, as a publisher sends it: plain (`application/json`) or in an envelope
+    /// (`application/cloudevents+json`).
+    pub fn event(
+        topology: &super::Topology,
+        body: Vec<u8>,
+        content_type: &'static str,
+        trace: Option<&TraceContext>,
+    ) -> Self {
         let mut headers = FieldTable::default();
         if let Some(trace) = trace {
             headers.insert("traceparent".into(), long(trace.traceparent()));
@@ -169,7 +175,7 @@ impl Outgoing {
             body,
             properties: BasicProperties::default()
                 .with_delivery_mode(PERSISTENT)
-                .with_content_type("application/json".into())
+                .with_content_type(content_type.into())
                 .with_headers(headers),
         }
     }

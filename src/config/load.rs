@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
-use super::Settings;
+use super::{Broker, Database, Settings};
 
 /// Every variable that starts like this is a setting. Kubernetes adds variables of its own for a
 /// Service called `token-billing` (`TOKEN_BILLING_PORT`, …): these have one underscore only.
@@ -95,7 +95,28 @@ impl Settings {
         }
     }
 
-    /// The first setting that is missing or at odds with another, and why.
+    /// The settings of the database, for whoever is about to use it. The URLs are not demanded by
+    /// [`load`](Self::load), because no command but `serve` needs both.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if `database.url` is missing.
+    pub fn require_database(&self) -> Result<&Database, ConfigError> {
+        present("database.url", &self.database.url)?;
+        Ok(&self.database)
+    }
+
+    /// The settings of the broker, for whoever is about to use it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if `broker.url` is missing.
+    pub fn require_broker(&self) -> Result<&Broker, ConfigError> {
+        present("broker.url", &self.broker.url)?;
+        Ok(&self.broker)
+    }
+
+    /// The first setting that is at odds with another, and why.
     fn contradiction(&self) -> Option<(&'static str, String)> {
         let Self {
             database,
@@ -106,12 +127,6 @@ impl Settings {
             ..
         } = self;
         let text = |duration| humantime::format_duration(duration).to_string();
-        if database.url.expose_secret().is_empty() {
-            return Some(("database.url", "missing".to_owned()));
-        }
-        if broker.url.expose_secret().is_empty() {
-            return Some(("broker.url", "missing".to_owned()));
-        }
         if database.lock_timeout >= database.statement_timeout {
             let (lock, statement) = (
                 text(database.lock_timeout),
@@ -153,6 +168,20 @@ impl Settings {
         }
         None
     }
+}
+
+fn present(key: &str, secret: &SecretString) -> Result<(), ConfigError> {
+    if !secret.expose_secret().is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError::Setting {
+        key: key.to_owned(),
+        problem: "missing".to_owned(),
+        place: format!(
+            "set {}, or {key} in a file given with --config",
+            variable_of(key)
+        ),
+    })
 }
 
 /// `TOKEN_BILLING__WORKER__BATCH_MAX` → `worker.batch_max`.

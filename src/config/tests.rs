@@ -263,13 +263,21 @@ fn an_unknown_key_is_refused_with_its_full_name() {
 }
 
 #[test]
-fn a_missing_url_is_refused_by_name() {
+fn a_missing_url_is_refused_by_name_to_those_who_need_it() {
     let mut env = env(&[]);
     env.remove("TOKEN_BILLING__DATABASE__URL");
-    let error = Settings::load_from(None, env).unwrap_err().to_string();
-    let expected =
-        "database.url: missing (set TOKEN_BILLING__DATABASE__URL, or give a file with --config)";
-    assert_eq!(error, expected);
+    let settings = Settings::load_from(None, env).unwrap();
+    assert_eq!(
+        settings.require_database().unwrap_err().to_string(),
+        "database.url: missing (set TOKEN_BILLING__DATABASE__URL, or database.url in a file given \
+         with --config)"
+    );
+    assert_eq!(
+        settings.require_broker().unwrap().url.expose_secret(),
+        BROKER_URL
+    );
+    let error = Settings::default().require_broker().unwrap_err();
+    assert!(error.to_string().starts_with("broker.url: missing ("));
 }
 
 #[test]

@@ -84,6 +84,15 @@ impl CompletionEvent {
         event.check("data.", limits)
     }
 
+    /// The content type under which to publish `body`, which [`parse`](Self::parse) has accepted.
+    #[must_use]
+    pub fn content_type(body: &[u8], limits: &Limits) -> &'static str {
+        match Self::parse(body, Some(envelope::MEDIA_TYPE), limits) {
+            Ok(_) => envelope::MEDIA_TYPE,
+            Err(_) => "application/json",
+        }
+    }
+
     /// The event as a message body, for publishers.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {

@@ -8,7 +8,7 @@ use std::{
 
 use secrecy::ExposeSecret as _;
 use sqlx::{
-    PgPool,
+    Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
@@ -88,6 +88,18 @@ impl Storage {
             available: watch::Sender::new(true),
             seen,
         })
+    }
+
+    /// Connects once, within `patience`: the pool would go on trying and then say only that time was
+    /// up, but a person who waits wants the reason.
+    pub async fn reach(&self, patience: Duration) -> Result<(), StorageError> {
+        let options = self.pool.connect_options();
+        let connecting = PgConnection::connect_with(&options);
+        let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time");
+        let connection = tokio::time::timeout(patience, connecting)
+            .await
+            .map_err(|elapsed| sqlx::Error::Io(late(elapsed)))??;
+        Ok(connection.close().await?)
     }
 
     /// One look: reachable, writable, migrated, and ours to use? Returns when the server was started.

@@ -5,7 +5,7 @@ use super::EventError;
 use super::fields::{Field, Result};
 use crate::domain::json::Value;
 
-const MEDIA_TYPE: &str = "application/cloudevents+json";
+pub(super) const MEDIA_TYPE: &str = "application/cloudevents+json";
 const VERSION: &str = "1.0";
 const TYPE: &str = "article.generation.completed";
 
@@ -83,6 +83,9 @@ mod tests {
         assert_eq!(parsed.unwrap(), flat);
         let error = CompletionEvent::parse(body("").as_bytes(), content_type, &limits).unwrap_err();
         assert_eq!(error.to_string(), "specversion: missing");
+        let published_as = |body: &str| CompletionEvent::content_type(body.as_bytes(), &limits);
+        assert_eq!(published_as(&wrapped), "application/cloudevents+json");
+        assert_eq!(published_as(&body("")), "application/json");
     }
 
     #[test]
