@@ -89,7 +89,11 @@ impl Storage {
             .collect())
     }
 
-    async fn deduct_batch(&self, charges: &[Charge<'_>]) -> Result<Vec<Deduction>, StorageError> {
+    /// The function alone, for charges that are resolved.
+    pub(super) async fn deduct_batch(
+        &self,
+        charges: &[Charge<'_>],
+    ) -> Result<Vec<Deduction>, StorageError> {
         if charges.is_empty() {
             return Ok(Vec::new());
         }

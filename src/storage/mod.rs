@@ -8,8 +8,10 @@ mod charging;
 mod error;
 mod ledger;
 mod pool;
+mod scratch;
 
 pub use charging::PendingMark;
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, migrate, pending_migrations};
+pub use scratch::Scratch;

@@ -15,6 +15,7 @@
 //! | after the ack | all is in the books or in a queue |
 
 mod charging;
+mod lag;
 mod pool;
 mod settle;
 mod tally;
@@ -30,6 +31,7 @@ use crate::{
     storage::Storage,
 };
 
+pub use lag::Lag;
 pub use pool::run;
 pub use tally::{Tallied, Tally};
 

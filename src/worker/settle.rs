@@ -33,10 +33,15 @@ impl Worker {
         let mut verdicts = self.charge(&events, hold).await?.into_iter();
         failpoint::hit("after_charge", jobs());
 
+        let committed_at = time::OffsetDateTime::now_utc();
         let mut dispositions = Vec::with_capacity(batch.messages().len());
         for (message, parsed) in batch.messages().iter().zip(&parsed) {
             let (verdict, event) = match parsed {
-                Ok(event) => (verdicts.next().unwrap_or_else(unanswered), Some(event)),
+                Ok(event) => {
+                    let verdict = verdicts.next().unwrap_or_else(unanswered);
+                    self.tally.record_lag(event, &verdict, committed_at);
+                    (verdict, Some(event))
+                }
                 Err(verdict) => (verdict.clone(), None),
             };
             self.tally.count_verdict(&verdict);

@@ -5,7 +5,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::domain::{Deduction, Disposition, Verdict};
+use time::OffsetDateTime;
+
+use super::Lag;
+use crate::domain::{CompletionEvent, Deduction, Disposition, Verdict};
 
 /// The counters; each message counts once per time it is settled.
 #[derive(Debug, Default)]
@@ -15,6 +18,7 @@ pub struct Tally {
     delayed: AtomicU64,
     dead_lettered: AtomicU64,
     job_status_errors: AtomicU64,
+    lag: Lag,
 }
 
 /// The counters at one moment.
@@ -57,6 +61,27 @@ impl Tally {
             Disposition::DeadLetter { .. } => &self.dead_lettered,
         }
         .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes how long a charge that has just been committed had been waited for.
+    pub(super) fn record_lag(
+        &self,
+        event: &CompletionEvent,
+        verdict: &Verdict,
+        now: OffsetDateTime,
+    ) {
+        if let (Verdict::Answered(Deduction::Charged(_)), Some(occurred_at)) =
+            (verdict, event.occurred_at())
+        {
+            // A publisher's clock that runs ahead gives no negative time.
+            self.lag
+                .record((now - occurred_at).try_into().unwrap_or_default());
+        }
+    }
+
+    /// The time from `occurred_at` to the committed charge.
+    pub fn lag(&self) -> &Lag {
+        &self.lag
     }
 
     /// The counters now.

@@ -9,3 +9,5 @@
 mod support;
 
 mod charging;
+mod crashes;
+mod outages;

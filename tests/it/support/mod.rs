@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub(crate) mod accounts;
 pub(crate) mod broker;
 pub(crate) mod db;
 pub(crate) mod eventually;
@@ -32,4 +33,9 @@ fn finish<T>(what: &str, cleanup: impl Future<Output = anyhow::Result<T>> + Send
 /// the process that made them, so that a later run can clear up after one that was killed.
 fn is_alive(pid: &str) -> bool {
     std::path::Path::new("/proc").join(pid).exists()
+}
+
+/// `deploy/local.sh test --all`: hours instead of minutes.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("TOKEN_BILLING_TEST_LONG").is_some()
 }

@@ -121,7 +121,9 @@ impl Site {
 
     /// Declares the queues, so that events can be published before there is a worker.
     pub(crate) async fn declare(&self) {
-        let settings = self.settings();
+        let mut settings = self.settings();
+        // Past a proxy that the test may have put in between.
+        settings.broker.url = self.broker.url().to_owned().into();
         let schedule = token_billing::domain::RetrySchedule::new(&settings.retry);
         let topology = token_billing::broker::Topology::new(&settings.broker, &schedule);
         let connection = token_billing::broker::Connection::open(&settings.broker, "test")

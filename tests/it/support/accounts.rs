@@ -1,0 +1,113 @@
+//! Many companies, many events with a third of them published twice, and the sums that must come out.
+
+use std::{collections::HashMap, time::Duration};
+
+use lapin::BasicProperties;
+use uuid::Uuid;
+
+use super::{
+    eventually::eventually,
+    site::{Site, event},
+};
+
+/// What was published, and what the companies had.
+pub(crate) struct Accounts {
+    companies: Vec<Uuid>,
+    opening: i64,
+    jobs: HashMap<Uuid, (Uuid, i64)>,
+    duplicates: i64,
+}
+
+impl Accounts {
+    /// Opens companies, each with half of `opening` as monthly quota.
+    pub(crate) async fn open(site: &Site, companies: usize, opening: i64) -> Self {
+        let mut ids = Vec::new();
+        for _ in 0..companies {
+            ids.push(site.company(opening / 2, opening - opening / 2).await);
+        }
+        Self { companies: ids, opening, jobs: HashMap::new(), duplicates: 0 }
+    }
+
+    /// Publishes so many new events, each confirmed, and every third a second time.
+    pub(crate) async fn publish(&mut self, site: &Site, count: usize) {
+        let mut confirms = Vec::new();
+        for n in 0..count {
+            let (job, company) = (Uuid::new_v4(), self.companies[n % self.companies.len()]);
+            let tokens = 1 + i64::try_from(n % 7).expect("small");
+            self.jobs.insert(job, (company, tokens));
+            let body = event(job, company, tokens).to_string();
+            let copies = if n % 3 == 0 { 2 } else { 1 };
+            self.duplicates += copies - 1;
+            for _ in 0..copies {
+                let sent = site
+                    .broker
+                    .channel()
+                    .basic_publish(
+                        site.broker.prefix().into(),
+                        super::broker::ROUTING_KEY.into(),
+                        Default::default(),
+                        body.as_bytes(),
+                        BasicProperties::default().with_delivery_mode(2),
+                    )
+                    .await;
+                confirms.push(sent.expect("sent"));
+            }
+        }
+        for confirm in confirms {
+            assert!(confirm.await.expect("answered").is_ack());
+        }
+    }
+
+    /// Different jobs published so far.
+    pub(crate) fn published(&self) -> i64 {
+        i64::try_from(self.jobs.len()).expect("small")
+    }
+
+    /// Second copies published so far.
+    pub(crate) fn duplicates(&self) -> i64 {
+        self.duplicates
+    }
+
+    /// Charged so far.
+    pub(crate) async fn completed(&self, site: &Site) -> i64 {
+        site.number("select count(*) from token_deduction_records where status = 'completed'").await
+    }
+
+    /// Waits until every published job is charged.
+    pub(crate) async fn settled(&self, site: &Site, patience: Duration) {
+        eventually(
+            "every published job is charged",
+            patience,
+            async || self.completed(site).await,
+            |&completed| completed == self.published(),
+        )
+        .await;
+    }
+
+    /// Every job is charged once and as published, and each balance is what it was less that.
+    pub(crate) async fn add_up(&self, site: &Site) {
+        let records: Vec<(String, Uuid, i64, String, i64)> = sqlx::query_as(
+            "select r.idempotency_key, r.company_id, r.amount, r.status,
+                    (select count(*) from token_usage_logs l where l.deduction_record_id = r.id)
+             from token_deduction_records r",
+        )
+        .fetch_all(site.db.pool())
+        .await
+        .expect("read");
+        assert_eq!(records.len(), self.jobs.len());
+        let mut spent: HashMap<Uuid, i64> = HashMap::new();
+        for (key, company, amount, status, logs) in records {
+            let job: Uuid = key.parse().expect("a job");
+            assert_eq!(self.jobs.get(&job), Some(&(company, amount)), "{job}");
+            assert_eq!((status.as_str(), logs), ("completed", 1), "{job}");
+            *spent.entry(company).or_default() += amount;
+        }
+        for company in &self.companies {
+            let (monthly, purchased) = site.balance(*company).await;
+            let spent = spent.get(company).copied().unwrap_or_default();
+            assert_eq!(monthly + purchased, self.opening - spent, "{company}");
+        }
+        let letters = site.broker.take_all(&site.broker.dead_letters()).await;
+        assert!(letters.is_empty(), "dead-lettered: {letters:#?}");
+    }
+}
