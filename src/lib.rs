@@ -16,6 +16,14 @@
 //!
 //! - [`storage`]: the books in `PostgreSQL`; the only place that names sqlx.
 //! - [`broker`]: the queues in `RabbitMQ`; the only place that names lapin.
+//!
+//! Floor 3, faces:
+//!
+//! - [`cli`]: the command line.
+//!
+//! The roof:
+//!
+//! - [`app`]: builds the adapters, starts the roles, stops them in order.
 
 pub mod config;
 pub mod domain;
@@ -24,3 +32,7 @@ pub mod telemetry;
 
 pub mod broker;
 pub mod storage;
+
+pub mod cli;
+
+pub mod app;

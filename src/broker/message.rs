@@ -41,7 +41,7 @@ impl Delivered {
         self.properties
             .content_type()
             .as_ref()
-            .map(|text| text.as_str())
+            .map(ShortString::as_str)
     }
 
     /// How often the event failed before: the `attempt` header. What isn't a count is 0.
