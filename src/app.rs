@@ -6,24 +6,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    cli::Role,
     config::Settings,
     storage::Storage,
+    telemetry,
     worker::{self, Tally, Worker},
 };
-
-/// A part of the service that can run in a process of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
-    /// Charges completion events.
-    Worker,
-}
 
 /// How often the counts are logged while anything happens.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the roles until SIGTERM or SIGINT, then drains: what is in hand is finished and acked, within
 /// `worker.drain_timeout`.
-pub async fn serve(settings: Settings, roles: &[Role]) -> anyhow::Result<()> {
+pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
+    telemetry::init(&settings.log)?;
     let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();

@@ -22,6 +22,10 @@
 //!
 //! - [`worker`]: what happens to one message.
 //!
+//! Floor 3, faces:
+//!
+//! - [`cli`]: the command line.
+//!
 //! Roof:
 //!
 //! - [`app`]: builds adapters, starts roles, stops them in order.
@@ -36,5 +40,7 @@ pub mod broker;
 pub mod storage;
 
 pub mod worker;
+
+pub mod cli;
 
 pub mod app;

@@ -38,13 +38,23 @@ async fn kill_9_at_random_moments_under_load_loses_and_doubles_nothing() {
     let mut process = Process::start(&SERVE, &site.environment());
     accounts.settled(&site, Duration::from_secs(120)).await;
     process.terminate().await;
-    assert_eq!(process.wait(PATIENCE).await, Some(0), "it drains: {:#?}", process.log());
+    assert_eq!(
+        process.wait(PATIENCE).await,
+        Some(0),
+        "it drains: {:#?}",
+        process.log()
+    );
     accounts.add_up(&site).await;
 }
 
 #[tokio::test]
 async fn a_crash_at_any_step_charges_once() {
-    for step in ["before_charge", "after_charge", "after_pending", "after_publish"] {
+    for step in [
+        "before_charge",
+        "after_charge",
+        "after_pending",
+        "after_publish",
+    ] {
         let site = Site::new().await;
         site.declare().await;
         let company = site.company(0, 100).await;
@@ -55,16 +65,28 @@ async fn a_crash_at_any_step_charges_once() {
         let mut environment = site.environment();
         environment.push(("TOKEN_BILLING_FAILPOINT", &failpoint));
         let mut process = Process::start(&SERVE, &environment);
-        assert_eq!(process.wait(PATIENCE).await, None, "{step}: it was to abort: {:#?}", process.log());
+        assert_eq!(
+            process.wait(PATIENCE).await,
+            None,
+            "{step}: it was to abort: {:#?}",
+            process.log()
+        );
 
         let mut process = Process::start(&SERVE, &site.environment());
         site.until(job, "completed").await;
         site.until(unpayable, "failed").await;
-        assert_eq!(site.dead_letter().await.header("reason").as_deref(), Some("insufficient_balance"));
+        assert_eq!(
+            site.dead_letter().await.header("reason").as_deref(),
+            Some("insufficient_balance")
+        );
         process.terminate().await;
         assert_eq!(process.wait(PATIENCE).await, Some(0), "{step}");
         assert_eq!(site.balance(company).await, (0, 70), "{step}");
-        assert_eq!(site.number("select count(*) from token_usage_logs").await, 1, "{step}");
+        assert_eq!(
+            site.number("select count(*) from token_usage_logs").await,
+            1,
+            "{step}"
+        );
     }
 }
 
@@ -102,11 +124,23 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
         assert!(deaths < 20, "it dies for ever");
     };
 
-    assert!((4..=6).contains(&deaths), "{deaths} deaths with a limit of 4");
+    assert!(
+        (4..=6).contains(&deaths),
+        "{deaths} deaths with a limit of 4"
+    );
     let letter = site.dead_letter().await;
     assert!(String::from_utf8_lossy(&letter.body).contains(&deadly.to_string()));
-    assert_eq!(letter.header("x-first-death-reason").as_deref(), Some("delivery_limit"));
-    assert!(site.broker.take(&site.broker.dead_letters()).await.is_none(), "a neighbour was dragged along");
+    assert_eq!(
+        letter.header("x-first-death-reason").as_deref(),
+        Some("delivery_limit")
+    );
+    assert!(
+        site.broker
+            .take(&site.broker.dead_letters())
+            .await
+            .is_none(),
+        "a neighbour was dragged along"
+    );
     process.terminate().await;
     assert_eq!(process.wait(PATIENCE).await, Some(0));
     assert_eq!(site.balance(company).await, (0, 1_000_000 - 300));
@@ -116,7 +150,10 @@ async fn all_completed(site: &Site, count: i64) {
     eventually(
         "every neighbour is charged",
         Duration::from_secs(90),
-        async || site.number("select count(*) from token_deduction_records where status = 'completed'").await,
+        async || {
+            site.number("select count(*) from token_deduction_records where status = 'completed'")
+                .await
+        },
         |&completed| completed == count,
     )
     .await;
@@ -129,11 +166,25 @@ async fn sigterm_finishes_acks_and_leaves_the_rest_for_the_next() {
     let mut accounts = Accounts::open(&site, 5, 1_000_000).await;
     accounts.publish(&site, 3000).await;
     let mut process = Process::start(&SERVE, &site.environment());
-    eventually("it works", PATIENCE, async || accounts.completed(&site).await, |&done| done > 0).await;
+    eventually(
+        "it works",
+        PATIENCE,
+        async || accounts.completed(&site).await,
+        |&done| done > 0,
+    )
+    .await;
     process.terminate().await;
     let asked = std::time::Instant::now();
-    assert_eq!(process.wait(PATIENCE).await, Some(0), "{:#?}", process.log());
-    let drain_timeout = Settings::load_from(None, HashMap::new()).expect("defaults").worker.drain_timeout;
+    assert_eq!(
+        process.wait(PATIENCE).await,
+        Some(0),
+        "{:#?}",
+        process.log()
+    );
+    let drain_timeout = Settings::load_from(None, HashMap::new())
+        .expect("defaults")
+        .worker
+        .drain_timeout;
     assert!(asked.elapsed() < drain_timeout);
     let drained = process.wait_for_log("drained", PATIENCE).await;
     let first = accounts.completed(&site).await;
@@ -155,8 +206,14 @@ async fn sigterm_finishes_acks_and_leaves_the_rest_for_the_next() {
 /// `… 12 charged, 3 duplicates, …`
 fn counts(line: &str) -> [i64; 2] {
     ["charged", "duplicates"].map(|what| {
-        let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
-        let at = words.iter().position(|word| *word == what).expect("counted");
+        let words: Vec<&str> = line
+            .split([' ', ','])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let at = words
+            .iter()
+            .position(|word| *word == what)
+            .expect("counted");
         words[at - 1].parse().expect("a number")
     })
 }

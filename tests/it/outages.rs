@@ -24,8 +24,13 @@ async fn crashes_of_both_servers_under_load_lose_and_double_nothing() {
     for round in 0..if is_long() { 60 } else { 3 } {
         accounts.publish(&site, 2000).await;
         let some = accounts.completed(&site).await + 100;
-        eventually("some of it is charged", PATIENCE, async || accounts.completed(&site).await, |&n| n >= some)
-            .await;
+        eventually(
+            "some of it is charged",
+            PATIENCE,
+            async || accounts.completed(&site).await,
+            |&n| n >= some,
+        )
+        .await;
         servers.restart_postgres().await;
         if round % 3 == 0 {
             servers.kill_rabbitmq().await;
@@ -52,7 +57,13 @@ async fn fifty_short_outages_of_the_database_use_up_no_attempt() {
         proxy.refuse().await;
         accounts.publish(&site, 20).await;
         proxy.restore().await;
-        eventually("it goes on", PATIENCE, async || accounts.completed(&site).await, |&n| n > before).await;
+        eventually(
+            "it goes on",
+            PATIENCE,
+            async || accounts.completed(&site).await,
+            |&n| n > before,
+        )
+        .await;
     }
     accounts.settled(&site, PATIENCE).await;
     assert_eq!(running.tally.read().dead_lettered, 0);
@@ -73,7 +84,13 @@ async fn fifty_cut_connections_to_the_broker_lose_nothing() {
         let before = accounts.published();
         accounts.publish(&site, 20).await;
         proxy.cut();
-        eventually("it goes on", PATIENCE, async || accounts.completed(&site).await, |&n| n > before).await;
+        eventually(
+            "it goes on",
+            PATIENCE,
+            async || accounts.completed(&site).await,
+            |&n| n > before,
+        )
+        .await;
     }
     accounts.settled(&site, PATIENCE).await;
     running.stop().await;
@@ -90,11 +107,20 @@ async fn a_commit_whose_answer_is_lost_is_not_charged_again() {
     let job = Uuid::new_v4();
     proxy.cut_when_client_sends(job.to_string(), Moment::WhenTheServerAnswers, 1);
     site.publish(job, company, 10).await;
-    eventually("it is settled", PATIENCE, async || running.tally.read(), |tally| tally.duplicates == 1).await;
+    eventually(
+        "it is settled",
+        PATIENCE,
+        async || running.tally.read(),
+        |tally| tally.duplicates == 1,
+    )
+    .await;
     assert_eq!(proxy.cuts(), 1);
     running.stop().await;
     assert_eq!(site.balance(company).await, (0, 90));
-    assert_eq!(site.number("select count(*) from token_usage_logs").await, 1);
+    assert_eq!(
+        site.number("select count(*) from token_usage_logs").await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -112,7 +138,10 @@ async fn a_connection_cut_at_each_try_is_retried_by_the_schedule_and_then_owed()
     let letter = site.dead_letter().await;
 
     assert_eq!(proxy.cuts(), 8);
-    assert_eq!(letter.header("reason").as_deref(), Some("retries_exhausted"));
+    assert_eq!(
+        letter.header("reason").as_deref(),
+        Some("retries_exhausted")
+    );
     assert_eq!(letter.header("attempt").as_deref(), Some("3"));
     assert_eq!(site.until(job, "pending").await.amount, 10);
     assert_eq!(running.tally.read().delayed, 3);

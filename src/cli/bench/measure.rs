@@ -11,7 +11,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::workload::{TOKENS, Workload};
+use super::{
+    super::output::note,
+    workload::{TOKENS, Workload},
+};
 use crate::{
     broker::{Connection, Outgoing, Publisher, Topology},
     config::Settings,
@@ -36,7 +39,6 @@ impl Rate {
 /// From publish to committed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Latency {
-    pub(super) events: usize,
     pub(super) p50: Duration,
     pub(super) p99: Duration,
     pub(super) max: Duration,
@@ -71,7 +73,9 @@ impl Lab {
 
     async fn prepare(&self, workload: Workload) -> anyhow::Result<()> {
         let spent_at_most = i64::try_from(workload.events)? * TOKENS * 2;
-        self.scratch.seed_companies(&workload.company_ids(), spent_at_most).await?;
+        self.scratch
+            .seed_companies(&workload.company_ids(), spent_at_most)
+            .await?;
         // Half of the jobs are known to the application.
         let known: Vec<usize> = (0..workload.events).step_by(2).collect();
         for numbers in known.chunks(10_000) {
@@ -94,10 +98,15 @@ impl Lab {
             anyhow::Ok(())
         };
         if let Err(error) = queues.await {
-            eprintln!("warning: queues {}* are left behind: {error:#}", self.settings.broker.prefix);
+            note(&format!(
+                "warning: queues {}* are left behind: {error:#}",
+                self.settings.broker.prefix
+            ));
         }
         if let Err(error) = self.scratch.drop_database().await {
-            eprintln!("warning: a scratch database is left behind: {error}");
+            note(&format!(
+                "warning: a scratch database is left behind: {error}"
+            ));
         }
     }
 
@@ -106,11 +115,18 @@ impl Lab {
     }
 
     fn topology(&self) -> Topology {
-        Topology::new(&self.settings.broker, &RetrySchedule::new(&self.settings.retry))
+        Topology::new(
+            &self.settings.broker,
+            &RetrySchedule::new(&self.settings.retry),
+        )
     }
 
     /// The function alone, called with ready arrays.
-    pub(super) async fn function(&self, workload: Workload, connections: usize) -> anyhow::Result<Rate> {
+    pub(super) async fn function(
+        &self,
+        workload: Workload,
+        connections: usize,
+    ) -> anyhow::Result<Rate> {
         let limits = &self.settings.limits;
         let batch = usize::from(self.settings.worker.batch_max);
         let events: Vec<CompletionEvent> = workload
@@ -127,13 +143,20 @@ impl Lab {
             anyhow::Ok(())
         }))
         .await?;
-        let rate = Rate { events: events.len(), seconds: began.elapsed().as_secs_f64() };
+        let rate = Rate {
+            events: events.len(),
+            seconds: began.elapsed().as_secs_f64(),
+        };
         self.check(workload.events).await?;
         Ok(rate)
     }
 
     /// A preloaded backlog through the queue and a pool of workers, until the last is acked.
-    pub(super) async fn backlog(&self, workload: Workload, batch_max: Option<u16>) -> anyhow::Result<Rate> {
+    pub(super) async fn backlog(
+        &self,
+        workload: Workload,
+        batch_max: Option<u16>,
+    ) -> anyhow::Result<Rate> {
         self.publish(workload).await?;
         let mut settings = self.settings.clone();
         settings.worker.batch_max = batch_max.unwrap_or(settings.worker.batch_max);
@@ -141,13 +164,20 @@ impl Lab {
         let began = pool.charged(1).await?;
         pool.charged(workload.events as u64).await?;
         pool.stop().await?;
-        let rate = Rate { events: workload.events, seconds: began.elapsed().as_secs_f64() };
+        let rate = Rate {
+            events: workload.events,
+            seconds: began.elapsed().as_secs_f64(),
+        };
         self.check(workload.events).await?;
         Ok(rate)
     }
 
     /// Events at a steady pace, each charged when it comes.
-    pub(super) async fn steady(&self, workload: Workload, per_second: u32) -> anyhow::Result<Latency> {
+    pub(super) async fn steady(
+        &self,
+        workload: Workload,
+        per_second: u32,
+    ) -> anyhow::Result<Latency> {
         let pool = Pool::start(&self.settings)?;
         let publisher = Arc::new(Publisher::plain(&self.settings.broker, &self.topology()));
         let topology = self.topology();
@@ -155,7 +185,9 @@ impl Lab {
         let mut publishing = JoinSet::new();
         for n in 0..workload.events {
             tick.tick().await;
-            let body = workload.body(n, Some(OffsetDateTime::now_utc())).into_bytes();
+            let body = workload
+                .body(n, Some(OffsetDateTime::now_utc()))
+                .into_bytes();
             let event = Outgoing::event(&topology, body, "application/json", None);
             let publisher = publisher.clone();
             publishing.spawn(async move { publisher.publish(&[event]).await.pop() });
@@ -170,7 +202,6 @@ impl Lab {
         let tally = pool.worker.tally();
         let lag = tally.lag();
         let latency = Latency {
-            events: workload.events,
             p50: lag.quantile(0.5).unwrap_or_default(),
             p99: lag.quantile(0.99).unwrap_or_default(),
             max: lag.max(),
@@ -181,7 +212,10 @@ impl Lab {
     }
 
     async fn publish(&self, workload: Workload) -> anyhow::Result<()> {
-        let (publisher, topology) = (Publisher::plain(&self.settings.broker, &self.topology()), self.topology());
+        let (publisher, topology) = (
+            Publisher::plain(&self.settings.broker, &self.topology()),
+            self.topology(),
+        );
         let mut events = workload
             .events()
             .map(|body| Outgoing::event(&topology, body.into_bytes(), "application/json", None));
@@ -212,7 +246,11 @@ impl Lab {
 
 fn charge(event: &CompletionEvent) -> Option<Charge<'_>> {
     let company_id = event.company_id()?;
-    Some(Charge { event, company_id, article_id: event.article_id() })
+    Some(Charge {
+        event,
+        company_id,
+        article_id: event.article_id(),
+    })
 }
 
 /// A pool of workers in this process.
@@ -228,7 +266,11 @@ impl Pool {
         let worker = Arc::new(Worker::new(settings, storage));
         let stop = CancellationToken::new();
         let running = tokio::spawn(worker::run(worker.clone(), stop.clone()));
-        Ok(Self { worker, stop, running })
+        Ok(Self {
+            worker,
+            stop,
+            running,
+        })
     }
 
     /// Waits until so many are charged; returns when that was seen.

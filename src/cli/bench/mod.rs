@@ -9,12 +9,15 @@ use self::{
     measure::{Lab, Latency, Rate},
     workload::Workload,
 };
-use super::output::{self, Output};
+use super::{
+    Ended,
+    output::{Format, Table, at_right, note, text, thousands},
+};
 use crate::config::Settings;
 
 /// How much to measure.
 #[derive(Debug, Clone, clap::Args)]
-pub struct BenchArgs {
+pub(super) struct BenchArgs {
     /// Events of the large measurements.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     events: u32,
@@ -49,38 +52,70 @@ struct Report {
 }
 
 /// Measures, prints, and leaves nothing behind.
-pub async fn run(settings: &Settings, args: &BenchArgs, output: Output) -> anyhow::Result<()> {
+pub(super) async fn run(
+    args: BenchArgs,
+    settings: &Settings,
+    output: Format,
+) -> anyhow::Result<Ended> {
     settings.require_database()?;
     settings.require_broker()?;
     let report = tokio::select! {
-        report = measure_all(settings, args) => report?,
+        report = measure_all(settings, &args) => report?,
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; scratch data named token_billing_bench_* may be left"),
     };
-    match output {
-        Output::Json => output::json(&report),
-        Output::Table => output::lines(&report.table()),
-    }
+    output.print(&report, Report::table)?;
+    Ok(Ended::Done)
 }
 
 async fn measure_all(settings: &Settings, args: &BenchArgs) -> anyhow::Result<Report> {
     let (events, companies) = (args.events as usize, args.companies as usize);
     let spread = Workload { events, companies };
-    let single = Workload { events, companies: 1 };
-    let few = Workload { events: (events / 20).max(1000), companies };
-    let steady = Workload { events: (args.steady * STEADY_RATE) as usize, companies };
+    let single = Workload {
+        events,
+        companies: 1,
+    };
+    let few = Workload {
+        events: (events / 20).max(1000),
+        companies,
+    };
+    let steady = Workload {
+        events: (args.steady * STEADY_RATE) as usize,
+        companies,
+    };
 
     // Beside the workers, a second connection of the pool must not be the limit.
-    let function_1 = rate(settings, "function alone, 1 connection", spread, async |lab| lab.function(spread, 1).await).await?;
-    let function_2 = rate(settings, "function alone, 2 connections", spread, async |lab| lab.function(spread, 2).await).await?;
+    let function_1 = rate(
+        settings,
+        "function alone, 1 connection",
+        spread,
+        async |lab| lab.function(spread, 1).await,
+    )
+    .await?;
+    let function_2 = rate(
+        settings,
+        "function alone, 2 connections",
+        spread,
+        async |lab| lab.function(spread, 2).await,
+    )
+    .await?;
     let backlog = rate(settings, "backlog, end to end", spread, async |lab| {
         forget_peak_memory();
         lab.backlog(spread, None).await
     })
     .await?;
     let peak_memory_mib = peak_memory_mib().unwrap_or(f64::NAN);
-    let one_company = rate(settings, "backlog of one company", single, async |lab| lab.backlog(single, None).await).await?;
-    let one_by_one = rate(settings, "one message a transaction", few, async |lab| lab.backlog(few, Some(1)).await).await?;
-    let latency: Latency = in_lab(settings, "steady traffic", steady, async |lab| lab.steady(steady, STEADY_RATE).await).await?;
+    let one_company = rate(settings, "backlog of one company", single, async |lab| {
+        lab.backlog(single, None).await
+    })
+    .await?;
+    let one_by_one = rate(settings, "one message a transaction", few, async |lab| {
+        lab.backlog(few, Some(1)).await
+    })
+    .await?;
+    let latency: Latency = in_lab(settings, "steady traffic", steady, async |lab| {
+        lab.steady(steady, STEADY_RATE).await
+    })
+    .await?;
 
     let ceiling = function_1.per_second().max(function_2.per_second());
     Ok(Report {
@@ -108,7 +143,12 @@ async fn rate(
     measurement: impl AsyncFnOnce(&Lab) -> anyhow::Result<Rate>,
 ) -> anyhow::Result<Rate> {
     let rate = in_lab(settings, what, workload, measurement).await?;
-    eprintln!("  {:.0} events/s ({} in {:.1} s)", rate.per_second(), rate.events, rate.seconds);
+    note(&format!(
+        "  {:.0} events/s ({} in {:.1} s)",
+        rate.per_second(),
+        rate.events,
+        rate.seconds
+    ));
     Ok(rate)
 }
 
@@ -118,7 +158,7 @@ async fn in_lab<T>(
     workload: Workload,
     measurement: impl AsyncFnOnce(&Lab) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    eprintln!("{what} …");
+    note(&format!("{what} …"));
     let lab = Lab::open(settings, workload).await?;
     let measured = measurement(&lab).await;
     lab.close().await;
@@ -127,26 +167,73 @@ async fn in_lab<T>(
 
 impl Report {
     fn table(&self) -> String {
-        let rate = |value: f64| output::thousands(value.round() as i64);
+        let rate = |value: f64| thousands(value.round() as i64);
         let ms = |value: f64| format!("{value:.1}");
-        let rows = [
-            ["(a) the function alone, 1 connection", &rate(self.function_1_connection_per_s), "events/s", ""],
-            ["    … 2 connections", &rate(self.function_2_connections_per_s), "events/s", ""],
-            ["(b) backlog, end to end", &rate(self.backlog_per_s), "events/s", &format!("{:.2} of (a)", self.backlog_to_function)],
-            ["(c) … of one company", &rate(self.one_company_per_s), "events/s", &format!("{:.2} of (b)", self.one_company_to_backlog)],
-            ["(d) … one message a transaction", &rate(self.one_by_one_per_s), "events/s", &format!("(b) is {:.1} times that", self.backlog_to_one_by_one)],
-            ["(e) latency at 500 events/s, median", &ms(self.latency_p50_ms), "ms", "publish to committed"],
-            ["    … 99 of 100 within", &ms(self.latency_p99_ms), "ms", ""],
-            ["    … longest", &ms(self.latency_max_ms), "ms", ""],
-            ["(f) peak memory during (b)", &ms(self.peak_memory_mib), "MiB", "resident, with publisher"],
-        ];
-        let mut table = output::table(&["", "", "", ""]);
-        for row in rows {
-            table.add_row(row);
-        }
-        output::right_aligned(&mut table, &[1]);
-        format!("{} events over {} companies, half of them with a row in article_jobs\n{table}",
-            output::thousands(self.events.into()), output::thousands(self.companies.into()))
+        let mut table = Table::new([text(""), at_right("figure"), text("unit"), text("")]);
+        let mut row = |what: &str, figure: String, unit: &str, note: String| {
+            table.row([text(what), at_right(&figure), text(unit), text(&note)]);
+        };
+        let per_s = "events/s";
+        row(
+            "(a) the function alone, 1 connection",
+            rate(self.function_1_connection_per_s),
+            per_s,
+            String::new(),
+        );
+        row(
+            "    … 2 connections",
+            rate(self.function_2_connections_per_s),
+            per_s,
+            String::new(),
+        );
+        row(
+            "(b) backlog, end to end",
+            rate(self.backlog_per_s),
+            per_s,
+            format!("{:.2} of (a)", self.backlog_to_function),
+        );
+        row(
+            "(c) … of one company",
+            rate(self.one_company_per_s),
+            per_s,
+            format!("{:.2} of (b)", self.one_company_to_backlog),
+        );
+        row(
+            "(d) … one message a transaction",
+            rate(self.one_by_one_per_s),
+            per_s,
+            format!("(b) is {:.1} times that", self.backlog_to_one_by_one),
+        );
+        row(
+            "(e) publish to committed at 500 events/s, median",
+            ms(self.latency_p50_ms),
+            "ms",
+            String::new(),
+        );
+        row(
+            "    … 99 of 100 within",
+            ms(self.latency_p99_ms),
+            "ms",
+            String::new(),
+        );
+        row(
+            "    … longest",
+            ms(self.latency_max_ms),
+            "ms",
+            String::new(),
+        );
+        row(
+            "(f) peak memory during (b)",
+            ms(self.peak_memory_mib),
+            "MiB",
+            "resident, publisher included".to_owned(),
+        );
+        format!(
+            "{} events over {} companies, half of them with a row in article_jobs\n{}",
+            thousands(self.events),
+            thousands(self.companies),
+            table.render()
+        )
     }
 }
 
@@ -158,7 +245,9 @@ fn forget_peak_memory() {
 
 fn peak_memory_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
 }

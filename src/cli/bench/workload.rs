@@ -75,7 +75,10 @@ mod tests {
 
     #[test]
     fn every_event_is_valid_and_of_another_job() {
-        let workload = Workload { events: 1000, companies: 10 };
+        let workload = Workload {
+            events: 1000,
+            companies: 10,
+        };
         let jobs: HashSet<Uuid> = workload
             .events()
             .map(|body| CompletionEvent::parse(body.as_bytes(), None, &Limits::default()))

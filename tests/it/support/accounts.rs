@@ -25,7 +25,12 @@ impl Accounts {
         for _ in 0..companies {
             ids.push(site.company(opening / 2, opening - opening / 2).await);
         }
-        Self { companies: ids, opening, jobs: HashMap::new(), duplicates: 0 }
+        Self {
+            companies: ids,
+            opening,
+            jobs: HashMap::new(),
+            duplicates: 0,
+        }
     }
 
     /// Publishes so many new events, each confirmed, and every third a second time.
@@ -70,7 +75,8 @@ impl Accounts {
 
     /// Charged so far.
     pub(crate) async fn completed(&self, site: &Site) -> i64 {
-        site.number("select count(*) from token_deduction_records where status = 'completed'").await
+        site.number("select count(*) from token_deduction_records where status = 'completed'")
+            .await
     }
 
     /// Waits until every published job is charged.

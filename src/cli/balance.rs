@@ -1,0 +1,90 @@
+//! `balance`: what a company can pay from.
+
+use anyhow::bail;
+use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::output::{Format, Table, at_right, number, text, thousands};
+use super::{Ended, open_storage};
+use crate::config::Settings;
+use crate::storage::Balance;
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Show what a company can pay from, in tokens.\n\n\
+        Monthly tokens are spent first, because they expire; purchased tokens do not expire.",
+    after_help = "Example:\n  token-billing balance 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90"
+)]
+pub(super) struct BalanceArgs {
+    /// The company's id, a UUID
+    company: Uuid,
+}
+
+pub(super) async fn run(
+    args: BalanceArgs,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    let storage = open_storage(settings).await?;
+    let balance = storage.balance(args.company).await?;
+    storage.close().await;
+    let Some(balance) = balance else {
+        bail!("company {} is not in company_subscriptions", args.company);
+    };
+    format.print(&balance, |balance| {
+        for_people(balance, OffsetDateTime::now_utc())
+    })?;
+    Ok(Ended::Done)
+}
+
+fn for_people(balance: &Balance, now: OffsetDateTime) -> String {
+    let quota = thousands(balance.monthly_quota);
+    let period = match balance.period_end {
+        None => format!("of {quota}, no end"),
+        Some(end) if end <= now => format!("of {quota}, ended {}", rfc3339(end)),
+        Some(end) => format!("of {quota}, until {}", rfc3339(end)),
+    };
+    let mut table = Table::new([text(""), at_right("tokens"), text("")]);
+    table.row([text("monthly"), number(balance.monthly), text(&period)]);
+    table.row([text("purchased"), number(balance.purchased), text("no end")]);
+    table.row([text("total"), number(balance.total), text("")]);
+    format!("company {}\n\n{}", balance.company_id, table.render())
+}
+
+fn rfc3339(at: OffsetDateTime) -> String {
+    // Only a year past 9999 can't be written.
+    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_balance_says_until_when() {
+        let balance = Balance {
+            company_id: Uuid::from_u128(1),
+            monthly: 12_000,
+            monthly_quota: 50_000,
+            period_end: Some(datetime!(2026-12-01 00:00 UTC)),
+            purchased: 5_000,
+            total: 17_000,
+        };
+        let shown = for_people(&balance, datetime!(2026-11-21 00:00 UTC));
+        assert_eq!(
+            shown,
+            "company 00000000-0000-0000-0000-000000000001\n\n           \
+             tokens\nmonthly    12,000  of 50,000, until 2026-12-01T00:00:00Z\npurchased   \
+             5,000  no end\ntotal      17,000"
+        );
+        let shown = for_people(&balance, datetime!(2026-12-01 00:00 UTC));
+        assert!(
+            shown.contains("of 50,000, ended 2026-12-01T00:00:00Z"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! `credit`: a top-up or a renewal, once per key.
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgGroup, Args, value_parser};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::output::{Format, Table, at_right, count, number, printable, text, thousands};
+use super::{Ended, UsageError, open_storage, variable};
+use crate::config::Settings;
+use crate::storage::{Credit, CreditGrant, CreditRecord};
+
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("grant").required(true).args(["purchased", "monthly"])),
+    long_about = "Give a company tokens, once per key.\n\n\
+        The same key credits once, however often it is used: the second time shows what the first one \
+        did. A renewal (--monthly) sets the monthly balance; what was left of the old one is forfeited, \
+        and recorded as such.",
+    after_help = "Examples:\n  \
+        token-billing credit 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90 --purchased 50000 --key invoice-1047\n  \
+        token-billing credit 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90 --monthly 100000 \\\n      \
+        --period-end 2027-01-01T00:00:00Z --key renewal-2026-12"
+)]
+pub(super) struct CreditArgs {
+    /// The company's id, a UUID
+    company: Uuid,
+
+    /// Add this many tokens that do not expire
+    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, value_parser = value_parser!(i64).range(1..))]
+    purchased: Option<i64>,
+
+    /// Set the monthly quota and its balance to this many tokens
+    #[arg(long, value_name = "TOKENS", requires = "period_end", allow_negative_numbers = true, value_parser = value_parser!(i64).range(1..))]
+    monthly: Option<i64>,
+
+    /// When the monthly quota expires, such as 2027-01-01T00:00:00Z
+    #[arg(long, value_name = "RFC3339", requires = "monthly", value_parser = moment)]
+    period_end: Option<OffsetDateTime>,
+
+    /// What makes this credit this one, such as an invoice number
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    key: String,
+
+    /// Who asks, for the record [default: $SUDO_USER, or $USER]
+    #[arg(long = "as", value_name = "WHO", value_parser = NonEmptyStringValueParser::new())]
+    actor: Option<String>,
+}
+
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "not a moment such as 2027-01-01T00:00:00Z".to_owned())
+}
+
+impl CreditArgs {
+    fn grant(&self) -> Result<CreditGrant, UsageError> {
+        match (self.purchased, self.monthly, self.period_end) {
+            (Some(tokens), None, None) => Ok(CreditGrant::Purchased(tokens)),
+            (None, Some(quota), Some(period_end)) => Ok(CreditGrant::Monthly { quota, period_end }),
+            _ => Err(UsageError(
+                "either --purchased, or --monthly with --period-end".to_owned(),
+            )),
+        }
+    }
+}
+
+pub(super) async fn run(
+    args: CreditArgs,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    let grant = args.grant()?;
+    let actor = args
+        .actor
+        .or_else(|| variable("SUDO_USER"))
+        .or_else(|| variable("USER"))
+        .unwrap_or_else(|| "unknown".to_owned());
+    let storage = open_storage(settings).await?;
+    let credit = Credit {
+        key: &args.key,
+        company_id: args.company,
+        grant,
+        actor: &actor,
+    };
+    let record = storage.credit(credit).await;
+    storage.close().await;
+    format.print(&record?, for_people)?;
+    Ok(Ended::Done)
+}
+
+fn for_people(record: &CreditRecord) -> String {
+    let mut lines = Vec::new();
+    if record.idempotent {
+        let (key, actor) = (printable(&record.idempotency_key), printable(&record.actor));
+        lines.push(format!(
+            "already credited under this key ({key}, by {actor}); nothing was changed. It did:"
+        ));
+    }
+    let mut table = Table::new([
+        text(&record.kind.replace('_', "-")),
+        at_right("before"),
+        text(""),
+        at_right("after"),
+    ]);
+    let mut row = |name, before, after| {
+        table.row([text(name), number(before), text("→"), number(after)]);
+    };
+    row("monthly", record.monthly_before, record.monthly_after);
+    row("purchased", record.purchased_before, record.purchased_after);
+    lines.push(table.render());
+    if record.forfeited_amount > 0 {
+        let forfeited = record.forfeited_amount.unsigned_abs();
+        lines.push(format!("{} forfeited", count(forfeited, "token")));
+    }
+    lines.push(format!(
+        "position in the books: {}",
+        thousands(record.ledger_seq)
+    ));
+    lines.join("\n")
+}

@@ -1,0 +1,197 @@
+//! The command line: what there is to type, and how a command ends.
+//!
+//! Results go to standard output, as a table or as one JSON document; notes, progress and errors go
+//! to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but something needs a person.
+
+mod balance;
+mod bench;
+mod completions;
+mod credit;
+mod migrate;
+pub mod output;
+mod publish;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use thiserror::Error;
+
+use crate::config::{Settings, redacted_url};
+use crate::storage::Storage;
+use output::Format;
+
+/// Charges every finished article exactly once: RabbitMQ in, PostgreSQL books, nothing lost
+#[derive(Debug, Parser)]
+#[command(
+    name = "token-billing",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but something needs a person.\n\
+                  Settings: defaults, then the file given with --config, then the environment, such as\n\
+                  TOKEN_BILLING__DATABASE__URL and TOKEN_BILLING__BROKER__URL."
+)]
+pub struct Cli {
+    /// Settings in TOML; the environment goes before it
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Common")]
+    config: Option<PathBuf>,
+
+    /// How the result is printed
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        help = "How the result is printed: table, or json for one document with stable keys",
+        help_heading = "Common"
+    )]
+    output: Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service until it is told to stop (SIGTERM, or Ctrl-C)
+    #[command(after_help = "Example:\n  token-billing serve --config /etc/token-billing.toml")]
+    Serve(ServeArgs),
+    /// Bring the database to this version's tables and functions
+    Migrate(migrate::MigrateArgs),
+    /// Publish completion events: one from flags or the environment, or a file of many
+    Publish(publish::PublishArgs),
+    /// Show what a company can pay from, in tokens
+    Balance(balance::BalanceArgs),
+    /// Give a company tokens, once per key
+    Credit(credit::CreditArgs),
+    /// Measure what this installation can do, on scratch data that is removed afterwards
+    Bench(bench::BenchArgs),
+    /// Print a shell's completion script
+    Completions(completions::CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// What this process does; repeat for several [default: everything]
+    #[arg(long = "role", value_enum, value_name = "ROLE")]
+    roles: Vec<Role>,
+}
+
+/// What a serving process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Takes events from the work queue and charges them
+    Worker,
+}
+
+impl Role {
+    /// The roles asked for, each once; all of them if none was.
+    fn chosen(asked: &[Self]) -> Vec<Self> {
+        let wanted = |role: &&Self| asked.is_empty() || asked.contains(role);
+        let all = Self::value_variants().iter();
+        all.filter(wanted).copied().collect()
+    }
+}
+
+/// How a command that did not fail has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Done,
+    /// Nothing to do about it here, but somebody should look.
+    #[expect(dead_code, reason = "the commands that can find trouble come later")]
+    NeedsPerson,
+}
+
+/// Arguments that no command can work with, though each is well formed.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// Runs the command, prints its error if it has one, and says how it ended.
+pub fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::NeedsPerson) => ExitCode::from(3),
+        Err(error) => {
+            output::note(&format!("error: {}", one_line(&error)));
+            let usage = error.downcast_ref::<UsageError>().is_some();
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Ended> {
+    let Cli {
+        config,
+        output,
+        command,
+    } = cli;
+    let settings = || Settings::load(config.as_deref());
+    match command {
+        Command::Serve(args) => {
+            let settings = settings()?;
+            settings.require_database()?;
+            settings.require_broker()?;
+            let roles = Role::chosen(&args.roles);
+            block_on(crate::app::serve(settings, roles)).map(|()| Ended::Done)
+        }
+        Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
+        Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
+        Command::Balance(args) => block_on(balance::run(args, &settings()?, output)),
+        Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
+        Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Runtime::new()
+        .context("starting the runtime")?
+        .block_on(work)
+}
+
+/// The books, after one successful look that they are there. Says which database it was otherwise.
+async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
+    let database = settings.require_database()?;
+    let place = || format!("database {}", redacted_url(&database.url));
+    let storage = Storage::new(database, &settings.reconnect).with_context(place)?;
+    let reached = storage.reach(database.connect_timeout).await;
+    reached.with_context(place)?;
+    Ok(storage)
+}
+
+/// The error and its causes, in one line. Many errors name their cause themselves: once is enough.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    if not_migrated(&text) {
+        text.push_str("; is the database migrated? (token-billing migrate)");
+    }
+    output::printable(&text)
+}
+
+/// A table or a function is missing, by `PostgreSQL`'s codes.
+fn not_migrated(text: &str) -> bool {
+    text.contains("SQLSTATE 42P01") || text.contains("SQLSTATE 42883")
+}
+
+/// The value of a variable; one that is set to nothing counts as absent, as it does in CI.
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?;
+    // What is not UTF-8 is then refused like any other value that makes no sense.
+    let value = value.to_string_lossy().into_owned();
+    (!value.trim().is_empty()).then_some(value)
+}
