@@ -115,7 +115,7 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
         let mut process = Process::start(&SERVE, &environment);
         let lives = tokio::select! {
             died = process.wait(Duration::from_secs(60)) => { assert_eq!(died, None); false }
-            () = all_completed(&site, 300) => true,
+            () = all_settled(&site, 300) => true,
         };
         if lives {
             break process;
@@ -146,15 +146,20 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
     assert_eq!(site.balance(company).await, (0, 1_000_000 - 300));
 }
 
-async fn all_completed(site: &Site, count: i64) {
+/// So many are charged and one is dead.
+async fn all_settled(site: &Site, count: i64) {
+    let dead_letters = site.broker.dead_letters();
+    let completed = "select count(*) from token_deduction_records where status = 'completed'";
     eventually(
-        "every neighbour is charged",
+        "every neighbour is charged and the deadly one dead",
         Duration::from_secs(90),
         async || {
-            site.number("select count(*) from token_deduction_records where status = 'completed'")
-                .await
+            (
+                site.number(completed).await,
+                site.broker.ready_count(&dead_letters).await,
+            )
         },
-        |&completed| completed == count,
+        |&seen| seen == (count, Some(1)),
     )
     .await;
 }

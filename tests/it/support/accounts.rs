@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use lapin::BasicProperties;
+use lapin::{BasicProperties, Confirmation};
 use uuid::Uuid;
 
 use super::{
@@ -59,7 +59,7 @@ impl Accounts {
             }
         }
         for confirm in confirms {
-            assert!(confirm.await.expect("answered").is_ack());
+            assert_eq!(confirm.await.expect("answered"), Confirmation::Ack(None));
         }
     }
 

@@ -104,11 +104,10 @@ impl Site {
         Storage::new(&settings.database, &settings.reconnect).expect("the URL is good")
     }
 
-    /// Starts a pool of workers and waits until its queues are there.
+    /// Declares the queues and starts a pool of workers.
     pub(crate) async fn start(&self) -> Running {
-        let running = self.start_unready();
-        self.ready().await;
-        running
+        self.declare().await;
+        self.start_unready()
     }
 
     /// Starts a pool of workers.
@@ -131,18 +130,6 @@ impl Site {
             .expect("connects");
         topology.declare(&connection).await.expect("declares");
         connection.close().await;
-    }
-
-    /// Waits until the queues are declared.
-    pub(crate) async fn ready(&self) {
-        let queue = self.broker.work_queue();
-        eventually(
-            "the work queue exists",
-            PATIENCE,
-            async || self.broker.ready_count(&queue).await,
-            Option::is_some,
-        )
-        .await;
     }
 
     pub(crate) async fn company(&self, monthly: i64, purchased: i64) -> Uuid {
