@@ -42,7 +42,8 @@ wait_until() { # SECONDS COMMAND…
   done
 }
 
-none() { [[ -z $("$1") ]]; }
+# Asked twice: in the middle of an exec a process has no environment to be known by.
+none() { [[ -z $("$1") ]] && sleep 0.05 && [[ -z $("$1") ]]; }
 some() { ! none "$1"; }
 
 # --- Packages -----------------------------------------------------------------------------------
