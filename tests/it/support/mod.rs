@@ -6,6 +6,7 @@ pub(crate) mod eventually;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod servers;
+pub(crate) mod site;
 
 use std::future::Future;
 

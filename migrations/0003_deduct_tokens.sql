@@ -1,0 +1,508 @@
+-- The functions that charge. Nothing else ever lowers a balance.
+--
+-- Why one key can't be charged twice:
+--   1. The company's row is locked first. Charges of one company happen one after the other.
+--   2. Only then are the keys looked up, in a statement of its own, so under READ COMMITTED the look
+--      sees all that the previous holder of the lock committed.
+--   3. The record of a charge is inserted under the unique index of the key. If another company's
+--      transaction inserted the same key after our look, the insert fails, all of it is rolled back
+--      to the block's start and decided anew, now seeing that record.
+-- Record, usage log and balance are written by one statement of one transaction: all or nothing.
+--
+-- Lock order, everywhere: companies by id, then keys in order, then article_jobs by id.
+--
+-- If the caller dies: before COMMIT nothing happened; after it, everything did, and the same key
+-- answers with the original result for ever.
+
+-- The running balance of "charge what can be paid, skip what can't": an ordinary running sum would
+-- stop at the first item too large, and refuse the smaller ones behind it.
+create function tokens_left_step(p_left bigint, p_amount bigint, p_opening bigint) returns bigint
+language plpgsql immutable parallel safe as $$
+begin
+    p_left := coalesce(p_left, p_opening);
+    return case when p_amount <= p_left then p_left - p_amount else p_left end;
+end $$;
+
+create aggregate tokens_left(p_amount bigint, p_opening bigint) (
+    sfunc = tokens_left_step,
+    stype = bigint
+);
+
+-- What one company can pay from.
+create type company_balance as (
+    company_id uuid,
+    monthly bigint,
+    purchased bigint,
+    current_period_end timestamptz
+);
+
+-- One result per item of a batch; the fields of deduct_tokens_atomic and two more.
+create type deduction_result as (
+    item int,                       -- 1-based position in the input
+    success boolean,
+    idempotent boolean,             -- charged earlier: these are the original figures
+    status text,                    -- of the record; NULL where there is none of this request
+    error text,                     -- a code; NULL on success
+    error_message text,             -- the same for a person
+    deduction_record_id uuid,
+    amount bigint,
+    monthly_deducted bigint,
+    purchased_deducted bigint,
+    balance_before bigint,
+    balance_after bigint,
+    retry_count int,
+    required bigint,                -- with insufficient_balance
+    available bigint,               -- with insufficient_balance
+    job_status_error text           -- article_jobs refused the new status; the charge stands
+);
+
+-- Charges items of which equal keys are equal in everything (deduct_tokens_batch sees to that).
+-- Locks the companies, charges, and tells the new outcomes of jobs for update_article_jobs.
+create function deduct_tokens_segment(
+    p_keys text[], p_company_ids uuid[], p_article_ids uuid[], p_amounts bigint[],
+    p_metadata jsonb[], p_usage_types text[], p_job_ids uuid[], p_first_item int,
+    out results deduction_result[],
+    out job_ids uuid[], out job_company_ids uuid[], out job_messages text[]
+)
+language plpgsql as $$
+declare
+    v_now timestamptz;
+    v_companies company_balance[];
+begin
+    -- Locked before the keys are looked at, and read in the locking statement: the newest committed
+    -- balances.
+    select array_agg((c.company_id, c.monthly_quota_balance, c.purchased_token_balance, c.current_period_end)
+                     ::company_balance)
+    into v_companies
+    from (
+        select * from company_subscriptions s
+        where s.company_id = any (p_company_ids) order by s.company_id for no key update
+    ) c;
+    -- A quota that expired while we waited for the lock is expired.
+    v_now := clock_timestamp();
+
+    with item as materialized (
+        select i.key, i.company_id, i.article_id, i.amount, i.job_id, i.n,
+               coalesce(i.metadata, '{}') as metadata,
+               coalesce(i.usage_type, 'article_generation') as usage_type,
+               row_number() over same_key as occurrence,
+               count(*) over (partition by i.key) as occurrences
+        from unnest(p_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types, p_job_ids)
+             with ordinality as i (key, company_id, article_id, amount, metadata, usage_type, job_id, n)
+        window same_key as (partition by i.key order by i.n)
+    ),
+    existing as materialized (
+        select r.* from token_deduction_records r
+        where r.idempotency_key = any (p_keys)
+        order by r.idempotency_key
+        for no key update
+    ),
+    company as (
+        select c.company_id, c.purchased, c.current_period_end,
+               case when c.current_period_end <= v_now then 0 else c.monthly end as monthly
+        from unnest(v_companies) c
+    ),
+    -- What is known before any arithmetic; NULL: to be charged if the balance allows.
+    judged as (
+        select i.*, e.id as existing_id,
+               coalesce(e.retry_count + 1, 0) as try,
+               c.monthly, c.current_period_end,
+               c.monthly + c.purchased as opening,
+               case
+                   when i.key is null or i.company_id is null or i.amount is null or i.amount < 1
+                       then 'invalid_request'
+                   when e.status = 'completed' and e.company_id = i.company_id and e.amount = i.amount
+                       then 'charged_before'
+                   when e.status = 'completed' then 'idempotency_key_reused'
+                   when e.status = 'compensated' then 'already_compensated'
+                   when e.company_id <> i.company_id and e.error_code <> 'company_not_found'
+                       then 'idempotency_key_reused'
+                   when c.company_id is null then 'company_not_found'
+               end as verdict
+        from item i
+        left join existing e on e.idempotency_key = i.key
+        left join company c on c.company_id = i.company_id
+    ),
+    -- The running balance of each company, in input order. A repeated key is counted once.
+    running as (
+        select j.*,
+               tokens_left(case when j.verdict is null and j.occurrence = 1 then j.amount else 0 end, j.opening)
+                   over (partition by j.company_id order by j.n rows unbounded preceding) as left_after
+        from judged j
+    ),
+    -- `ledger_seq` is drawn here: under the company's lock, in input order.
+    decided as materialized (
+        select b.*,
+               least(b.amount, greatest(b.monthly - (b.opening - b.left_before), 0)) as monthly_share,
+               case when b.charged then nextval('token_ledger_seq') end as ledger_seq,
+               case when b.charged or b.verdict is null or b.verdict = 'company_not_found'
+                    then coalesce(b.existing_id, gen_random_uuid()) end as record_id
+        from (
+            select r.*,
+                   r.verdict is null and r.occurrence = 1 and r.left_after < r.left_before as charged
+            from (
+                select r.*,
+                       coalesce(lag(r.left_after) over (partition by r.company_id order by r.n), r.opening)
+                           as left_before
+                from running r
+            ) r
+            order by r.n
+        ) b
+    ),
+    -- One row per key that has a new outcome: the charge, or the last of its failures.
+    outcome as materialized (
+        select d.key, d.company_id, d.article_id, d.amount, d.metadata, d.usage_type, d.job_id,
+               d.existing_id, d.record_id, d.charged, d.ledger_seq,
+               case when d.charged then 'completed' else 'failed' end as status,
+               case when d.charged then d.monthly_share else 0 end as monthly_deducted,
+               case when d.charged then d.amount - d.monthly_share else 0 end as purchased_deducted,
+               case when d.charged then d.left_before end as balance_before,
+               case when d.charged then d.left_after end as balance_after,
+               case when d.charged and d.monthly_share > 0 then d.current_period_end end as monthly_period_end,
+               case when d.charged then v_now end as completed_at,
+               case when d.charged then null
+                    else coalesce(d.verdict, 'insufficient_balance') end as error_code,
+               case when d.charged then null
+                    when d.verdict is null then
+                        format('Not enough tokens: the article needs %s and the company has %s.', d.amount, d.left_before)
+                    else format('Company %s has no token subscription.', d.company_id)
+               end as error_message,
+               case when d.charged then d.try else d.try + d.occurrences - 1 end as retry_count
+        from decided d
+        where d.charged
+           or (d.occurrence = d.occurrences
+               and (d.verdict = 'company_not_found'
+                    or (d.verdict is null
+                        and not exists (select from decided f where f.key = d.key and f.charged))))
+    ),
+    inserted as (
+        insert into token_deduction_records (
+            idempotency_key, id, company_id, article_id, amount, status,
+            monthly_deducted, purchased_deducted, balance_before, balance_after, monthly_period_end,
+            ledger_seq, usage_type, error_code, error_message, retry_count, created_at, completed_at, metadata)
+        select o.key, o.record_id, o.company_id, o.article_id, o.amount, o.status,
+               o.monthly_deducted, o.purchased_deducted, o.balance_before, o.balance_after, o.monthly_period_end,
+               o.ledger_seq, o.usage_type, o.error_code, o.error_message, o.retry_count, v_now, o.completed_at,
+               o.metadata
+        from outcome o
+        where o.existing_id is null
+        order by o.key
+    ),
+    tried_again as (
+        update token_deduction_records r
+        set company_id = o.company_id, article_id = coalesce(o.article_id, r.article_id),
+            amount = o.amount, status = o.status,
+            monthly_deducted = o.monthly_deducted, purchased_deducted = o.purchased_deducted,
+            balance_before = o.balance_before, balance_after = o.balance_after,
+            monthly_period_end = o.monthly_period_end, ledger_seq = o.ledger_seq,
+            usage_type = o.usage_type, error_code = o.error_code, error_message = o.error_message,
+            retry_count = o.retry_count, completed_at = o.completed_at, metadata = o.metadata
+        from outcome o
+        where o.existing_id is not null and r.idempotency_key = o.key
+    ),
+    logged as (
+        insert into token_usage_logs (
+            id, company_id, article_id, token_amount, deduction_record_id, usage_type, metadata, created_at)
+        select o.ledger_seq, o.company_id, o.article_id, o.amount, o.record_id, o.usage_type, o.metadata, v_now
+        from outcome o
+        where o.charged
+        order by o.ledger_seq
+    ),
+    spent as (
+        update company_subscriptions c
+        set monthly_quota_balance = c.monthly_quota_balance - s.monthly,
+            purchased_token_balance = c.purchased_token_balance - s.purchased,
+            updated_at = v_now
+        from (
+            select o.company_id, sum(o.monthly_deducted)::bigint as monthly,
+                   sum(o.purchased_deducted)::bigint as purchased
+            from outcome o where o.charged group by o.company_id
+        ) s
+        where c.company_id = s.company_id
+    )
+    select array_agg(
+        case
+            -- Charged now, or a repeat of a key that this very call charged.
+            when o.charged then (
+                p_first_item + d.n - 1, true, not d.charged, o.status, null, null, o.record_id, o.amount,
+                o.monthly_deducted, o.purchased_deducted, o.balance_before, o.balance_after, o.retry_count,
+                null, null, null)::deduction_result
+            when d.verdict = 'charged_before' then (
+                p_first_item + d.n - 1, true, true, e.status, null, null, e.id, e.amount,
+                e.monthly_deducted, e.purchased_deducted, e.balance_before, e.balance_after, e.retry_count,
+                null, null, null)::deduction_result
+            when o.key is not null then (
+                p_first_item + d.n - 1, false, false, o.status, o.error_code, o.error_message, o.record_id, d.amount,
+                0, 0, d.left_before, d.left_before, d.try + d.occurrence - 1,
+                case when d.verdict is null then d.amount end, d.left_before, null)::deduction_result
+            when d.verdict = 'invalid_request' then (
+                p_first_item + d.n - 1, false, false, null, d.verdict,
+                'A key, a company and an amount of at least 1 are required.', null, d.amount,
+                0, 0, null, null, null, null, null, null)::deduction_result
+            -- Refused; the record stays as it is.
+            else (
+                p_first_item + d.n - 1, false, false, e.status, d.verdict,
+                case d.verdict
+                    when 'already_compensated' then 'This charge was refunded and is never made again.'
+                    else format('The key belongs to a request for %s tokens of company %s.', e.amount, e.company_id)
+                end, e.id, d.amount, 0, 0, null, null, e.retry_count, null, null, null)::deduction_result
+        end order by d.n),
+        array_agg(o.job_id) filter (where d.occurrence = 1 and o.job_id is not null),
+        array_agg(o.company_id) filter (where d.occurrence = 1 and o.job_id is not null),
+        array_agg(o.error_message) filter (where d.occurrence = 1 and o.job_id is not null)
+    into results, job_ids, job_company_ids, job_messages
+    from decided d
+    left join outcome o on o.key = d.key
+    left join existing e on e.idempotency_key = d.key;
+
+end $$;
+
+-- Tells article_jobs of new outcomes; a message means failed, none completed. The table is the
+-- application's: a CHECK, an enum or a trigger there may refuse us, and that never undoes a charge.
+-- Returns the refusals by job id, NULL if there are none. A lock or serialization failure is no
+-- refusal: it fails the call as a whole.
+create function update_article_jobs(p_job_ids uuid[], p_company_ids uuid[], p_messages text[]) returns jsonb
+language plpgsql as $$
+declare
+    v_ids uuid[];
+    v_messages text[];
+    v_job record;
+    v_refusals jsonb;
+begin
+    select array_agg(j.id), array_agg(j.message)
+    into v_ids, v_messages
+    from (
+        select j.id, o.message
+        from article_jobs j
+        join (
+            -- A key that was tried twice in one batch: its last new outcome stands.
+            select distinct on (job_id) *
+            from unnest(p_job_ids, p_company_ids, p_messages) with ordinality as o (job_id, company_id, message, n)
+            order by job_id, n desc
+        ) o on o.job_id = j.id and o.company_id = j.company_id
+        where j.id = any (p_job_ids)
+        order by j.id
+        for no key update of j
+    ) j;
+    if v_ids is null then
+        return null;
+    end if;
+
+    begin
+        -- Two statements with literals, so that the column may be an enum of the application's.
+        update article_jobs j
+        set status = 'completed', error_message = null, updated_at = clock_timestamp()
+        from unnest(v_ids, v_messages) as o (id, message)
+        where j.id = o.id and o.message is null;
+        update article_jobs j
+        set status = 'failed', error_message = o.message, updated_at = clock_timestamp()
+        from unnest(v_ids, v_messages) as o (id, message)
+        where j.id = o.id and o.message is not null;
+        return null;
+    exception
+        when deadlock_detected or serialization_failure or lock_not_available then raise;
+        when others then null;
+    end;
+
+    -- Somebody was refused: one by one, so that only those are who must be.
+    for v_job in select * from unnest(v_ids, v_messages) as o (id, message) loop
+        begin
+            if v_job.message is null then
+                update article_jobs
+                set status = 'completed', error_message = null, updated_at = clock_timestamp()
+                where id = v_job.id;
+            else
+                update article_jobs
+                set status = 'failed', error_message = v_job.message, updated_at = clock_timestamp()
+                where id = v_job.id;
+            end if;
+        exception
+            when deadlock_detected or serialization_failure or lock_not_available then raise;
+            when others then
+                v_refusals := coalesce(v_refusals, '{}')
+                    || jsonb_build_object(v_job.id, format('%s (SQLSTATE %s)', sqlerrm, sqlstate));
+        end;
+    end loop;
+    return v_refusals;
+end $$;
+
+-- Many charges in one transaction; one result per item, in input order. The results equal those of
+-- deduct_tokens_atomic called once per item in that order.
+--
+-- The arrays are parallel. Of these, only keys, companies and amounts must be without NULLs.
+-- p_job_ids names the row of article_jobs to be told of the outcome.
+create function deduct_tokens_batch(
+    p_idempotency_keys text[], p_company_ids uuid[], p_article_ids uuid[], p_amounts bigint[],
+    p_metadata jsonb[], p_usage_types text[], p_job_ids uuid[]
+) returns setof deduction_result
+language plpgsql security definer as $$
+declare
+    v_count constant int := coalesce(cardinality(p_idempotency_keys), 0);
+    v_starts int[];
+    v_from int;
+    v_to int;
+    v_segment record;
+    v_results deduction_result[];
+    v_job_ids uuid[];
+    v_job_company_ids uuid[];
+    v_job_messages text[];
+    v_refusals jsonb;
+begin
+    if array[cardinality(p_company_ids), cardinality(p_article_ids), cardinality(p_amounts),
+             cardinality(p_metadata), cardinality(p_usage_types), cardinality(p_job_ids)]
+       is distinct from array_fill(v_count, array[6]) then
+        raise exception 'deduct_tokens_batch: the arrays differ in length'
+            using errcode = 'invalid_parameter_value';
+    end if;
+
+    -- A segment ends before an item that uses an earlier key of the batch for something else (another
+    -- amount, say): what that item meets depends on how the earlier one fared. Ordinarily there is one.
+    select array_agg(i.n order by i.n) into v_starts
+    from (
+        select i.n, row_number() over same_key > 1
+                    and (company_id, article_id, amount, metadata, usage_type, job_id)
+                        is distinct from lag((company_id, article_id, amount, metadata, usage_type, job_id))
+                                         over same_key as differs
+        from unnest(p_idempotency_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types, p_job_ids)
+             with ordinality as i (key, company_id, article_id, amount, metadata, usage_type, job_id, n)
+        window same_key as (partition by i.key collate "C" order by i.n)
+    ) i
+    where i.n = 1 or i.differs;
+    if cardinality(v_starts) > 1 then
+        -- All companies before any key.
+        perform from company_subscriptions c
+        where c.company_id = any (p_company_ids) order by c.company_id for no key update;
+    end if;
+
+    for v_try in 1 .. 3 loop
+        begin
+            v_results := null;
+            v_job_ids := null;
+            v_job_company_ids := null;
+            v_job_messages := null;
+            for v_n in 1 .. coalesce(cardinality(v_starts), 0) loop
+                v_from := v_starts[v_n];
+                v_to := coalesce(v_starts[v_n + 1] - 1, v_count);
+                v_segment := deduct_tokens_segment(
+                    p_idempotency_keys[v_from:v_to], p_company_ids[v_from:v_to], p_article_ids[v_from:v_to],
+                    p_amounts[v_from:v_to], p_metadata[v_from:v_to], p_usage_types[v_from:v_to],
+                    p_job_ids[v_from:v_to], v_from);
+                v_results := v_results || v_segment.results;
+                v_job_ids := v_job_ids || v_segment.job_ids;
+                v_job_company_ids := v_job_company_ids || v_segment.job_company_ids;
+                v_job_messages := v_job_messages || v_segment.job_messages;
+            end loop;
+            exit;
+        exception when unique_violation then
+            -- Another company's transaction recorded one of our keys after our look. Look again.
+            if v_try = 3 then raise; end if;
+        end;
+    end loop;
+
+    v_refusals := update_article_jobs(v_job_ids, v_job_company_ids, v_job_messages);
+    if v_refusals is null then
+        return query select * from unnest(v_results);
+    else
+        return query
+        select r.item, r.success, r.idempotent, r.status, r.error, r.error_message, r.deduction_record_id, r.amount,
+               r.monthly_deducted, r.purchased_deducted, r.balance_before, r.balance_after, r.retry_count,
+               r.required, r.available, v_refusals ->> p_job_ids[r.item]::text
+        from unnest(v_results) r;
+    end if;
+end $$;
+
+-- One charge, for any SQL client. A business outcome is a result, never an exception. A key that is
+-- a UUID is the id of a job; it is taken in lower case, so that no job has two spellings.
+create function deduct_tokens_atomic(
+    p_idempotency_key text, p_company_id uuid, p_article_id uuid, p_amount bigint, p_metadata jsonb default '{}'
+) returns jsonb
+language plpgsql security definer as $$
+declare
+    v_job_id constant uuid := case
+        when p_idempotency_key ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then p_idempotency_key::uuid end;
+    v_key constant text := coalesce(v_job_id::text, p_idempotency_key);
+    r deduction_result;
+begin
+    -- Tells "somebody is at it" from "charged" without waiting. Not what prevents a second charge.
+    if not pg_try_advisory_xact_lock(hashtextextended('token-billing ' || v_key, 0)) then
+        return jsonb_build_object(
+            'success', false, 'idempotent', false, 'status', null, 'error', 'deduction_in_progress',
+            'error_message', 'Another transaction is charging this key.', 'deduction_record_id', null,
+            'amount', p_amount, 'monthly_deducted', 0, 'purchased_deducted', 0,
+            'balance_before', null, 'balance_after', null, 'retry_count', null);
+    end if;
+    select * into strict r from deduct_tokens_batch(
+        array[v_key], array[p_company_id], array[p_article_id], array[p_amount],
+        array[p_metadata], array[p_metadata ->> 'usage_type'], array[v_job_id]);
+    return to_jsonb(r) - 'item' - 'required' - 'available' - 'job_status_error'
+        || case when r.error = 'insufficient_balance'
+                then jsonb_build_object('required', r.required, 'available', r.available) else '{}' end
+        || case when r.job_status_error is not null
+                then jsonb_build_object('job_status_error', r.job_status_error) else '{}' end;
+end $$;
+
+-- Records charges that are owed and that nobody has been able to make: the retries are used up. The
+-- sweeper settles them. Takes no company lock: that lock may be just what could not be had. A key
+-- that was settled meanwhile keeps its record; the caller sees that by the status.
+create function mark_deductions_pending(
+    p_idempotency_keys text[], p_company_ids uuid[], p_article_ids uuid[], p_amounts bigint[],
+    p_metadata jsonb[], p_usage_types text[], p_job_ids uuid[], p_error_messages text[]
+) returns table (idempotency_key text, status text, same_request boolean)
+language plpgsql security definer as $$
+#variable_conflict use_column
+begin
+    insert into token_deduction_records as r (
+        idempotency_key, company_id, article_id, amount, status, metadata, usage_type, error_code, error_message)
+    select distinct on (i.key)
+           i.key, i.company_id, i.article_id, i.amount, 'pending', coalesce(i.metadata, '{}'),
+           coalesce(i.usage_type, 'article_generation'), 'retries_exhausted', i.error_message
+    from unnest(p_idempotency_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types,
+                p_error_messages)
+         as i (key, company_id, article_id, amount, metadata, usage_type, error_message)
+    order by i.key
+    on conflict (idempotency_key) do update
+    set status = 'pending', amount = excluded.amount, metadata = excluded.metadata,
+        usage_type = excluded.usage_type, article_id = coalesce(excluded.article_id, r.article_id),
+        error_code = excluded.error_code, error_message = excluded.error_message
+    where r.status in ('pending', 'failed') and r.company_id = excluded.company_id;
+
+    begin
+        update article_jobs j
+        set status = 'pending_token_deduction', error_message = r.error_message, updated_at = clock_timestamp()
+        from unnest(p_idempotency_keys, p_job_ids) as i (key, job_id)
+        join token_deduction_records r on r.idempotency_key = i.key and r.status = 'pending'
+        where j.id = i.job_id and j.company_id = r.company_id;
+    exception when others then
+        -- The job's row is the application's: refused or locked, the pending record stands.
+        raise warning 'article_jobs refused pending_token_deduction: %', sqlerrm;
+    end;
+
+    return query
+    select r.idempotency_key, r.status, r.company_id = i.company_id and r.amount = i.amount
+    from unnest(p_idempotency_keys, p_company_ids, p_amounts) as i (key, company_id, amount)
+    join token_deduction_records r on r.idempotency_key = i.key;
+end $$;
+
+-- SECURITY DEFINER is safe only with a fixed search_path (pg_temp last) and without PUBLIC. The plan
+-- settings belong to the functions because their plans are cached: one made while the tables were
+-- small (a sequential scan) would live on while they grow.
+do $$
+declare
+    v_function text;
+begin
+    foreach v_function in array array[
+        'deduct_tokens_batch(text[], uuid[], uuid[], bigint[], jsonb[], text[], uuid[])',
+        'deduct_tokens_atomic(text, uuid, uuid, bigint, jsonb)',
+        'mark_deductions_pending(text[], uuid[], uuid[], bigint[], jsonb[], text[], uuid[], text[])'
+    ] loop
+        execute format('alter function %s set search_path = %I, pg_temp', v_function, current_schema());
+        execute format('alter function %s set enable_seqscan = off', v_function);
+        execute format('alter function %s set jit = off', v_function);
+        execute format('revoke execute on function %s from public', v_function);
+    end loop;
+end $$;
+revoke execute on function
+    deduct_tokens_segment(text[], uuid[], uuid[], bigint[], jsonb[], text[], uuid[], int),
+    update_article_jobs(uuid[], uuid[], text[]),
+    tokens_left_step(bigint, bigint, bigint), tokens_left(bigint, bigint)
+    from public;

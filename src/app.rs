@@ -1,0 +1,74 @@
+//! Builds the adapters, starts the roles, and stops them in order.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Settings,
+    storage::Storage,
+    worker::{self, Tally, Worker},
+};
+
+/// A part of the service that can run in a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Charges completion events.
+    Worker,
+}
+
+/// How often the counts are logged while anything happens.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs the roles until SIGTERM or SIGINT, then drains: what is in hand is finished and acked, within
+/// `worker.drain_timeout`.
+pub async fn serve(settings: Settings, roles: &[Role]) -> anyhow::Result<()> {
+    let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let worker = Arc::new(Worker::new(&settings, storage.clone()));
+    if roles.contains(&Role::Worker) {
+        tasks.spawn(worker::run(worker.clone(), stop.clone()));
+        tasks.spawn(log_progress(worker.tally(), stop.clone()));
+    }
+    tasks.close();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = tasks.wait() => {}
+    }
+    tracing::info!("stopping: finishing what is in hand");
+    stop.cancel();
+    let drained = tokio::time::timeout(settings.worker.drain_timeout, tasks.wait()).await;
+    storage.close().await;
+    let tally = worker.tally().read();
+    if drained.is_err() {
+        // Unacked messages go back to the queue; a charge that committed is found by its key.
+        anyhow::bail!("not drained within worker.drain_timeout; {tally}");
+    }
+    tracing::info!("drained: {tally}");
+    Ok(())
+}
+
+async fn log_progress(tally: Arc<Tally>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(PROGRESS_EVERY);
+    let mut last = tally.read();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let now = tally.read();
+        if now != last {
+            tracing::info!("{now}");
+            last = now;
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Consuming in natural batches: whatever has arrived, up to a limit.
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::{
+    Channel,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
+    types::FieldTable,
+};
+
+use super::{BrokerError, Connection, Delivered};
+
+/// One channel and its consumer. Messages of a batch are acked together: the batch before must be
+/// settled before the next one is taken, so that everything below the last tag is settled.
+#[derive(Debug)]
+pub struct Consumer {
+    channel: Channel,
+    queue: String,
+    deliveries: lapin::Consumer,
+    /// A redelivered message that ended the last batch; it is a batch of its own.
+    alone: Option<Delivered>,
+}
+
+/// Messages in hand, at least one.
+#[derive(Debug)]
+pub struct Batch(Vec<Delivered>);
+
+impl Batch {
+    /// The messages, oldest first.
+    pub fn messages(&self) -> &[Delivered] {
+        &self.0
+    }
+
+    /// Acks all of them. Call it only when each is settled.
+    pub async fn ack(self) -> Result<(), BrokerError> {
+        let Some(last) = self.0.last() else {
+            return Ok(());
+        };
+        // Everything unacked on this channel up to the last: this batch, and nothing else.
+        let acked = last.acker.ack(BasicAckOptions { multiple: true }).await;
+        if acked.map_err(BrokerError::at("acking"))? {
+            Ok(())
+        } else {
+            Err(BrokerError::NotAcked)
+        }
+    }
+}
+
+impl Consumer {
+    /// Starts consuming. `prefetch` is all that bounds memory: the client buffers what it is given.
+    pub async fn start(
+        connection: &Connection,
+        queue: &str,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
+        let channel = connection.channel().await?;
+        channel
+            .basic_qos(prefetch, BasicQosOptions::default())
+            .await
+            .map_err(BrokerError::at("setting the prefetch"))?;
+        let deliveries = channel
+            .basic_consume(
+                queue.into(),
+                // The broker names it.
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(BrokerError::at("starting to consume"))?;
+        Ok(Self {
+            channel,
+            queue: queue.to_owned(),
+            deliveries,
+            alone: None,
+        })
+    }
+
+    /// Waits for a message, then takes what else has arrived, at most `max`. A message that has been
+    /// delivered before comes alone: should it be what killed its worker, it drags nobody along.
+    ///
+    /// Cancel safe: the only wait is for the first message.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Batch, BrokerError> {
+        let first = match self.alone.take() {
+            Some(message) => message,
+            None => {
+                let next = self.deliveries.next().await;
+                self.received(next)?
+            }
+        };
+        let alone = first.redelivered;
+        let mut messages = vec![first];
+        while !alone && messages.len() < max {
+            let Some(next) = self.deliveries.next().now_or_never() else {
+                break;
+            };
+            let message = self.received(next)?;
+            if message.redelivered {
+                self.alone = Some(message);
+                break;
+            }
+            messages.push(message);
+        }
+        Ok(Batch(messages))
+    }
+
+    fn received(&self, next: Option<lapin::Result<Delivery>>) -> Result<Delivered, BrokerError> {
+        match next {
+            Some(Ok(delivery)) => Ok(delivered(delivery)),
+            Some(Err(source)) => Err(BrokerError::Lapin {
+                doing: "consuming",
+                source,
+            }),
+            None => Err(BrokerError::ConsumerCancelled(self.queue.clone())),
+        }
+    }
+
+    /// Ends it; what is unacked goes back to the queue.
+    pub async fn close(&self) {
+        // Should the goodbye fail, the connection is gone, and the broker does the same by itself.
+        let closing = self.channel.close(200, "done".into());
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), closing).await;
+    }
+}
+
+/// Takes single messages, each on request, so that exactly one is in hand.
+#[derive(Debug)]
+pub struct SingleFile {
+    channel: Channel,
+    queue: String,
+}
+
+impl SingleFile {
+    /// Opens a channel for it.
+    pub async fn open(connection: &Connection, queue: &str) -> Result<Self, BrokerError> {
+        Ok(Self {
+            channel: connection.channel().await?,
+            queue: queue.to_owned(),
+        })
+    }
+
+    /// The message at the head of the queue, if there is one.
+    pub async fn next(&self) -> Result<Option<Batch>, BrokerError> {
+        let got = self
+            .channel
+            .basic_get(
+                self.queue.as_str().into(),
+                BasicGetOptions { no_ack: false },
+            )
+            .await
+            .map_err(BrokerError::at("getting a message"))?;
+        Ok(got.map(|got| Batch(vec![delivered(got.delivery)])))
+    }
+
+    /// Ends it.
+    pub async fn close(&self) {
+        let _ = self.channel.close(200, "done".into()).await;
+    }
+}
+
+fn delivered(delivery: Delivery) -> Delivered {
+    Delivered {
+        body: delivery.data,
+        redelivered: delivery.redelivered,
+        properties: delivery.properties,
+        acker: delivery.acker,
+    }
+}

@@ -1,0 +1,19 @@
+//! The queues in `RabbitMQ`. The only module that names lapin.
+//!
+//! Every hop of a message is: publish (persistent, mandatory, confirmed), and only then ack. If the
+//! process dies between the two, the message is there twice, and the idempotency key makes the second
+//! harmless; at no point is it there not at all.
+
+mod connection;
+mod consumer;
+mod error;
+mod message;
+mod publisher;
+mod topology;
+
+pub use connection::Connection;
+pub use consumer::{Batch, Consumer, SingleFile};
+pub use error::BrokerError;
+pub use message::{Delivered, Outgoing};
+pub use publisher::{PublishError, Publisher};
+pub use topology::Topology;

@@ -1,0 +1,231 @@
+//! Every exchange and queue, and why each argument is as it is.
+
+use std::time::Duration;
+
+use lapin::{
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+use super::{BrokerError, Connection};
+use crate::{config, domain::RetrySchedule};
+
+/// Dead letters are never dropped by counting: browsing or failing to archive one may happen any number
+/// of times. (-1, "no limit", makes 3.10 drop a message at its first return.)
+const DEAD_LETTER_DELIVERY_LIMIT: i64 = 1_000_000;
+
+/// The names, and what is declared under them. `prefix` keeps installations apart on one broker.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    prefix: String,
+    delivery_limit: u32,
+    delays: Vec<Duration>,
+}
+
+impl Topology {
+    /// The topology of these settings.
+    pub fn new(broker: &config::Broker, schedule: &RetrySchedule) -> Self {
+        Self {
+            prefix: broker.prefix.clone(),
+            delivery_limit: broker.delivery_limit,
+            delays: schedule.steps(),
+        }
+    }
+
+    /// Where completion events are published; direct.
+    pub fn exchange(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The routing key of completion events.
+    pub fn routing_key(&self) -> &'static str {
+        "article.completed"
+    }
+
+    /// The work queue.
+    pub fn work_queue(&self) -> String {
+        format!("{}.deductions", self.prefix)
+    }
+
+    /// The queue in which a message waits for `delay`. The time is in the name, because a queue's
+    /// arguments can't change: another schedule makes other queues.
+    pub fn delay_queue(&self, delay: Duration) -> String {
+        format!("{}.retry.{}ms", self.work_queue(), delay.as_millis())
+    }
+
+    /// The delay queues of the schedule.
+    pub fn delay_queues(&self) -> impl Iterator<Item = String> {
+        self.delays.iter().map(|delay| self.delay_queue(*delay))
+    }
+
+    /// The dead-letter exchange, and the queue behind it.
+    pub fn dead_letters(&self) -> String {
+        format!("{}.dead-letters", self.prefix)
+    }
+
+    /// The routing key of dead letters.
+    pub fn dead_letter_key(&self) -> &'static str {
+        "dead-letter"
+    }
+
+    /// The fanout to which each archived dead letter is copied for whoever watches.
+    pub fn watchers(&self) -> String {
+        format!("{}.dead-letters.watch", self.prefix)
+    }
+
+    /// Declares everything; what exists already with the same arguments stays as it is. Targets of dead
+    /// letters come before what dead-letters to them: a dead letter that finds no queue waits minutes
+    /// in the broker before it is offered again.
+    pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
+        // A channel of its own: a difference in arguments (406) closes the channel.
+        let channel = connection.channel().await?;
+        let dead_letters = self.dead_letters();
+        // Direct, with one queue: on a fanout, a stranger's full queue could refuse our dead letters.
+        declare_exchange(&channel, &dead_letters, ExchangeKind::Direct).await?;
+        declare_exchange(&channel, &self.watchers(), ExchangeKind::Fanout).await?;
+        let mut arguments = quorum();
+        arguments.insert(
+            "x-delivery-limit".into(),
+            AMQPValue::LongLongInt(DEAD_LETTER_DELIVERY_LIMIT),
+        );
+        declare_queue(&channel, &dead_letters, arguments).await?;
+        bind(
+            &channel,
+            &dead_letters,
+            &dead_letters,
+            self.dead_letter_key(),
+        )
+        .await?;
+
+        declare_exchange(&channel, self.exchange(), ExchangeKind::Direct).await?;
+        let mut arguments = quorum();
+        // A crash guard, never the retry policy: a message that kills its worker this often is dead.
+        arguments.insert(
+            "x-delivery-limit".into(),
+            AMQPValue::LongLongInt(self.delivery_limit.into()),
+        );
+        dead_letter_to(&mut arguments, &dead_letters, self.dead_letter_key());
+        declare_queue(&channel, &self.work_queue(), arguments).await?;
+        bind(
+            &channel,
+            &self.work_queue(),
+            self.exchange(),
+            self.routing_key(),
+        )
+        .await?;
+
+        for delay in &self.delays {
+            let mut arguments = quorum();
+            // By queue, never by message: a long wait at the head would hold up the short ones behind it.
+            let ttl = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+            arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl));
+            dead_letter_to(&mut arguments, self.exchange(), self.routing_key());
+            declare_queue(&channel, &self.delay_queue(*delay), arguments).await?;
+        }
+        channel
+            .close(200, "declared".into())
+            .await
+            .map_err(BrokerError::at("closing a channel"))
+    }
+
+    /// Deletes every queue and exchange, with all that is in them. For scratch prefixes only.
+    pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let channel = connection.channel().await?;
+        let queues = [self.work_queue(), self.dead_letters()]
+            .into_iter()
+            .chain(self.delay_queues());
+        for queue in queues {
+            let deleted = channel
+                .queue_delete(queue.as_str().into(), Default::default())
+                .await;
+            deleted.map_err(BrokerError::at("deleting a queue"))?;
+        }
+        for exchange in [
+            self.exchange().to_owned(),
+            self.dead_letters(),
+            self.watchers(),
+        ] {
+            let deleted = channel
+                .exchange_delete(exchange.as_str().into(), Default::default())
+                .await;
+            deleted.map_err(BrokerError::at("deleting an exchange"))?;
+        }
+        channel
+            .close(200, "deleted".into())
+            .await
+            .map_err(BrokerError::at("closing a channel"))
+    }
+}
+
+/// Replicated and fsynced; the only kind with a delivery limit and at-least-once dead-lettering.
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    arguments
+}
+
+/// The broker's own hop, made as safe as ours: it keeps the message until the target has confirmed it.
+/// `reject-publish` is what makes at-least-once take effect; without a length limit it rejects nothing.
+fn dead_letter_to(arguments: &mut FieldTable, exchange: &str, routing_key: &str) {
+    for (name, value) in [
+        ("x-dead-letter-exchange", exchange),
+        ("x-dead-letter-routing-key", routing_key),
+        ("x-dead-letter-strategy", "at-least-once"),
+        ("x-overflow", "reject-publish"),
+    ] {
+        arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+) -> Result<(), BrokerError> {
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    channel
+        .exchange_declare(name.into(), kind, options, FieldTable::default())
+        .await
+        .map_err(BrokerError::at("declaring an exchange"))
+}
+
+async fn declare_queue(
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), BrokerError> {
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    channel
+        .queue_declare(name.into(), options, arguments)
+        .await
+        .map(|_| ())
+        .map_err(BrokerError::at("declaring a queue"))
+}
+
+async fn bind(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+) -> Result<(), BrokerError> {
+    channel
+        .queue_bind(
+            queue.into(),
+            exchange.into(),
+            key.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .map_err(BrokerError::at("binding a queue"))
+}

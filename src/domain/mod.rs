@@ -1,0 +1,15 @@
+//! What the product is about, without any I/O.
+
+mod deduction;
+mod disposition;
+mod event;
+pub mod excerpt;
+mod json;
+mod retry;
+mod trace;
+
+pub use deduction::{Charge, Deduction, Receipt, Refusal, RefusalCause};
+pub use disposition::{Disposition, Reason, Verdict, dispose};
+pub use event::{CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault};
+pub use retry::RetrySchedule;
+pub use trace::TraceContext;

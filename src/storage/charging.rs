@@ -1,0 +1,277 @@
+//! Charging a batch of events.
+
+use std::collections::HashMap;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Storage, StorageError};
+use crate::domain::{Charge, CompletionEvent, Deduction, Receipt, Refusal, RefusalCause};
+
+/// What [`Storage::mark_pending`] found when it came to one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingMark {
+    /// The record is `pending` now: the charge is owed.
+    Owed,
+    /// Somebody charged this very request meanwhile.
+    ChargedMeanwhile,
+    /// The key has been settled in another way; the next try will say how.
+    Settled,
+    /// No company is known, so there is nothing to record.
+    NoCompany,
+}
+
+#[derive(FromRow)]
+struct ResultRow {
+    idempotent: bool,
+    error: Option<String>,
+    error_message: Option<String>,
+    deduction_record_id: Option<Uuid>,
+    monthly_deducted: i64,
+    purchased_deducted: i64,
+    balance_before: Option<i64>,
+    balance_after: Option<i64>,
+    job_status_error: Option<String>,
+}
+
+/// The company and article of an event, its own or its job's.
+enum Resolved<'e> {
+    Chargeable(Charge<'e>),
+    Answered(Deduction),
+}
+
+impl Storage {
+    /// Charges each event once; one answer per event, in order. One transaction for all: an error means
+    /// that nothing of this call happened (or, if the connection broke, that it may all have; asking
+    /// again then finds the original results).
+    pub async fn deduct(
+        &self,
+        events: &[&CompletionEvent],
+    ) -> Result<Vec<Deduction>, StorageError> {
+        let resolved = self.resolve(events).await?;
+        let charges: Vec<Charge<'_>> = resolved
+            .iter()
+            .filter_map(|resolved| match resolved {
+                Resolved::Chargeable(charge) => Some(*charge),
+                Resolved::Answered(_) => None,
+            })
+            .collect();
+        let mut answers = self.deduct_batch(&charges).await?.into_iter();
+        let deductions: Vec<Deduction> = resolved
+            .into_iter()
+            .filter_map(|resolved| match resolved {
+                Resolved::Chargeable(_) => answers.next(),
+                Resolved::Answered(deduction) => Some(deduction),
+            })
+            .collect();
+        Ok(deductions)
+    }
+
+    /// Finds company and article where the event leaves them out, and compares where both name one.
+    async fn resolve<'e>(
+        &self,
+        events: &[&'e CompletionEvent],
+    ) -> Result<Vec<Resolved<'e>>, StorageError> {
+        let ids: Vec<Uuid> = events.iter().map(|event| event.job_id()).collect();
+        let jobs: HashMap<Uuid, (Uuid, Option<Uuid>)> =
+            sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(
+                "select id, company_id, article_id from article_jobs where id = any($1)",
+            )
+            .bind(&ids)
+            .fetch_all(&self.pool)
+            .await?
+            .into_iter()
+            .map(|(id, company_id, article_id)| (id, (company_id, article_id)))
+            .collect();
+        Ok(events
+            .iter()
+            .map(|event| resolve(event, jobs.get(&event.job_id()).copied()))
+            .collect())
+    }
+
+    async fn deduct_batch(&self, charges: &[Charge<'_>]) -> Result<Vec<Deduction>, StorageError> {
+        if charges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let arrays = Arrays::of(charges);
+        let rows: Vec<ResultRow> = sqlx::query_as(
+            "select idempotent, error, error_message, deduction_record_id, monthly_deducted,
+                    purchased_deducted, balance_before, balance_after, job_status_error
+             from deduct_tokens_batch($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)",
+        )
+        .bind(&arrays.keys)
+        .bind(&arrays.company_ids)
+        .bind(&arrays.article_ids)
+        .bind(&arrays.amounts)
+        .bind(&arrays.metadata)
+        .bind(&arrays.usage_types)
+        .bind(&arrays.job_ids)
+        .fetch_all(&self.pool)
+        .await?;
+        if rows.len() != charges.len() {
+            return Err(unexpected(format!(
+                "{} results for {} charges",
+                rows.len(),
+                charges.len()
+            )));
+        }
+        rows.into_iter().map(deduction).collect()
+    }
+
+    /// Records that these charges are owed, in one transaction; one mark per event, in order. Takes no
+    /// company lock: that lock may be just what could not be had.
+    pub async fn mark_pending(
+        &self,
+        events: &[(&CompletionEvent, &str)],
+    ) -> Result<Vec<PendingMark>, StorageError> {
+        let asked: Vec<&CompletionEvent> = events.iter().map(|(event, _)| *event).collect();
+        let (charges, errors): (Vec<Charge<'_>>, Vec<&str>) = self
+            .resolve(&asked)
+            .await?
+            .into_iter()
+            .zip(events)
+            .filter_map(|(resolved, (_, error))| match resolved {
+                Resolved::Chargeable(charge) => Some((charge, *error)),
+                Resolved::Answered(_) => None,
+            })
+            .unzip();
+        let arrays = Arrays::of(&charges);
+        let rows: Vec<(String, String, bool)> = sqlx::query_as(
+            "select idempotency_key, status, same_request
+             from mark_deductions_pending($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7, $8)",
+        )
+        .bind(&arrays.keys)
+        .bind(&arrays.company_ids)
+        .bind(&arrays.article_ids)
+        .bind(&arrays.amounts)
+        .bind(&arrays.metadata)
+        .bind(&arrays.usage_types)
+        .bind(&arrays.job_ids)
+        .bind(&errors)
+        .fetch_all(&self.pool)
+        .await?;
+        let marks: HashMap<String, PendingMark> = rows
+            .into_iter()
+            .map(|(key, status, same_request)| {
+                let mark = match (status.as_str(), same_request) {
+                    ("pending", true) => PendingMark::Owed,
+                    ("completed", true) => PendingMark::ChargedMeanwhile,
+                    _ => PendingMark::Settled,
+                };
+                (key, mark)
+            })
+            .collect();
+        Ok(events
+            .iter()
+            .map(|(event, _)| {
+                marks
+                    .get(&event.job_id().to_string())
+                    .copied()
+                    .unwrap_or(PendingMark::NoCompany)
+            })
+            .collect())
+    }
+}
+
+fn resolve(event: &CompletionEvent, job: Option<(Uuid, Option<Uuid>)>) -> Resolved<'_> {
+    let article_id = event
+        .article_id()
+        .or(job.and_then(|(_, article_id)| article_id));
+    match (event.company_id(), job) {
+        (Some(company_id), Some((jobs_company_id, _))) if company_id != jobs_company_id => {
+            Resolved::Answered(Deduction::Refused(Refusal {
+                cause: RefusalCause::CompanyMismatch,
+                message: format!(
+                    "company_id: the event names {company_id}, article_jobs names {jobs_company_id}"
+                ),
+            }))
+        }
+        (Some(company_id), _) | (None, Some((company_id, _))) => Resolved::Chargeable(Charge {
+            event,
+            company_id,
+            article_id,
+        }),
+        (None, None) => Resolved::Answered(Deduction::JobNotFound),
+    }
+}
+
+fn deduction(row: ResultRow) -> Result<Deduction, StorageError> {
+    let Some(error) = row.error else {
+        let (Some(deduction_record_id), Some(balance_before), Some(balance_after)) = (
+            row.deduction_record_id,
+            row.balance_before,
+            row.balance_after,
+        ) else {
+            return Err(unexpected("a charge without its figures".into()));
+        };
+        let receipt = Receipt {
+            deduction_record_id,
+            balance_before,
+            balance_after,
+            monthly_deducted: row.monthly_deducted,
+            purchased_deducted: row.purchased_deducted,
+            job_status_error: row.job_status_error,
+        };
+        return Ok(if row.idempotent {
+            Deduction::AlreadyCharged(receipt)
+        } else {
+            Deduction::Charged(receipt)
+        });
+    };
+    let cause = match error.as_str() {
+        "insufficient_balance" => RefusalCause::InsufficientBalance,
+        "company_not_found" => RefusalCause::CompanyNotFound,
+        "idempotency_key_reused" => RefusalCause::IdempotencyKeyReused,
+        "already_compensated" => RefusalCause::AlreadyCompensated,
+        _ => return Err(unexpected(error)),
+    };
+    if let Some(refusal) = row.job_status_error {
+        tracing::warn!(error = refusal, "article_jobs refused the status `failed`");
+    }
+    Ok(Deduction::Refused(Refusal {
+        cause,
+        message: row.error_message.unwrap_or(error),
+    }))
+}
+
+fn unexpected(answer: String) -> StorageError {
+    StorageError::Unexpected {
+        function: "deduct_tokens_batch",
+        answer,
+    }
+}
+
+/// The parallel arrays of one call. Built together, so that they can't differ in length: UNNEST would
+/// fill a short one with NULLs.
+struct Arrays<'e> {
+    keys: Vec<String>,
+    company_ids: Vec<Uuid>,
+    article_ids: Vec<Option<Uuid>>,
+    amounts: Vec<i64>,
+    metadata: Vec<&'e str>,
+    usage_types: Vec<&'e str>,
+    job_ids: Vec<Uuid>,
+}
+
+impl<'e> Arrays<'e> {
+    fn of(charges: &[Charge<'e>]) -> Self {
+        Self {
+            keys: charges
+                .iter()
+                .map(|charge| charge.event.job_id().to_string())
+                .collect(),
+            company_ids: charges.iter().map(|charge| charge.company_id).collect(),
+            article_ids: charges.iter().map(|charge| charge.article_id).collect(),
+            amounts: charges.iter().map(|charge| charge.event.tokens()).collect(),
+            metadata: charges
+                .iter()
+                .map(|charge| charge.event.metadata())
+                .collect(),
+            usage_types: charges
+                .iter()
+                .map(|charge| charge.event.usage_type())
+                .collect(),
+            job_ids: charges.iter().map(|charge| charge.event.job_id()).collect(),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The books in `PostgreSQL`. The only module that names sqlx.
+//!
+//! Every change of a balance happens inside one call of an SQL function, which is one transaction: if
+//! this process dies before the commit nothing happened, and after it everything did. All calls are
+//! idempotent by their key, so whatever a lost connection leaves unknown is simply asked again.
+
+mod charging;
+mod error;
+mod ledger;
+mod pool;
+
+pub use charging::PendingMark;
+pub use error::{Fault, StorageError};
+pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
+pub use pool::{MIGRATIONS, Storage, migrate, pending_migrations};

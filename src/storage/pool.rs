@@ -1,0 +1,224 @@
+//! Connections, migrations, and knowing whether the database is there.
+
+use std::{
+    str::FromStr as _,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use secrecy::ExposeSecret as _;
+use sqlx::{
+    Connection as _, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Fault, StorageError};
+use crate::{config, reconnect::Reconnect};
+
+/// The migrations, embedded in the binary.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// The books.
+#[derive(Debug)]
+pub struct Storage {
+    pub(super) pool: PgPool,
+    connect_timeout: Duration,
+    reconnect: config::Reconnect,
+    /// Whether the last thing heard of the database was good: readiness, and one log line a change.
+    available: watch::Sender<bool>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What is known of the server.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// When the server that answered last was started: another one has been restarted or replaced.
+    started_at: Option<OffsetDateTime>,
+    /// Connections opened earlier are not used any more.
+    trust_since: Instant,
+}
+
+impl Storage {
+    /// Prepares a pool; connects when first used, so that a process may start before its database.
+    pub fn new(
+        database: &config::Database,
+        reconnect: &config::Reconnect,
+    ) -> Result<Self, StorageError> {
+        let options = PgConnectOptions::from_str(database.url.expose_secret())?
+            .application_name("token-billing");
+        let limits = format!(
+            "set lock_timeout = {}; set statement_timeout = {}; set time zone 'UTC'",
+            database.lock_timeout.as_millis(),
+            database.statement_timeout.as_millis()
+        );
+        let seen = Arc::new(Mutex::new(Seen {
+            started_at: None,
+            trust_since: Instant::now(),
+        }));
+        let pool = PgPoolOptions::new()
+            .max_connections(database.max_connections)
+            .acquire_timeout(database.acquire_timeout)
+            // Asking each time costs a round trip a batch. Instead, what is older than the last trouble
+            // is thrown away unasked.
+            .test_before_acquire(false)
+            .before_acquire({
+                let seen = seen.clone();
+                move |_, connection| {
+                    let trusted = connection.age <= look(&seen).trust_since.elapsed();
+                    Box::pin(async move { Ok(trusted) })
+                }
+            })
+            .after_connect(move |connection, _| {
+                let limits = limits.clone();
+                Box::pin(async move {
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(limits))
+                        .execute(connection)
+                        .await
+                        .map(|_| ())
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self {
+            pool,
+            connect_timeout: database.connect_timeout,
+            reconnect: reconnect.clone(),
+            available: watch::Sender::new(true),
+            seen,
+        })
+    }
+
+    /// Connects once, within `patience`: the pool would go on trying and then say only that time was
+    /// up, but a person who waits wants the reason.
+    pub async fn reach(&self, patience: Duration) -> Result<(), StorageError> {
+        let options = self.pool.connect_options();
+        let connecting = PgConnection::connect_with(&options);
+        let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time");
+        let connection = tokio::time::timeout(patience, connecting)
+            .await
+            .map_err(|elapsed| sqlx::Error::Io(late(elapsed)))??;
+        Ok(connection.close().await?)
+    }
+
+    /// One look: reachable, writable, migrated, and ours to use? Returns when the server was started.
+    pub async fn probe(&self) -> Result<OffsetDateTime, StorageError> {
+        let look = sqlx::query_as::<_, (OffsetDateTime, bool)>(
+            "select pg_postmaster_start_time(), current_setting('transaction_read_only')::bool
+             from (select count(*) from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')) works",
+        )
+        .fetch_one(&self.pool);
+        // The pool itself goes on knocking for as long as a charge may wait.
+        let (started_at, read_only) = tokio::time::timeout(self.connect_timeout, look)
+            .await
+            .map_err(|_| StorageError::NoAnswer)??;
+        if read_only {
+            Err(StorageError::ReadOnly)
+        } else {
+            Ok(started_at)
+        }
+    }
+
+    /// Waits, however long, until the database can work; `false`: cancelled before. Says once that it
+    /// is away and once that it is back, whoever asks.
+    pub async fn wait_until_available(&self, cancelled: &CancellationToken) -> bool {
+        let mut reconnect = Reconnect::new(&self.reconnect);
+        loop {
+            match self.probe().await {
+                Ok(started_at) => {
+                    self.heard(None);
+                    self.seen
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .started_at = Some(started_at);
+                    return true;
+                }
+                Err(error) => {
+                    if error.fault() == Fault::Disconnected {
+                        self.distrust_connections();
+                    }
+                    self.heard(Some(&error));
+                }
+            }
+            if !reconnect.wait(cancelled).await {
+                return false;
+            }
+        }
+    }
+
+    /// When the server was started that answered last. If it differs from what it was before a call,
+    /// the server went down during that call.
+    pub fn server_started_at(&self) -> Option<OffsetDateTime> {
+        look(&self.seen).started_at
+    }
+
+    /// One connection broke: those opened before now may be just as broken.
+    pub fn distrust_connections(&self) {
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .trust_since = Instant::now();
+    }
+
+    /// Whether the database was there when last heard of; changes can be awaited.
+    pub fn availability(&self) -> watch::Receiver<bool> {
+        self.available.subscribe()
+    }
+
+    /// Notes what was heard of the database, and logs if that is news.
+    pub fn heard(&self, trouble: Option<&StorageError>) {
+        let changed = self.available.send_if_modified(|available| {
+            let changed = *available == trouble.is_some();
+            *available = trouble.is_none();
+            changed
+        });
+        match (changed, trouble) {
+            (true, Some(error)) => tracing::error!(%error, "database unavailable: charging pauses"),
+            (true, None) => tracing::info!("database available: charging goes on"),
+            _ => {}
+        }
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        // A connection that hangs must not keep a stopping process alive.
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.pool.close()).await;
+    }
+}
+
+fn look(seen: &Mutex<Seen>) -> Seen {
+    *seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Applies the migrations that are missing; safe to run by several at once.
+pub async fn migrate(storage: &Storage) -> Result<(), StorageError> {
+    // Building an index may take longer than any charge may; so may waiting for another migrator.
+    let mut connection = storage.pool.acquire().await?;
+    sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '1min'")
+        .execute(&mut *connection)
+        .await?;
+    let done = MIGRATIONS.run(&mut *connection).await;
+    // Back to the pool with its limits as they were: a connection is cheaper than a mistake.
+    drop(connection.detach());
+    Ok(done?)
+}
+
+/// The migrations that [`migrate`] would apply: number and description.
+pub async fn pending_migrations(storage: &Storage) -> Result<Vec<(i64, String)>, StorageError> {
+    let there: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(&storage.pool)
+        .await?;
+    let applied: Vec<i64> = if there {
+        sqlx::query_scalar("select version from _sqlx_migrations where success")
+            .fetch_all(&storage.pool)
+            .await?
+    } else {
+        Vec::new()
+    };
+    Ok(MIGRATIONS
+        .iter()
+        .filter(|migration| !applied.contains(&migration.version))
+        .map(|migration| (migration.version, migration.description.to_string()))
+        .collect())
+}

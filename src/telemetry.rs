@@ -1,0 +1,105 @@
+//! Where log lines go, and in what form.
+
+use std::io::{IsTerminal, stderr};
+
+use thiserror::Error;
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::config::{Log, LogFormat};
+
+/// Why logging could not be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The filter is none; [`Settings::load`](crate::config::Settings::load) lets no such one through.
+    #[error("log.filter: {0}")]
+    Filter(#[from] ParseError),
+    /// This process has a log already.
+    #[error("logging is set up already")]
+    Twice(#[from] TryInitError),
+}
+
+/// Sends this process's log lines to standard error: standard output belongs to the commands.
+/// Text is coloured only on a terminal.
+///
+/// # Errors
+///
+/// [`TelemetryError`] if the filter is not valid, or if it was called before.
+pub fn init(log: &Log) -> Result<(), TelemetryError> {
+    subscriber(log, stderr, stderr().is_terminal())?.try_init()?;
+    Ok(())
+}
+
+type AnySubscriber = Box<dyn Subscriber + Send + Sync>;
+
+fn subscriber<W>(log: &Log, writer: W, ansi: bool) -> Result<AnySubscriber, ParseError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder().parse(&log.filter)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(ansi);
+    Ok(match log.format {
+        LogFormat::Text => Box::new(lines.finish()),
+        LogFormat::Json => Box::new(lines.json().flatten_event(true).finish()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, filter: &str) -> String {
+        let filter = filter.to_owned();
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(&Log { format, filter }, move || writer.clone(), false);
+        tracing::subscriber::with_default(subscriber.unwrap(), || {
+            tracing::info!(batch.size = 7, "charged");
+            tracing::debug!("detail");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_json_line_is_one_flat_object() {
+        let line = logged(LogFormat::Json, "info");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["message"], "charged");
+        assert_eq!(line["batch.size"], 7);
+    }
+
+    #[test]
+    fn the_filter_decides_what_is_logged() {
+        let text = logged(LogFormat::Text, "info");
+        assert!(
+            text.contains("charged") && !text.contains("detail"),
+            "{text}"
+        );
+        assert!(logged(LogFormat::Text, "warn,token_billing=debug").contains("detail"));
+        assert_eq!(logged(LogFormat::Text, "off"), "");
+    }
+}

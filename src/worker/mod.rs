@@ -1,0 +1,98 @@
+//! What happens to one message.
+//!
+//! A worker takes whatever has arrived ([`pool`]), reads each body into an event, asks the books to
+//! charge all of them in one transaction ([`charging`]), decides for each message what its answer means
+//! ([`crate::domain::dispose`]), publishes what must wait or is dead, and acks the batch ([`settle`]).
+//!
+//! If the process dies:
+//!
+//! | at this moment | then |
+//! |---|---|
+//! | before the charge commits | nothing happened; the broker delivers the batch again |
+//! | after the commit, before the ack | delivered again; each key answers with its first result |
+//! | after `pending` was written, before the dead letter | delivered again; tried again, charged or marked again |
+//! | after a delayed or dead copy was confirmed, before the ack | original and copy both arrive; one charge |
+//! | after the ack | all is in the books or in a queue |
+
+mod charging;
+mod pool;
+mod settle;
+mod tally;
+
+use std::{sync::Arc, time::Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{Publisher, Topology},
+    config::Settings,
+    domain::RetrySchedule,
+    storage::Storage,
+};
+
+pub use pool::run;
+pub use tally::{Tallied, Tally};
+
+/// What every worker of the pool shares.
+#[derive(Debug)]
+pub struct Worker {
+    settings: Settings,
+    storage: Arc<Storage>,
+    publisher: Publisher,
+    topology: Topology,
+    schedule: RetrySchedule,
+    tally: Arc<Tally>,
+}
+
+impl Worker {
+    /// A worker on these books, with the broker of the settings.
+    pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
+        let schedule = RetrySchedule::new(&settings.retry);
+        let topology = Topology::new(&settings.broker, &schedule);
+        Self {
+            publisher: Publisher::declaring(&settings.broker, &topology),
+            settings: settings.clone(),
+            storage,
+            topology,
+            schedule,
+            tally: Arc::default(),
+        }
+    }
+
+    /// The running counts of what became of messages.
+    pub fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
+    }
+
+    /// Messages received now may be held until then.
+    fn hold(&self, stop: &CancellationToken) -> Hold {
+        Hold {
+            until: Instant::now() + self.settings.worker.hold_max,
+            stop: stop.clone(),
+        }
+    }
+}
+
+/// How long a batch may stay in hand while something is away: until shutdown, or well before the
+/// broker's consumer timeout, after which it would close the channel by itself.
+#[derive(Debug)]
+struct Hold {
+    until: Instant,
+    stop: CancellationToken,
+}
+
+/// The batch in hand goes back to its queue, unsettled.
+#[derive(Debug, thiserror::Error)]
+#[error("given back to the queue")]
+struct GiveBack;
+
+impl Hold {
+    /// Runs `wait` to its end, or to the end of the hold.
+    async fn during<T>(&self, wait: impl Future<Output = T>) -> Result<T, GiveBack> {
+        tokio::select! {
+            done = wait => Ok(done),
+            () = self.stop.cancelled() => Err(GiveBack),
+            () = tokio::time::sleep_until(self.until.into()) => Err(GiveBack),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The workers, and the supervisor that builds everything anew after any failure.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Worker, settle::Unsettled};
+use crate::{
+    broker::{Connection, Consumer, SingleFile},
+    reconnect::Reconnect,
+};
+
+/// Charges until `stop`; then finishes the batches in hand and returns.
+///
+/// Connect, declare, consume; after any error all of it is thrown away and built again. What was unacked
+/// goes back to its queue by that.
+pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
+    let mut reconnect = Reconnect::new(&worker.settings.reconnect);
+    // Nothing is taken from the queue that could not be charged.
+    while worker.storage.wait_until_available(&stop).await {
+        match session(&worker, &stop, &mut reconnect).await {
+            Ok(()) if stop.is_cancelled() => break,
+            Ok(()) => tracing::warn!("gave the messages in hand back to the queue"),
+            Err(error) => tracing::error!(%error, "broker session ended: building it anew"),
+        }
+        if !reconnect.wait(&stop).await {
+            break;
+        }
+    }
+    worker.publisher.close().await;
+}
+
+/// From one connection to its end.
+async fn session(
+    worker: &Arc<Worker>,
+    stop: &CancellationToken,
+    reconnect: &mut Reconnect,
+) -> Result<(), Unsettled> {
+    let connection = Connection::open(&worker.settings.broker, "consumer").await?;
+    worker.topology.declare(&connection).await?;
+    let ended = match single_file(worker, &connection, stop).await {
+        Ok(()) => consume(worker, &connection, stop, reconnect).await,
+        Err(error) => Err(error),
+    };
+    connection.close().await;
+    match ended {
+        Err(Unsettled::GiveBack(_)) => Ok(()),
+        ended => ended,
+    }
+}
+
+/// Before anything else, messages that were delivered before are settled one by one with only one in
+/// hand: if it was one of them that killed the last process, it is found here, and its death counts a
+/// delivery for itself alone. The broker offers returned messages first, so the first fresh one ends it.
+async fn single_file(
+    worker: &Worker,
+    connection: &Connection,
+    stop: &CancellationToken,
+) -> Result<(), Unsettled> {
+    let queue = SingleFile::open(connection, &worker.topology.work_queue()).await?;
+    while !stop.is_cancelled() {
+        let Some(batch) = queue.next().await? else {
+            break;
+        };
+        let fresh = batch.messages().iter().any(|message| !message.redelivered);
+        worker.settle(batch, &worker.hold(stop)).await?;
+        if fresh {
+            break;
+        }
+    }
+    queue.close().await;
+    Ok(())
+}
+
+async fn consume(
+    worker: &Arc<Worker>,
+    connection: &Connection,
+    stop: &CancellationToken,
+    reconnect: &mut Reconnect,
+) -> Result<(), Unsettled> {
+    let ending = stop.child_token();
+    let queue = worker.topology.work_queue();
+    let mut workers = JoinSet::new();
+    for _ in 0..worker.settings.worker.concurrency {
+        let consumer = Consumer::start(connection, &queue, worker.settings.worker.prefetch).await?;
+        workers.spawn(work(worker.clone(), consumer, ending.clone()));
+    }
+    reconnect.reset();
+    tracing::info!(
+        queue,
+        workers = worker.settings.worker.concurrency,
+        "consuming"
+    );
+    let mut first = Ok(());
+    // The first to end, for whatever reason, ends all: each finishes its batch.
+    while let Some(ended) = workers.join_next().await {
+        ending.cancel();
+        let ended = ended.unwrap_or_else(|panic| {
+            tracing::error!(%panic, "a worker panicked");
+            Err(Unsettled::GiveBack(super::GiveBack))
+        });
+        if first.is_ok() {
+            first = ended;
+        }
+    }
+    first
+}
+
+/// One worker: one channel, one batch at a time.
+async fn work(
+    worker: Arc<Worker>,
+    mut consumer: Consumer,
+    ending: CancellationToken,
+) -> Result<(), Unsettled> {
+    let max = usize::from(worker.settings.worker.batch_max);
+    let ended = loop {
+        let batch = tokio::select! {
+            biased;
+            () = ending.cancelled() => break Ok(()),
+            batch = consumer.next_batch(max) => batch,
+        };
+        let settled = match batch {
+            Ok(batch) => worker.settle(batch, &worker.hold(&ending)).await,
+            Err(error) => Err(Unsettled::from(error)),
+        };
+        if settled.is_err() {
+            break settled;
+        }
+    };
+    // What was prefetched and not begun goes back to the queue.
+    consumer.close().await;
+    ended
+}

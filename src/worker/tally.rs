@@ -1,0 +1,82 @@
+//! Counts of what became of messages, since the start of the process.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use crate::domain::{Deduction, Disposition, Verdict};
+
+/// The counters; each message counts once per time it is settled.
+#[derive(Debug, Default)]
+pub struct Tally {
+    charged: AtomicU64,
+    duplicates: AtomicU64,
+    delayed: AtomicU64,
+    dead_lettered: AtomicU64,
+    job_status_errors: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tallied {
+    /// Charged by this process.
+    pub charged: u64,
+    /// Had been charged before.
+    pub duplicates: u64,
+    /// Sent to a delay queue.
+    pub delayed: u64,
+    /// Sent to the dead-letter exchange.
+    pub dead_lettered: u64,
+    /// Charged, though `article_jobs` refused the new status.
+    pub job_status_errors: u64,
+}
+
+impl Tally {
+    /// Counts what the books said.
+    pub(super) fn count_verdict(&self, verdict: &Verdict) {
+        let Verdict::Answered(deduction) = verdict else {
+            return;
+        };
+        let (counter, receipt) = match deduction {
+            Deduction::Charged(receipt) => (&self.charged, receipt),
+            Deduction::AlreadyCharged(receipt) => (&self.duplicates, receipt),
+            Deduction::Refused(_) | Deduction::JobNotFound => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if receipt.job_status_error.is_some() {
+            self.job_status_errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts where a message went.
+    pub(super) fn count_disposition(&self, disposition: &Disposition) {
+        match disposition {
+            Disposition::Ack => return,
+            Disposition::Delay { .. } => &self.delayed,
+            Disposition::DeadLetter { .. } => &self.dead_lettered,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counters now.
+    pub fn read(&self) -> Tallied {
+        Tallied {
+            charged: self.charged.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+            delayed: self.delayed.load(Ordering::Relaxed),
+            dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
+            job_status_errors: self.job_status_errors.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl fmt::Display for Tallied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} charged, {} duplicates, {} delayed, {} dead-lettered",
+            self.charged, self.duplicates, self.delayed, self.dead_lettered
+        )
+    }
+}

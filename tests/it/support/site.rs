@@ -1,0 +1,264 @@
+//! One installation of the product for one test: its database, its prefix, its settings.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use token_billing::{
+    config::Settings,
+    storage::{MIGRATIONS, Storage},
+    worker::{self, Tally, Worker},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    broker::TestBroker,
+    db::TestDb,
+    eventually::{PATIENCE, eventually},
+    servers::Servers,
+};
+
+/// The default schedule's delays.
+pub(crate) const DELAYS: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// The installation.
+pub(crate) struct Site {
+    pub(crate) db: TestDb,
+    pub(crate) broker: TestBroker,
+    variables: HashMap<String, String>,
+}
+
+/// A pool of workers in this process.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    done: JoinHandle<()>,
+    pub(crate) tally: Arc<Tally>,
+}
+
+/// What the books say of one job.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Record {
+    pub(crate) status: String,
+    pub(crate) amount: i64,
+    pub(crate) monthly_deducted: i64,
+    pub(crate) purchased_deducted: i64,
+    pub(crate) balance_before: Option<i64>,
+    pub(crate) balance_after: Option<i64>,
+    pub(crate) error_code: Option<String>,
+    pub(crate) retry_count: i32,
+}
+
+pub(crate) async fn migrated(pool: &PgPool) {
+    MIGRATIONS.run(pool).await.expect("the migrations apply");
+}
+
+impl Site {
+    /// On the shared servers.
+    pub(crate) async fn new() -> Self {
+        Self::on(Servers::shared()).await
+    }
+
+    /// On these servers.
+    pub(crate) async fn on(servers: &Servers) -> Self {
+        let db = TestDb::create(servers, migrated).await;
+        let broker = TestBroker::create(servers, &DELAYS).await;
+        let mut site = Self {
+            db,
+            broker,
+            variables: HashMap::new(),
+        };
+        let (url, amqp) = (site.db.url().to_owned(), site.broker.url().to_owned());
+        let prefix = site.broker.prefix().to_owned();
+        site.set("DATABASE__URL", &url);
+        site.set("BROKER__URL", &amqp);
+        site.set("BROKER__PREFIX", &prefix);
+        site
+    }
+
+    /// Changes a setting: `WORKER__BATCH_MAX`.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.variables
+            .insert(format!("TOKEN_BILLING__{key}"), value.to_owned());
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings::load_from(None, self.variables.clone()).expect("the settings are good")
+    }
+
+    /// The settings as the environment of a process.
+    pub(crate) fn environment(&self) -> Vec<(&str, &str)> {
+        self.variables
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect()
+    }
+
+    pub(crate) fn storage(&self) -> Storage {
+        let settings = self.settings();
+        Storage::new(&settings.database, &settings.reconnect).expect("the URL is good")
+    }
+
+    /// Starts a pool of workers and waits until its queues are there.
+    pub(crate) async fn start(&self) -> Running {
+        let running = self.start_unready();
+        self.ready().await;
+        running
+    }
+
+    /// Starts a pool of workers.
+    pub(crate) fn start_unready(&self) -> Running {
+        let worker = Arc::new(Worker::new(&self.settings(), Arc::new(self.storage())));
+        let (stop, tally) = (CancellationToken::new(), worker.tally());
+        let done = tokio::spawn(worker::run(worker, stop.clone()));
+        Running { stop, done, tally }
+    }
+
+    /// Declares the queues, so that events can be published before there is a worker.
+    pub(crate) async fn declare(&self) {
+        let settings = self.settings();
+        let schedule = token_billing::domain::RetrySchedule::new(&settings.retry);
+        let topology = token_billing::broker::Topology::new(&settings.broker, &schedule);
+        let connection = token_billing::broker::Connection::open(&settings.broker, "test")
+            .await
+            .expect("connects");
+        topology.declare(&connection).await.expect("declares");
+        connection.close().await;
+    }
+
+    /// Waits until the queues are declared.
+    pub(crate) async fn ready(&self) {
+        let queue = self.broker.work_queue();
+        eventually(
+            "the work queue exists",
+            PATIENCE,
+            async || self.broker.ready_count(&queue).await,
+            Option::is_some,
+        )
+        .await;
+    }
+
+    pub(crate) async fn company(&self, monthly: i64, purchased: i64) -> Uuid {
+        let id = Uuid::new_v4();
+        sqlx::query(
+            "insert into company_subscriptions
+                (company_id, monthly_token_quota, monthly_quota_balance, purchased_token_balance, current_period_end)
+             values ($1, $2, $2, $3, now() + interval '1 month')",
+        )
+        .bind(id)
+        .bind(monthly)
+        .bind(purchased)
+        .execute(self.db.pool())
+        .await
+        .expect("the company is new");
+        id
+    }
+
+    /// A row of `article_jobs`, as the application writes it.
+    pub(crate) async fn job(&self, company: Uuid) -> Uuid {
+        let id = Uuid::new_v4();
+        sqlx::query(
+            "insert into article_jobs (id, company_id, status) values ($1, $2, 'generated')",
+        )
+        .bind(id)
+        .bind(company)
+        .execute(self.db.pool())
+        .await
+        .expect("the job is new");
+        id
+    }
+
+    pub(crate) async fn publish(&self, job: Uuid, company: Uuid, tokens: i64) {
+        self.broker
+            .publish(event(job, company, tokens).to_string())
+            .await;
+    }
+
+    /// Monthly and purchased balance.
+    pub(crate) async fn balance(&self, company: Uuid) -> (i64, i64) {
+        sqlx::query_as(
+            "select monthly_quota_balance, purchased_token_balance
+             from company_subscriptions where company_id = $1",
+        )
+        .bind(company)
+        .fetch_one(self.db.pool())
+        .await
+        .expect("the company exists")
+    }
+
+    pub(crate) async fn record(&self, job: Uuid) -> Option<Record> {
+        sqlx::query_as(
+            "select status, amount, monthly_deducted, purchased_deducted, balance_before, balance_after,
+                    error_code, retry_count
+             from token_deduction_records where idempotency_key = $1",
+        )
+        .bind(job.to_string())
+        .fetch_optional(self.db.pool())
+        .await
+        .expect("the records can be read")
+    }
+
+    /// Waits until the record of the job has this status.
+    pub(crate) async fn until(&self, job: Uuid, status: &str) -> Record {
+        eventually(
+            &format!("the record of {job} is {status}"),
+            PATIENCE,
+            async || self.record(job).await,
+            |record| {
+                record
+                    .as_ref()
+                    .is_some_and(|record| record.status == status)
+            },
+        )
+        .await
+        .expect("checked")
+    }
+
+    /// Status and message of the job.
+    pub(crate) async fn job_status(&self, job: Uuid) -> (String, Option<String>) {
+        sqlx::query_as("select status, error_message from article_jobs where id = $1")
+            .bind(job)
+            .fetch_one(self.db.pool())
+            .await
+            .expect("the job exists")
+    }
+
+    /// One number from the database.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql)
+            .fetch_one(self.db.pool())
+            .await
+            .expect(sql)
+    }
+
+    /// Waits for a dead letter and takes it from the queue.
+    pub(crate) async fn dead_letter(&self) -> super::broker::Message {
+        let queue = self.broker.dead_letters();
+        eventually(
+            "a dead letter",
+            PATIENCE,
+            async || self.broker.take(&queue).await,
+            Option::is_some,
+        )
+        .await
+        .expect("checked")
+    }
+}
+
+impl Running {
+    /// Stops as SIGTERM does, and waits for the drain.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.done.await.expect("the pool doesn't panic");
+    }
+}
+
+/// A completion event.
+pub(crate) fn event(job: Uuid, company: Uuid, tokens: i64) -> Value {
+    json!({ "job_id": job, "tokens": tokens, "company_id": company })
+}
