@@ -146,7 +146,7 @@ lock() {
     mkdir -p "$STATE"
     exec 9>"$STATE/lock"
     flock -w 180 9 || die "another run holds $STATE/lock"
-    [[ $STATE/lock -ef /dev/fd/9 ]] && return
+    [[ $STATE/lock -ef /dev/fd/9 ]] && return 0
   done
 }
 
@@ -346,7 +346,7 @@ rabbitmqctl_here() {
 # Signals what PIDS_COMMAND lists, waits, and kills what has not gone by then.
 settle() { # SIGNAL SECONDS PIDS_COMMAND
   signal_all "$1" "$3"
-  wait_until "$2" none "$3" && return
+  wait_until "$2" none "$3" && return 0
   signal_all KILL "$3"
   wait_until 10 none "$3"
 }
@@ -429,11 +429,16 @@ status() {
 
 # --- Working on the product ---------------------------------------------------------------------
 
-step() { # TITLE COMMAND…
-  local began=$EPOCHREALTIME title=$1 bold='' plain=''
+heading() {
+  local bold='' plain=''
   if [[ -t 2 && -z ${NO_COLOR:-} ]]; then bold=$'\e[1m' plain=$'\e[0m'; fi
+  say "$bold==> $1$plain"
+}
+
+step() { # TITLE COMMAND…, which is a program: in a function `set -e` would not hold here
+  local began=$EPOCHREALTIME
+  heading "$1"
   shift
-  say "$bold==> $title$plain"
   "$@" || die "failed after $(seconds_since "$began"): $*"
   say "    $(seconds_since "$began")"
 }
@@ -448,7 +453,8 @@ run_tests() {
     esac
     shift
   done
-  step 'Servers' up
+  heading 'Servers'
+  up
   if [[ $STARTED ]]; then trap down EXIT; fi
   eval "$(print_env)"
   cd "$ROOT"
