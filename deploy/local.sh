@@ -395,7 +395,14 @@ up() {
 }
 
 down() { # [--purge]
+  local dir
   find_programs
+  # Private pairs of test runs that were killed: their directories end in the run's process id.
+  for dir in "$STATE"/test/*-*; do
+    if [[ -d $dir && ! -d /proc/${dir##*-} ]]; then
+      TOKEN_BILLING_LOCAL_DIR=$dir "$ROOT/deploy/local.sh" down --purge
+    fi
+  done
   locate_data || return 0
   lock
   load_settings || true
