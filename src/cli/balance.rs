@@ -42,18 +42,23 @@ pub(super) async fn run(
 fn for_people(balance: &Balance, now: OffsetDateTime) -> String {
     let quota = thousands(balance.monthly_quota);
     let period = match balance.period_end {
-        None => format!("of {quota}, no end"),
+        None => format!("of {quota}, do not expire"),
         Some(end) if end <= now => format!("of {quota}, ended {}", rfc3339(end)),
         Some(end) => format!("of {quota}, until {}", rfc3339(end)),
     };
     let mut table = Table::new([text(""), at_right("tokens"), text("")]);
     table.row([text("monthly"), number(balance.monthly), text(&period)]);
-    table.row([text("purchased"), number(balance.purchased), text("no end")]);
+    table.row([
+        text("purchased"),
+        number(balance.purchased),
+        text("do not expire"),
+    ]);
     table.row([text("total"), number(balance.total), text("")]);
     format!("company {}\n\n{}", balance.company_id, table.render())
 }
 
 fn rfc3339(at: OffsetDateTime) -> String {
+    let at = at.truncate_to_second();
     // Only a year past 9999 can't be written.
     at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
@@ -70,7 +75,7 @@ mod tests {
             company_id: Uuid::from_u128(1),
             monthly: 12_000,
             monthly_quota: 50_000,
-            period_end: Some(datetime!(2026-12-01 00:00 UTC)),
+            period_end: Some(datetime!(2026-12-01 00:00:00.5 UTC)),
             purchased: 5_000,
             total: 17_000,
         };
@@ -79,9 +84,9 @@ mod tests {
             shown,
             "company 00000000-0000-0000-0000-000000000001\n\n           \
              tokens\nmonthly    12,000  of 50,000, until 2026-12-01T00:00:00Z\npurchased   \
-             5,000  no end\ntotal      17,000"
+             5,000  do not expire\ntotal      17,000"
         );
-        let shown = for_people(&balance, datetime!(2026-12-01 00:00 UTC));
+        let shown = for_people(&balance, datetime!(2026-12-01 00:00:01 UTC));
         assert!(
             shown.contains("of 50,000, ended 2026-12-01T00:00:00Z"),
             "{shown}"

@@ -22,8 +22,9 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+use crate::broker::BrokerError;
 use crate::config::{Settings, redacted_url};
-use crate::storage::Storage;
+use crate::storage::{CreditError, Storage, StorageError};
 use output::Format;
 
 /// Charges every finished article exactly once: RabbitMQ in, PostgreSQL books, nothing lost
@@ -167,14 +168,19 @@ async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
     Ok(storage)
 }
 
-/// The error and its causes, in one line. Many errors name their cause themselves: once is enough.
+/// The error and its causes, in one line, nothing said twice.
 fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        let said = cause.to_string();
         if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
+            text = said;
+        } else if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        // The adapters' errors have their causes in their own words already.
+        if cause.is::<StorageError>() || cause.is::<CreditError>() || cause.is::<BrokerError>() {
+            break;
         }
     }
     if not_migrated(&text) {

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Write as _};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, presets};
 use serde::Serialize;
@@ -31,7 +32,7 @@ impl Format {
             Self::Table => text(document),
             Self::Json => serde_json::to_string_pretty(document)?,
         };
-        Ok(print_bytes(format!("{}\n", text.trim_end()).as_bytes())?)
+        print_bytes(format!("{}\n", text.trim_end()).as_bytes())
     }
 }
 
@@ -40,11 +41,11 @@ impl Format {
 /// # Errors
 ///
 /// Any other failure: a full disk must not look like success.
-pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
+pub fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        other => other.context("standard output"),
     }
 }
 

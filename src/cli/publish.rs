@@ -63,9 +63,7 @@ pub(super) async fn run(
     let broker = settings.require_broker()?;
     let topology = Topology::new(broker, &RetrySchedule::new(&settings.retry));
     let publisher = Publisher::plain(broker, &topology);
-    // A memory or disk alarm at the broker makes it stop reading without a word.
-    let patience = broker.connect_timeout + broker.confirm_timeout;
-    let sending = Sending::new(&publisher, patience);
+    let sending = Sending::new(&publisher, broker);
     let trace = trace(args.traceparent.as_deref())?;
     let outgoing = |body: Vec<u8>| {
         let content_type = CompletionEvent::content_type(&body, &settings.limits);

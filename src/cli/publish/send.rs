@@ -9,6 +9,7 @@ use super::file::Found;
 use super::progress::Progress;
 use crate::broker::{BrokerError, Outgoing, PublishError, Publisher};
 use crate::cli::output::{count, thousands};
+use crate::config::{self, redacted_url};
 
 /// On their way at once, at most: messages, and bytes of their bodies.
 const WINDOW: usize = 1024;
@@ -76,14 +77,18 @@ struct Lines {
 /// A publisher, and how long one window may take.
 pub(super) struct Sending<'a> {
     publisher: &'a Publisher,
+    /// Its URL, without the password.
+    broker: String,
     patience: Duration,
 }
 
 impl<'a> Sending<'a> {
-    pub(super) fn new(publisher: &'a Publisher, patience: Duration) -> Self {
+    pub(super) fn new(publisher: &'a Publisher, broker: &config::Broker) -> Self {
         Self {
             publisher,
-            patience,
+            broker: redacted_url(&broker.url),
+            // A memory or disk alarm makes the broker stop reading without a word.
+            patience: broker.connect_timeout + broker.confirm_timeout,
         }
     }
 
@@ -93,8 +98,8 @@ impl<'a> Sending<'a> {
         let result = self.window(&[message]).await;
         let confirmed = result.first().is_some_and(Result::is_ok);
         let mut report = Report::new(confirmed.into(), 1, started.elapsed());
-        report.error =
-            cause(&result).map(|cause| format!("{name} was not confirmed: {cause}; {AGAIN}"));
+        report.error = cause(&result, &self.broker)
+            .map(|cause| format!("{name} was not confirmed: {cause}; {AGAIN}"));
         Ok(report)
     }
 
@@ -107,7 +112,7 @@ impl<'a> Sending<'a> {
     ) -> anyhow::Result<Report> {
         let started = Instant::now();
         let mut progress = Progress::new(found.events);
-        let mut published = 0;
+        let (mut read, mut published) = (0, 0);
         let mut failure = None;
         while failure.is_none() {
             let (places, messages) = match window_of(&mut next) {
@@ -118,11 +123,12 @@ impl<'a> Sending<'a> {
                     return Err(error.context(format!("{confirmed}; {AGAIN}")));
                 }
             };
+            read += messages.len() as u64;
             let results = self.window(&messages).await;
             let confirmed = results.iter().filter(|result| result.is_ok()).count();
             published += confirmed as u64;
             progress.at(published);
-            failure = cause(&results).map(|cause| {
+            failure = cause(&results, &self.broker).map(|cause| {
                 let (lines, first_job) = unconfirmed(&places, &results);
                 (
                     cause,
@@ -137,9 +143,13 @@ impl<'a> Sending<'a> {
             let confirmed = confirmed_of(published, found.events);
             let which = in_words(&lines);
             report.error = Some(format!(
-                "{confirmed}, not {name} {which} (first job {first_job}): {cause}; {AGAIN}"
+                "{confirmed}; not confirmed: {name} {which} (first job {first_job}): {cause}; {AGAIN}"
             ));
             report.unconfirmed_lines = lines;
+        } else if read != found.events {
+            let problem = "is not the file that was checked any more";
+            let published = count(published, "event");
+            report.error = Some(format!("{name} {problem}; confirmed {published}; {AGAIN}"));
         }
         Ok(report)
     }
@@ -175,10 +185,21 @@ fn window_of(
     Ok((places, messages))
 }
 
-/// Why the first of them failed that was tried at all.
-fn cause(results: &[Result<(), PublishError>]) -> Option<String> {
-    let mut failures = results.iter().filter_map(|result| result.as_ref().err());
-    failures.next().map(ToString::to_string)
+/// Why the first of them failed; `broker` is where it was to go.
+fn cause(results: &[Result<(), PublishError>], broker: &str) -> Option<String> {
+    let error = results.iter().find_map(|result| result.as_ref().err())?;
+    let text = error.to_string();
+    let undeclared =
+        matches!(error, PublishError::Unroutable { .. }) || text.contains("no exchange");
+    let hint = if undeclared {
+        " (token-billing serve declares what is missing)"
+    } else {
+        ""
+    };
+    Some(match error {
+        PublishError::Broker(_) => format!("broker {broker}: {text}{hint}"),
+        _ => format!("{text}{hint}"),
+    })
 }
 
 /// The lines that failed, together where they follow one another, and the first one's job.
