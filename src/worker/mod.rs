@@ -1,8 +1,8 @@
 //! What happens to one message.
 //!
-//! A worker takes whatever has arrived ([`pool`]), reads each body into an event, asks the books to
-//! charge all of them in one transaction ([`charging`]), decides for each message what its answer means
-//! ([`crate::domain::dispose`]), publishes what must wait or is dead, and acks the batch ([`settle`]).
+//! A worker takes whatever has arrived (`pool.rs`), reads each body into an event, asks the books to
+//! charge all of them in one transaction (`charging.rs`), decides for each message what its answer means
+//! ([`crate::domain::dispose`]), publishes what must wait or is dead, and acks the batch (`settle.rs`).
 //!
 //! If the process dies:
 //!

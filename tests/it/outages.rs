@@ -19,6 +19,7 @@ async fn crashes_of_both_servers_under_load_lose_and_double_nothing() {
     let servers = PrivateServers::start("chaos").await;
     let mut site = Site::on(servers.servers()).await;
     site.declare().await;
+    servers.write_down_queues().await;
     let mut accounts = Accounts::open(&site, 20, 10_000_000).await;
     let process = Process::start(&["serve", "--role", "worker"], &site.environment());
     for round in 0..if is_long() { 60 } else { 3 } {
@@ -73,6 +74,9 @@ async fn fifty_short_outages_of_the_database_use_up_no_attempt() {
 
 #[tokio::test]
 async fn fifty_cut_connections_to_the_broker_lose_nothing() {
+    tracing_subscriber::fmt()
+        .with_env_filter("info,token_billing=debug,lapin=debug")
+        .init();
     let mut site = Site::new().await;
     let proxy = ChaosProxy::start(site.broker.url()).await;
     site.set("BROKER__URL", &proxy.url());
