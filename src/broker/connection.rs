@@ -1,6 +1,6 @@
 //! One AMQP connection.
 
-use std::str::FromStr as _;
+use std::{str::FromStr as _, time::Duration};
 
 use lapin::{Channel, ConnectionProperties, uri::AMQPUri};
 use secrecy::ExposeSecret as _;
@@ -8,10 +8,17 @@ use secrecy::ExposeSecret as _;
 use super::BrokerError;
 use crate::config;
 
+/// How often a connection is looked at for whether it is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// A connection that is either for publishing or for consuming, never for both: under a memory alarm
 /// the broker stops reading from connections that publish, and acks would hang there.
 #[derive(Debug)]
-pub struct Connection(lapin::Connection);
+pub struct Connection {
+    inner: lapin::Connection,
+    /// How long an answer may take: `broker.connect_timeout`.
+    pub(super) patience: Duration,
+}
 
 impl Connection {
     /// Connects; `purpose` shows in the broker's list of connections.
@@ -22,31 +29,38 @@ impl Connection {
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("{} {purpose}", broker.prefix).as_str().into());
         let connecting = lapin::Connection::connect_uri(uri, properties);
-        match tokio::time::timeout(broker.connect_timeout, connecting).await {
-            Ok(connection) => Ok(Self(connection.map_err(BrokerError::at("connecting"))?)),
-            Err(_) => Err(BrokerError::Timeout {
-                doing: "connecting",
-                within: broker.connect_timeout,
-            }),
-        }
+        let patience = broker.connect_timeout;
+        let inner = BrokerError::answered("connecting", patience, connecting).await?;
+        Ok(Self { inner, patience })
     }
 
     pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
-        self.0
-            .create_channel()
-            .await
-            .map_err(BrokerError::at("opening a channel"))
+        BrokerError::answered(
+            "opening a channel",
+            self.patience,
+            self.inner.create_channel(),
+        )
+        .await
     }
 
     /// Whether it was still there when last heard of.
     pub fn is_open(&self) -> bool {
-        self.0.status().connected()
+        self.inner.status().connected()
+    }
+
+    /// Returns when it is gone. By looking: a client that waits for an event of a connection that broke
+    /// just before waits for ever.
+    pub async fn closed(&self) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        while self.is_open() {
+            look.tick().await;
+        }
     }
 
     /// Says goodbye. What is unacked goes back to its queue.
     pub async fn close(&self) {
         // If the broker doesn't answer, the connection ends with the process or its heartbeat.
-        let closing = self.0.close(200, "done".into());
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), closing).await;
+        let closing = self.inner.close(200, "done".into());
+        let _ = BrokerError::answered("closing the connection", self.patience, closing).await;
     }
 }

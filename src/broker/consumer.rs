@@ -1,5 +1,7 @@
 //! Consuming in natural batches: whatever has arrived, up to a limit.
 
+use std::time::Duration;
+
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
     Channel,
@@ -15,6 +17,7 @@ use super::{BrokerError, Connection, Delivered};
 #[derive(Debug)]
 pub struct Consumer {
     channel: Channel,
+    patience: Duration,
     queue: String,
     deliveries: lapin::Consumer,
     /// A redelivered message that ended the last batch; it is a batch of its own.
@@ -23,22 +26,25 @@ pub struct Consumer {
 
 /// Messages in hand, at least one.
 #[derive(Debug)]
-pub struct Batch(Vec<Delivered>);
+pub struct Batch {
+    messages: Vec<Delivered>,
+    patience: Duration,
+}
 
 impl Batch {
     /// The messages, oldest first.
     pub fn messages(&self) -> &[Delivered] {
-        &self.0
+        &self.messages
     }
 
     /// Acks all of them. Call it only when each is settled.
     pub async fn ack(self) -> Result<(), BrokerError> {
-        let Some(last) = self.0.last() else {
+        let Some(last) = self.messages.last() else {
             return Ok(());
         };
         // Everything unacked on this channel up to the last: this batch, and nothing else.
-        let acked = last.acker.ack(BasicAckOptions { multiple: true }).await;
-        if acked.map_err(BrokerError::at("acking"))? {
+        let acked = last.acker.ack(BasicAckOptions { multiple: true });
+        if BrokerError::answered("acking", self.patience, acked).await? {
             Ok(())
         } else {
             Err(BrokerError::NotAcked)
@@ -53,23 +59,16 @@ impl Consumer {
         queue: &str,
         prefetch: u16,
     ) -> Result<Self, BrokerError> {
-        let channel = connection.channel().await?;
-        channel
-            .basic_qos(prefetch, BasicQosOptions::default())
-            .await
-            .map_err(BrokerError::at("setting the prefetch"))?;
-        let deliveries = channel
-            .basic_consume(
-                queue.into(),
-                // The broker names it.
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await
-            .map_err(BrokerError::at("starting to consume"))?;
+        let (channel, patience) = (connection.channel().await?, connection.patience);
+        let set = channel.basic_qos(prefetch, BasicQosOptions::default());
+        BrokerError::answered("setting the prefetch", patience, set).await?;
+        // The broker gives the consumer its name.
+        let (name, options) = ("".into(), BasicConsumeOptions::default());
+        let started = channel.basic_consume(queue.into(), name, options, FieldTable::default());
+        let deliveries = BrokerError::answered("starting to consume", patience, started).await?;
         Ok(Self {
             channel,
+            patience,
             queue: queue.to_owned(),
             deliveries,
             alone: None,
@@ -101,7 +100,10 @@ impl Consumer {
             }
             messages.push(message);
         }
-        Ok(Batch(messages))
+        Ok(Batch {
+            messages,
+            patience: self.patience,
+        })
     }
 
     fn received(&self, next: Option<lapin::Result<Delivery>>) -> Result<Delivered, BrokerError> {
@@ -117,9 +119,7 @@ impl Consumer {
 
     /// Ends it; what is unacked goes back to the queue.
     pub async fn close(&self) {
-        // Should the goodbye fail, the connection is gone, and the broker does the same by itself.
-        let closing = self.channel.close(200, "done".into());
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), closing).await;
+        close(&self.channel, self.patience).await;
     }
 }
 
@@ -127,35 +127,45 @@ impl Consumer {
 #[derive(Debug)]
 pub struct SingleFile {
     channel: Channel,
+    patience: Duration,
     queue: String,
 }
 
 impl SingleFile {
     /// Opens a channel for it.
     pub async fn open(connection: &Connection, queue: &str) -> Result<Self, BrokerError> {
+        let (channel, patience) = (connection.channel().await?, connection.patience);
         Ok(Self {
-            channel: connection.channel().await?,
+            channel,
+            patience,
             queue: queue.to_owned(),
         })
     }
 
     /// The message at the head of the queue, if there is one.
     pub async fn next(&self) -> Result<Option<Batch>, BrokerError> {
-        let got = self
-            .channel
-            .basic_get(
-                self.queue.as_str().into(),
-                BasicGetOptions { no_ack: false },
-            )
-            .await
-            .map_err(BrokerError::at("getting a message"))?;
-        Ok(got.map(|got| Batch(vec![delivered(got.delivery)])))
+        let got = self.channel.basic_get(
+            self.queue.as_str().into(),
+            BasicGetOptions { no_ack: false },
+        );
+        let got = BrokerError::answered("getting a message", self.patience, got).await?;
+        let batch = |message| Batch {
+            messages: vec![message],
+            patience: self.patience,
+        };
+        Ok(got.map(|got| batch(delivered(got.delivery))))
     }
 
     /// Ends it.
     pub async fn close(&self) {
-        let _ = self.channel.close(200, "done".into()).await;
+        close(&self.channel, self.patience).await;
     }
+}
+
+async fn close(channel: &Channel, patience: Duration) {
+    // Should the goodbye fail, the connection is gone, and the broker does the same by itself.
+    let closing = channel.close(200, "done".into());
+    let _ = BrokerError::answered("closing a channel", patience, closing).await;
 }
 
 fn delivered(delivery: Delivery) -> Delivered {

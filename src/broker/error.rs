@@ -32,13 +32,25 @@ pub enum BrokerError {
     /// Not tried, because something before it failed.
     #[error("not sent: an earlier message of the same call failed")]
     NotSent,
+    /// The connection ended.
+    #[error("the connection to the broker is lost")]
+    ConnectionLost,
     /// An ack didn't reach the broker; the messages will come again.
     #[error("the acks were not taken: the channel is closed")]
     NotAcked,
 }
 
 impl BrokerError {
-    pub(super) fn at(doing: &'static str) -> impl FnOnce(lapin::Error) -> Self {
-        move |source| Self::Lapin { doing, source }
+    /// Waits for the broker's answer, but not for ever: the client may wait for one that was lost with
+    /// its connection.
+    pub(super) async fn answered<T>(
+        doing: &'static str,
+        within: Duration,
+        answer: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, Self> {
+        match tokio::time::timeout(within, answer).await {
+            Ok(answer) => answer.map_err(|source| Self::Lapin { doing, source }),
+            Err(_) => Err(Self::Timeout { doing, within }),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Publishing that is certain: persistent, mandatory, confirmed.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, time::Instant};
 
 use lapin::{Channel, Confirmation, options::BasicPublishOptions};
 use thiserror::Error;
@@ -107,55 +107,32 @@ impl Publisher {
         channel: &Channel,
         window: &[Outgoing],
     ) -> Vec<Result<(), PublishError>> {
+        // Sending waits as well when the broker stops reading, as it does under a memory alarm.
+        let deadline = Instant::now() + self.broker.confirm_timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
         let mut confirms = Vec::with_capacity(window.len());
         for message in window {
-            let options = BasicPublishOptions {
-                mandatory: true,
-                immediate: false,
-            };
-            let sent = channel
-                .basic_publish(
-                    message.exchange.as_str().into(),
-                    message.routing_key.as_str().into(),
-                    options,
-                    &message.body,
-                    message.properties.clone(),
-                )
-                .await;
-            confirms.push(sent);
+            let sending = channel.basic_publish(
+                message.exchange.as_str().into(),
+                message.routing_key.as_str().into(),
+                BasicPublishOptions {
+                    mandatory: true,
+                    immediate: false,
+                },
+                &message.body,
+                message.properties.clone(),
+            );
+            confirms.push(BrokerError::answered("publishing", left(), sending).await);
         }
-        let deadline = tokio::time::Instant::now() + self.broker.confirm_timeout;
         let mut results = Vec::with_capacity(window.len());
         for (confirm, message) in confirms.into_iter().zip(window) {
             let confirmed = match confirm {
+                Ok(confirm) => {
+                    BrokerError::answered("waiting for the broker's confirm", left(), confirm).await
+                }
                 Err(error) => Err(error),
-                Ok(confirm) => match tokio::time::timeout_at(deadline, confirm).await {
-                    Ok(confirmed) => confirmed,
-                    Err(_) => {
-                        results.push(Err(unconfirmed(self.broker.confirm_timeout)));
-                        continue;
-                    }
-                },
             };
-            results.push(match confirmed {
-                // A message that no queue took is confirmed too, with the message returned.
-                Ok(Confirmation::Ack(None)) => Ok(()),
-                Ok(Confirmation::Ack(Some(_))) => Err(PublishError::Unroutable {
-                    exchange: message.exchange.clone(),
-                    routing_key: message.routing_key.clone(),
-                }),
-                Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => {
-                    Err(PublishError::Refused {
-                        exchange: message.exchange.clone(),
-                        routing_key: message.routing_key.clone(),
-                    })
-                }
-                Err(source) => Err(BrokerError::Lapin {
-                    doing: "publishing",
-                    source,
-                }
-                .into()),
-            });
+            results.push(certain(confirmed, message));
         }
         results
     }
@@ -173,10 +150,8 @@ impl Publisher {
             self.topology.declare(&connection).await?;
         }
         let channel = connection.channel().await?;
-        channel
-            .confirm_select(Default::default())
-            .await
-            .map_err(BrokerError::at("asking for confirms"))?;
+        let selected = channel.confirm_select(Default::default());
+        BrokerError::answered("asking for confirms", connection.patience, selected).await?;
         Ok(live
             .insert(Arc::new(Live {
                 connection,
@@ -193,10 +168,21 @@ impl Publisher {
     }
 }
 
-fn unconfirmed(within: Duration) -> PublishError {
-    BrokerError::Timeout {
-        doing: "waiting for the broker's confirm",
-        within,
+fn certain(
+    confirmed: Result<Confirmation, BrokerError>,
+    message: &Outgoing,
+) -> Result<(), PublishError> {
+    let (exchange, routing_key) = (message.exchange.clone(), message.routing_key.clone());
+    match confirmed? {
+        // A message that no queue took is confirmed too, with the message returned.
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(_)) => Err(PublishError::Unroutable {
+            exchange,
+            routing_key,
+        }),
+        Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Refused {
+            exchange,
+            routing_key,
+        }),
     }
-    .into()
 }

@@ -79,26 +79,31 @@ impl Topology {
     /// in the broker before it is offered again.
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
         // A channel of its own: a difference in arguments (406) closes the channel.
-        let channel = connection.channel().await?;
+        let channel = Declarer {
+            channel: connection.channel().await?,
+            patience: connection.patience,
+        };
         let dead_letters = self.dead_letters();
         // Direct, with one queue: on a fanout, a stranger's full queue could refuse our dead letters.
-        declare_exchange(&channel, &dead_letters, ExchangeKind::Direct).await?;
-        declare_exchange(&channel, &self.watchers(), ExchangeKind::Fanout).await?;
+        channel
+            .exchange(&dead_letters, ExchangeKind::Direct)
+            .await?;
+        channel
+            .exchange(&self.watchers(), ExchangeKind::Fanout)
+            .await?;
         let mut arguments = quorum();
         arguments.insert(
             "x-delivery-limit".into(),
             AMQPValue::LongLongInt(DEAD_LETTER_DELIVERY_LIMIT),
         );
-        declare_queue(&channel, &dead_letters, arguments).await?;
-        bind(
-            &channel,
-            &dead_letters,
-            &dead_letters,
-            self.dead_letter_key(),
-        )
-        .await?;
+        channel.queue(&dead_letters, arguments).await?;
+        channel
+            .bind(&dead_letters, &dead_letters, self.dead_letter_key())
+            .await?;
 
-        declare_exchange(&channel, self.exchange(), ExchangeKind::Direct).await?;
+        channel
+            .exchange(self.exchange(), ExchangeKind::Direct)
+            .await?;
         let mut arguments = quorum();
         // A crash guard, never the retry policy: a message that kills its worker this often is dead.
         arguments.insert(
@@ -106,14 +111,10 @@ impl Topology {
             AMQPValue::LongLongInt(self.delivery_limit.into()),
         );
         dead_letter_to(&mut arguments, &dead_letters, self.dead_letter_key());
-        declare_queue(&channel, &self.work_queue(), arguments).await?;
-        bind(
-            &channel,
-            &self.work_queue(),
-            self.exchange(),
-            self.routing_key(),
-        )
-        .await?;
+        channel.queue(&self.work_queue(), arguments).await?;
+        channel
+            .bind(&self.work_queue(), self.exchange(), self.routing_key())
+            .await?;
 
         for delay in &self.delays {
             let mut arguments = quorum();
@@ -121,40 +122,30 @@ impl Topology {
             let ttl = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
             arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl));
             dead_letter_to(&mut arguments, self.exchange(), self.routing_key());
-            declare_queue(&channel, &self.delay_queue(*delay), arguments).await?;
+            channel.queue(&self.delay_queue(*delay), arguments).await?;
         }
-        channel
-            .close(200, "declared".into())
-            .await
-            .map_err(BrokerError::at("closing a channel"))
+        channel.close().await
     }
 
     /// Deletes every queue and exchange, with all that is in them. For scratch prefixes only.
     pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let channel = connection.channel().await?;
+        let (channel, patience) = (connection.channel().await?, connection.patience);
         let queues = [self.work_queue(), self.dead_letters()]
             .into_iter()
             .chain(self.delay_queues());
         for queue in queues {
-            let deleted = channel
-                .queue_delete(queue.as_str().into(), Default::default())
-                .await;
-            deleted.map_err(BrokerError::at("deleting a queue"))?;
+            let deleted = channel.queue_delete(queue.as_str().into(), Default::default());
+            BrokerError::answered("deleting a queue", patience, deleted).await?;
         }
         for exchange in [
             self.exchange().to_owned(),
             self.dead_letters(),
             self.watchers(),
         ] {
-            let deleted = channel
-                .exchange_delete(exchange.as_str().into(), Default::default())
-                .await;
-            deleted.map_err(BrokerError::at("deleting an exchange"))?;
+            let deleted = channel.exchange_delete(exchange.as_str().into(), Default::default());
+            BrokerError::answered("deleting an exchange", patience, deleted).await?;
         }
-        channel
-            .close(200, "deleted".into())
-            .await
-            .map_err(BrokerError::at("closing a channel"))
+        Ok(())
     }
 }
 
@@ -181,51 +172,48 @@ fn dead_letter_to(arguments: &mut FieldTable, exchange: &str, routing_key: &str)
     }
 }
 
-async fn declare_exchange(
-    channel: &Channel,
-    name: &str,
-    kind: ExchangeKind,
-) -> Result<(), BrokerError> {
-    let options = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .exchange_declare(name.into(), kind, options, FieldTable::default())
-        .await
-        .map_err(BrokerError::at("declaring an exchange"))
+struct Declarer {
+    channel: Channel,
+    patience: Duration,
 }
 
-async fn declare_queue(
-    channel: &Channel,
-    name: &str,
-    arguments: FieldTable,
-) -> Result<(), BrokerError> {
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .queue_declare(name.into(), options, arguments)
-        .await
-        .map(|_| ())
-        .map_err(BrokerError::at("declaring a queue"))
-}
+impl Declarer {
+    async fn exchange(&self, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let declared =
+            self.channel
+                .exchange_declare(name.into(), kind, options, FieldTable::default());
+        BrokerError::answered("declaring an exchange", self.patience, declared).await
+    }
 
-async fn bind(
-    channel: &Channel,
-    queue: &str,
-    exchange: &str,
-    key: &str,
-) -> Result<(), BrokerError> {
-    channel
-        .queue_bind(
+    async fn queue(&self, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let declared = self.channel.queue_declare(name.into(), options, arguments);
+        BrokerError::answered("declaring a queue", self.patience, declared)
+            .await
+            .map(drop)
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
+        let options = QueueBindOptions::default();
+        let bound = self.channel.queue_bind(
             queue.into(),
             exchange.into(),
             key.into(),
-            QueueBindOptions::default(),
+            options,
             FieldTable::default(),
-        )
-        .await
-        .map_err(BrokerError::at("binding a queue"))
+        );
+        BrokerError::answered("binding a queue", self.patience, bound).await
+    }
+
+    async fn close(self) -> Result<(), BrokerError> {
+        let closed = self.channel.close(200, "declared".into());
+        BrokerError::answered("closing a channel", self.patience, closed).await
+    }
 }

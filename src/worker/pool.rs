@@ -1,15 +1,26 @@
 //! The workers, and the supervisor that builds everything anew after any failure.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Worker, settle::Unsettled};
 use crate::{
-    broker::{Connection, Consumer, SingleFile},
+    broker::{BrokerError, Connection, Consumer, SingleFile},
     reconnect::Reconnect,
 };
+
+/// How long the work queue must be empty before what a dead process held is taken to be back in it.
+const EMPTY_LONG_ENOUGH: Duration = Duration::from_secs(1);
+/// How often an empty queue is looked at meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// After the connection is lost nothing in hand can be acked any more. This long the workers may take to
+/// finish and to say what they saw; what then still runs is dropped.
+const LOST_GRACE: Duration = Duration::from_secs(5);
 
 /// Charges until `stop`; then finishes the batches in hand and returns.
 ///
@@ -39,9 +50,17 @@ async fn session(
 ) -> Result<(), Unsettled> {
     let connection = Connection::open(&worker.settings.broker, "consumer").await?;
     worker.topology.declare(&connection).await?;
-    let ended = match single_file(worker, &connection, stop).await {
-        Ok(()) => consume(worker, &connection, stop, reconnect).await,
-        Err(error) => Err(error),
+    let work = async {
+        single_file(worker, &connection, stop).await?;
+        consume(worker, &connection, stop, reconnect).await
+    };
+    let lost = async {
+        connection.closed().await;
+        tokio::time::sleep(LOST_GRACE).await;
+    };
+    let ended = tokio::select! {
+        ended = work => ended,
+        () = lost => Err(BrokerError::ConnectionLost.into()),
     };
     connection.close().await;
     match ended {
@@ -53,21 +72,25 @@ async fn session(
 /// Before anything else, messages that were delivered before are settled one by one with only one in
 /// hand: if it was one of them that killed the last process, it is found here, and its death counts a
 /// delivery for itself alone. The broker offers returned messages first, so the first fresh one ends it.
+/// An empty queue doesn't at once: the broker may not have noticed yet that the last process is dead.
 async fn single_file(
     worker: &Worker,
     connection: &Connection,
     stop: &CancellationToken,
 ) -> Result<(), Unsettled> {
     let queue = SingleFile::open(connection, &worker.topology.work_queue()).await?;
-    while !stop.is_cancelled() {
+    let mut last_seen = Instant::now();
+    while !stop.is_cancelled() && last_seen.elapsed() < EMPTY_LONG_ENOUGH {
         let Some(batch) = queue.next().await? else {
-            break;
+            tokio::time::sleep(LOOK_AGAIN).await;
+            continue;
         };
         let fresh = batch.messages().iter().any(|message| !message.redelivered);
         worker.settle(batch, &worker.hold(stop)).await?;
         if fresh {
             break;
         }
+        last_seen = Instant::now();
     }
     queue.close().await;
     Ok(())

@@ -74,9 +74,6 @@ async fn fifty_short_outages_of_the_database_use_up_no_attempt() {
 
 #[tokio::test]
 async fn fifty_cut_connections_to_the_broker_lose_nothing() {
-    tracing_subscriber::fmt()
-        .with_env_filter("info,token_billing=debug,lapin=debug")
-        .init();
     let mut site = Site::new().await;
     let proxy = ChaosProxy::start(site.broker.url()).await;
     site.set("BROKER__URL", &proxy.url());
