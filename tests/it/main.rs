@@ -7,3 +7,5 @@
 
 #[allow(dead_code, reason = "each theme uses its own part of it")]
 mod support;
+
+mod outcomes;

@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub(crate) mod books;
 pub(crate) mod broker;
 pub(crate) mod db;
 pub(crate) mod eventually;
