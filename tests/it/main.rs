@@ -8,4 +8,8 @@
 #[allow(dead_code, reason = "each theme uses its own part of it")]
 mod support;
 
+mod batches;
+mod credits;
+mod job_status;
 mod outcomes;
+mod pending;
