@@ -11,5 +11,8 @@ mod support;
 mod batches;
 mod credits;
 mod job_status;
+mod legal_states;
 mod outcomes;
 mod pending;
+mod rights;
+mod rollback;
