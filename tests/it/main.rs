@@ -9,7 +9,9 @@
 mod support;
 
 mod batches;
+mod concurrency;
 mod credits;
+mod full_speed;
 mod job_status;
 mod legal_states;
 mod outcomes;
