@@ -9,6 +9,7 @@
 mod support;
 
 mod batches;
+mod books_model;
 mod concurrency;
 mod credits;
 mod full_speed;
