@@ -373,9 +373,20 @@ begin
     ) i
     where i.n = 1 or i.differs;
     if cardinality(v_starts) > 1 then
-        -- All companies before any key.
+        -- Segments take their keys in the order of the input. So that this deadlocks with nobody: first all
+        -- companies, then all keys that are there, then a claim on each that is new. Nobody else can insert
+        -- a key of which an open transaction has inserted a row, even one that it has deleted since.
         perform from company_subscriptions c
         where c.company_id = any (p_company_ids) order by c.company_id for no key update;
+        perform from token_deduction_records r
+        where r.idempotency_key = any (p_idempotency_keys) order by r.idempotency_key for no key update;
+        insert into token_deduction_records (idempotency_key, company_id, amount, status, error_code)
+        select i.key, gen_random_uuid(), 1, 'pending', 'claim'
+        from (select distinct key from unnest(p_idempotency_keys) as u (key) where key is not null) i
+        order by i.key
+        on conflict (idempotency_key) do nothing;
+        delete from token_deduction_records r
+        where r.idempotency_key = any (p_idempotency_keys) and r.error_code = 'claim';
     end if;
 
     for v_try in 1 .. 3 loop

@@ -17,7 +17,7 @@ use crate::support::books::{Books, Item, deduct_item, mark_pending};
 use crate::support::ledger::assert_books_add_up;
 
 /// Runs `play` for random sequences, on one database.
-fn for_random<S: Strategy>(cases: u32, strategy: &S, play: impl AsyncFn(&Books, S::Value)) {
+fn for_random<S: Strategy>(cases: u32, strategy: &S, play: &impl AsyncFn(&Books, S::Value)) {
     let long = std::env::var_os("TOKEN_BILLING_TEST_LONG").is_some();
     let runtime = Runtime::new().expect("a runtime");
     let books = runtime.block_on(Books::open());
@@ -39,7 +39,7 @@ fn for_random<S: Strategy>(cases: u32, strategy: &S, play: impl AsyncFn(&Books, 
 }
 
 fn equals_the_model(by: By) {
-    for_random(100, &sequence(), async |books, moves| {
+    for_random(60, &sequence(), &async |books, moves| {
         let mut play = Play::start(books).await;
         for what in &moves {
             play.make(what, by).await;
@@ -105,7 +105,7 @@ async fn play_part(books: &Books, names: &Names, moves: &[Move]) -> usize {
 #[test]
 fn whatever_several_do_at_once_the_books_add_up() {
     let part = unbroken_sequence;
-    for_random(20, &(part(), part(), part()), async |books, (a, b, c)| {
+    for_random(20, &(part(), part(), part()), &async |books, (a, b, c)| {
         let names = Names::new();
         for (&id, (monthly, purchased)) in names.companies.iter().zip(BALANCES) {
             books.add_company(id, monthly, purchased).await;

@@ -155,7 +155,9 @@ async fn waiting_for_a_company_is_bounded_by_lock_timeout() {
     let error = deduct(&mut *waiter, "other", company, 1)
         .await
         .expect_err("the company is locked");
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     assert_eq!(code.as_deref(), Some("55P03"), "{error}");
 }
 

@@ -19,3 +19,4 @@ mod outcomes;
 mod pending;
 mod rights;
 mod rollback;
+mod spending;

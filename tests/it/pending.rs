@@ -10,7 +10,7 @@ async fn mark(books: &Books, items: &[Item]) -> Vec<(String, String, bool)> {
         .expect("marked")
 }
 
-fn told(key: impl ToString, status: &str, same_request: bool) -> (String, String, bool) {
+fn told(key: impl std::fmt::Display, status: &str, same_request: bool) -> (String, String, bool) {
     (key.to_string(), status.to_owned(), same_request)
 }
 

@@ -26,7 +26,7 @@ async fn run(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
 fn sqlstate(error: &sqlx::Error) -> String {
     error
         .as_database_error()
-        .and_then(|error| error.code())
+        .and_then(sqlx::error::DatabaseError::code)
         .unwrap_or_default()
         .into_owned()
 }

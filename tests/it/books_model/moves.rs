@@ -123,7 +123,7 @@ fn chargeable() -> impl Strategy<Value = Charge> {
 }
 
 fn charges() -> impl Strategy<Value = Move> {
-    (prop::collection::vec(charge(), 1..12), any::<bool>())
+    (prop::collection::vec(charge(), 1..8), any::<bool>())
         .prop_map(|(items, as_batch)| Move::Charges { items, as_batch })
 }
 

@@ -1,5 +1,7 @@
 //! The books of one test: companies to charge, and what its functions and tables say.
 
+use std::fmt::Display;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -35,6 +37,16 @@ impl Answer {
     /// The error's code, `""` on success.
     pub(crate) fn error(&self) -> &str {
         self.error.as_deref().unwrap_or_default()
+    }
+
+    /// Monthly and purchased share, balance before and after.
+    pub(crate) fn figures(&self) -> (i64, i64, Option<i64>, Option<i64>) {
+        (
+            self.monthly_deducted,
+            self.purchased_deducted,
+            self.balance_before,
+            self.balance_after,
+        )
     }
 }
 
@@ -87,7 +99,7 @@ pub(crate) struct Item {
 
 impl Item {
     /// With the key's job, if it is a UUID, and no metadata.
-    pub(crate) fn new(key: impl ToString, company_id: Uuid, amount: i64) -> Self {
+    pub(crate) fn new(key: impl Display, company_id: Uuid, amount: i64) -> Self {
         let key = key.to_string();
         Self {
             job_id: key.parse().ok(),
@@ -104,7 +116,7 @@ impl Item {
 /// `deduct_tokens_atomic` without article and metadata.
 pub(crate) async fn deduct(
     executor: impl PgExecutor<'_>,
-    key: impl ToString,
+    key: impl Display,
     company_id: Uuid,
     amount: i64,
 ) -> sqlx::Result<Answer> {
@@ -270,7 +282,7 @@ impl Books {
         .expect("the period is ended");
     }
 
-    pub(crate) async fn deduct(&self, key: impl ToString, company_id: Uuid, amount: i64) -> Answer {
+    pub(crate) async fn deduct(&self, key: impl Display, company_id: Uuid, amount: i64) -> Answer {
         deduct(self.pool(), key, company_id, amount)
             .await
             .expect("a charge never raises")
@@ -294,7 +306,7 @@ impl Books {
         .expect("the company is there")
     }
 
-    pub(crate) async fn record(&self, key: impl ToString) -> Option<Record> {
+    pub(crate) async fn record(&self, key: impl Display) -> Option<Record> {
         sqlx::query_scalar(
             "select to_jsonb(r) from token_deduction_records r where idempotency_key = $1",
         )
