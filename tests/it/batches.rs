@@ -95,7 +95,12 @@ async fn a_key_twice_in_one_batch_is_charged_once() {
     let company = books.company(0, 1000).await;
     let item = Item::new("job", company, 400);
     let answers = books
-        .deduct_batch(&[item.clone(), Item::new("other", company, 1), item.clone()])
+        .deduct_batch(&[
+            item.clone(),
+            Item::new("other", company, 1),
+            item.clone(),
+            Item::new("the rest", company, 599),
+        ])
         .await;
     assert_eq!(
         answers[2],
@@ -104,8 +109,9 @@ async fn a_key_twice_in_one_batch_is_charged_once() {
             ..answers[0].clone()
         }
     );
-    assert_eq!(books.balances(company).await, (0, 599));
-    assert_eq!(books.usage_logs(company).await.len(), 2);
+    assert_eq!(answers[3].balance_before, Some(599));
+    assert_eq!(books.balances(company).await, (0, 0));
+    assert_eq!(books.usage_logs(company).await.len(), 3);
 }
 
 #[tokio::test]

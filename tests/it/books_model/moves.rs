@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::support::books::Item;
 
-/// The last two are no UUIDs.
+/// The last ones, from the sixth on, are no UUIDs.
 pub(super) const KEYS: usize = 7;
 /// The last one is unknown.
 pub(super) const COMPANIES: usize = 4;
@@ -123,8 +123,21 @@ fn chargeable() -> impl Strategy<Value = Charge> {
 }
 
 fn charges() -> impl Strategy<Value = Move> {
-    (prop::collection::vec(charge(), 1..8), any::<bool>())
-        .prop_map(|(items, as_batch)| Move::Charges { items, as_batch })
+    // Every third one is, to the letter, an earlier one of the same batch.
+    let item = (
+        charge(),
+        prop::option::weighted(0.3, any::<prop::sample::Index>()),
+    );
+    (prop::collection::vec(item, 1..8), any::<bool>()).prop_map(|(drawn, as_batch)| {
+        let mut items: Vec<Charge> = Vec::new();
+        for (new, repeats) in drawn {
+            let earlier = repeats
+                .filter(|_| !items.is_empty())
+                .map(|index| index.get(&items).clone());
+            items.push(earlier.unwrap_or(new));
+        }
+        Move::Charges { items, as_batch }
+    })
 }
 
 /// Whatever may happen.
