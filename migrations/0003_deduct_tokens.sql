@@ -104,10 +104,14 @@ begin
     ),
     -- What is known before any arithmetic; NULL: to be charged if the balance allows.
     judged as (
-        select i.*, e.id as existing_id,
+        select i.key, i.company_id, coalesce(i.article_id, e.article_id) as article_id, i.amount, i.metadata,
+               i.usage_type, i.job_id, i.n, i.occurrence, i.occurrences,
+               e.id as existing_id,
                coalesce(e.retry_count + 1, 0) as try,
                c.monthly, c.current_period_end,
-               c.monthly + c.purchased as opening,
+               -- An application may have given more than one bigint holds; its neighbours in the batch
+               -- must not fail for that.
+               c.monthly + least(c.purchased, 9223372036854775807 - greatest(c.monthly, 0)) as opening,
                case
                    when i.key is null or i.company_id is null or i.amount is null or i.amount < 1
                        then 'invalid_request'
@@ -136,7 +140,13 @@ begin
                least(b.amount, greatest(b.monthly - (b.opening - b.left_before), 0)) as monthly_share,
                case when b.charged then nextval('token_ledger_seq') end as ledger_seq,
                case when b.charged or b.verdict is null or b.verdict = 'company_not_found'
-                    then coalesce(b.existing_id, gen_random_uuid()) end as record_id
+                    then coalesce(b.existing_id, gen_random_uuid()) end as record_id,
+               case when b.charged then null
+                    when b.verdict is null then
+                        format('Not enough tokens: the article needs %s and the company has %s.', b.amount, b.left_before)
+                    when b.verdict = 'company_not_found' then
+                        format('Company %s has no token subscription.', b.company_id)
+               end as error_message
         from (
             select r.*,
                    r.verdict is null and r.occurrence = 1 and r.left_after < r.left_before as charged
@@ -162,11 +172,7 @@ begin
                case when d.charged then v_now end as completed_at,
                case when d.charged then null
                     else coalesce(d.verdict, 'insufficient_balance') end as error_code,
-               case when d.charged then null
-                    when d.verdict is null then
-                        format('Not enough tokens: the article needs %s and the company has %s.', d.amount, d.left_before)
-                    else format('Company %s has no token subscription.', d.company_id)
-               end as error_message,
+               d.error_message,
                case when d.charged then d.try else d.try + d.occurrences - 1 end as retry_count
         from decided d
         where d.charged
@@ -190,8 +196,7 @@ begin
     ),
     tried_again as (
         update token_deduction_records r
-        set company_id = o.company_id, article_id = coalesce(o.article_id, r.article_id),
-            amount = o.amount, status = o.status,
+        set company_id = o.company_id, article_id = o.article_id, amount = o.amount, status = o.status,
             monthly_deducted = o.monthly_deducted, purchased_deducted = o.purchased_deducted,
             balance_before = o.balance_before, balance_after = o.balance_after,
             monthly_period_end = o.monthly_period_end, ledger_seq = o.ledger_seq,
@@ -232,7 +237,7 @@ begin
                 e.monthly_deducted, e.purchased_deducted, e.balance_before, e.balance_after, e.retry_count,
                 null, null, null)::deduction_result
             when o.key is not null then (
-                p_first_item + d.n - 1, false, false, o.status, o.error_code, o.error_message, o.record_id, d.amount,
+                p_first_item + d.n - 1, false, false, o.status, o.error_code, d.error_message, o.record_id, d.amount,
                 0, 0, d.left_before, d.left_before, d.try + d.occurrence - 1,
                 case when d.verdict is null then d.amount end, d.left_before, null)::deduction_result
             when d.verdict = 'invalid_request' then (
@@ -254,7 +259,6 @@ begin
     from decided d
     left join outcome o on o.key = d.key
     left join existing e on e.idempotency_key = d.key;
-
 end $$;
 
 -- Tells article_jobs of new outcomes; a message means failed, none completed. The table is the
@@ -275,10 +279,10 @@ begin
         select j.id, o.message
         from article_jobs j
         join (
-            -- A key that was tried twice in one batch: its last new outcome stands.
-            select distinct on (job_id) *
+            -- A key that was tried twice in one batch: the last new outcome for the job's company stands.
+            select distinct on (job_id, company_id) *
             from unnest(p_job_ids, p_company_ids, p_messages) with ordinality as o (job_id, company_id, message, n)
-            order by job_id, n desc
+            order by job_id, company_id, n desc
         ) o on o.job_id = j.id and o.company_id = j.company_id
         where j.id = any (p_job_ids)
         order by j.id
@@ -369,9 +373,20 @@ begin
     ) i
     where i.n = 1 or i.differs;
     if cardinality(v_starts) > 1 then
-        -- All companies before any key.
+        -- Segments take their keys in the order of the input. So that this deadlocks with nobody: first all
+        -- companies, then all keys that are there, then a claim on each that is new. Nobody else can insert
+        -- a key of which an open transaction has inserted a row, even one that it has deleted since.
         perform from company_subscriptions c
         where c.company_id = any (p_company_ids) order by c.company_id for no key update;
+        perform from token_deduction_records r
+        where r.idempotency_key = any (p_idempotency_keys) order by r.idempotency_key for no key update;
+        insert into token_deduction_records (idempotency_key, company_id, amount, status, error_code)
+        select i.key, gen_random_uuid(), 1, 'pending', 'claim'
+        from (select distinct key from unnest(p_idempotency_keys) as u (key) where key is not null) i
+        order by i.key
+        on conflict (idempotency_key) do nothing;
+        delete from token_deduction_records r
+        where r.idempotency_key = any (p_idempotency_keys) and r.error_code = 'claim';
     end if;
 
     for v_try in 1 .. 3 loop
@@ -406,7 +421,10 @@ begin
         return query
         select r.item, r.success, r.idempotent, r.status, r.error, r.error_message, r.deduction_record_id, r.amount,
                r.monthly_deducted, r.purchased_deducted, r.balance_before, r.balance_after, r.retry_count,
-               r.required, r.available, v_refusals ->> p_job_ids[r.item]::text
+               r.required, r.available,
+               -- Only a new outcome was told to the job.
+               case when not r.idempotent and (r.success or r.error in ('insufficient_balance', 'company_not_found'))
+                    then v_refusals ->> p_job_ids[r.item]::text end
         from unnest(v_results) r;
     end if;
 end $$;
@@ -451,6 +469,16 @@ create function mark_deductions_pending(
 language plpgsql security definer as $$
 #variable_conflict use_column
 begin
+    if array[cardinality(p_company_ids), cardinality(p_article_ids), cardinality(p_amounts), cardinality(p_metadata),
+             cardinality(p_usage_types), cardinality(p_job_ids), cardinality(p_error_messages)]
+       is distinct from array_fill(coalesce(cardinality(p_idempotency_keys), 0), array[7]) then
+        raise exception 'mark_deductions_pending: the arrays differ in length'
+            using errcode = 'invalid_parameter_value';
+    end if;
+
+    -- What is there before what is new, each in order: as a charge does, so that neither deadlocks the other.
+    perform from token_deduction_records r
+    where r.idempotency_key = any (p_idempotency_keys) order by r.idempotency_key for no key update;
     insert into token_deduction_records as r (
         idempotency_key, company_id, article_id, amount, status, metadata, usage_type, error_code, error_message)
     select distinct on (i.key)
@@ -467,6 +495,7 @@ begin
     where r.status in ('pending', 'failed') and r.company_id = excluded.company_id;
 
     begin
+        perform from article_jobs j where j.id = any (p_job_ids) order by j.id for no key update;
         update article_jobs j
         set status = 'pending_token_deduction', error_message = r.error_message, updated_at = clock_timestamp()
         from unnest(p_idempotency_keys, p_job_ids) as i (key, job_id)

@@ -41,8 +41,8 @@ begin
         v_error := 'company_not_found';
     elsif p_period_end <= clock_timestamp() then
         v_error := 'period_end_passed';
-    elsif v_company.monthly_quota_balance::numeric + v_company.purchased_token_balance
-          + coalesce(p_purchased, p_monthly) > 9223372036854775807 then
+    elsif coalesce(p_monthly, v_company.monthly_quota_balance)::numeric
+          + v_company.purchased_token_balance + coalesce(p_purchased, 0) > 9223372036854775807 then
         v_error := 'balance_too_large';
     end if;
     if v_error is not null then

@@ -126,7 +126,8 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
 
     assert!(
         (4..=6).contains(&deaths),
-        "{deaths} deaths with a limit of 4; {:?}", process.log()
+        "{deaths} deaths with a limit of 4; {:?}",
+        process.log()
     );
     let letter = site.dead_letter().await;
     assert!(String::from_utf8_lossy(&letter.body).contains(&deadly.to_string()));

@@ -8,6 +8,18 @@
 #[allow(dead_code, reason = "each theme uses its own part of it")]
 mod support;
 
+mod batches;
+mod books_model;
 mod charging;
+mod concurrency;
 mod crashes;
+mod credits;
+mod full_speed;
+mod job_status;
+mod legal_states;
 mod outages;
+mod outcomes;
+mod pending;
+mod rights;
+mod rollback;
+mod spending;

@@ -1,9 +1,11 @@
 //! What the tests stand on.
 
 pub(crate) mod accounts;
+pub(crate) mod books;
 pub(crate) mod broker;
 pub(crate) mod db;
 pub(crate) mod eventually;
+pub(crate) mod ledger;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod servers;

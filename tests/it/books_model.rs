@@ -1,0 +1,135 @@
+//! The functions against a plain model of the books: random sequences of charges, duplicates, reuses,
+//! top-ups, renewals and expiries must give the model's answers and the model's rows, whether charged
+//! one by one, in batches, or both in turn.
+
+mod model;
+mod moves;
+mod play;
+
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use self::moves::{Move, Names, sequence, unbroken_sequence};
+use self::play::{BALANCES, By, Play};
+use crate::support::books::{Books, Item, deduct_item, mark_pending};
+use crate::support::ledger::assert_books_add_up;
+
+/// Runs `play` for random sequences, on one database.
+fn for_random<S: Strategy>(cases: u32, strategy: &S, play: &impl AsyncFn(&Books, S::Value)) {
+    let long = std::env::var_os("TOKEN_BILLING_TEST_LONG").is_some();
+    let runtime = Runtime::new().expect("a runtime");
+    let books = runtime.block_on(Books::open());
+    // Nothing crashes here, and waiting for the disk would be most of the time.
+    runtime.block_on(books.execute("set synchronous_commit = off"));
+    let mut runner = TestRunner::new(Config {
+        cases: if long { 20 * cases } else { cases },
+        failure_persistence: None,
+        max_shrink_iters: 1000,
+        ..Config::default()
+    });
+    let outcome = runner.run(strategy, |moves| {
+        runtime.block_on(play(&books, moves));
+        Ok::<(), TestCaseError>(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+fn equals_the_model(by: By) {
+    for_random(60, &sequence(), &async |books, moves| {
+        let mut play = Play::start(books).await;
+        for what in &moves {
+            play.make(what, by).await;
+        }
+        play.finish().await;
+    });
+}
+
+#[test]
+fn charging_one_by_one_equals_the_model() {
+    equals_the_model(By::Single);
+}
+
+#[test]
+fn charging_in_batches_equals_the_model() {
+    equals_the_model(By::Batch);
+}
+
+#[test]
+fn charging_both_ways_in_turn_equals_the_model() {
+    equals_the_model(By::Both);
+}
+
+/// Plays one part of several, and counts the new charges.
+async fn play_part(books: &Books, names: &Names, moves: &[Move]) -> usize {
+    let mut answers = Vec::new();
+    for what in moves {
+        match what {
+            Move::Charges { items, as_batch } => {
+                let items: Vec<Item> = items.iter().map(|charge| names.item(charge)).collect();
+                if *as_batch {
+                    answers.extend(books.deduct_batch(&items).await);
+                } else {
+                    for item in &items {
+                        answers.push(deduct_item(books.pool(), item).await.expect("an answer"));
+                    }
+                }
+            }
+            Move::Mark(charge) => {
+                let item = names.item(charge);
+                mark_pending(books.pool(), &[item], "busy")
+                    .await
+                    .expect("marked");
+            }
+            Move::TopUp { company, amount } => {
+                sqlx::query("select credit_tokens($1, $2, $3, null, null, 'model')")
+                    .bind(Uuid::new_v4().to_string())
+                    .bind(names.companies[*company])
+                    .bind(amount)
+                    .execute(books.pool())
+                    .await
+                    .expect("an answer");
+            }
+            other => unreachable!("{other:?} breaks the chain"),
+        }
+    }
+    answers
+        .iter()
+        .filter(|answer| answer.success && !answer.idempotent)
+        .count()
+}
+
+#[test]
+fn whatever_several_do_at_once_the_books_add_up() {
+    let part = unbroken_sequence;
+    for_random(20, &(part(), part(), part()), &async |books, (a, b, c)| {
+        let names = Names::new();
+        for (&id, (monthly, purchased)) in names.companies.iter().zip(BALANCES) {
+            books.add_company(id, monthly, purchased).await;
+        }
+        let (a, b, c) = tokio::join!(
+            play_part(books, &names, &a),
+            play_part(books, &names, &b),
+            play_part(books, &names, &c),
+        );
+        let completed: i64 = sqlx::query_scalar(
+            "select count(*) from token_deduction_records
+             where status = 'completed' and idempotency_key = any($1)",
+        )
+        .bind(&names.keys)
+        .fetch_one(books.pool())
+        .await
+        .expect("counted");
+        assert_eq!(
+            i64::try_from(a + b + c),
+            Ok(completed),
+            "each charge was answered once"
+        );
+        for (&id, (monthly, purchased)) in names.companies.iter().zip(BALANCES) {
+            assert_books_add_up(books.pool(), id, monthly + purchased).await;
+        }
+    });
+}

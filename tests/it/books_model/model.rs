@@ -1,0 +1,264 @@
+//! The books as a person would keep them: one charge after the other, no SQL, no cleverness.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::support::books::{Answer, Item};
+
+/// A period that ends before this year has ended.
+pub(super) const THIS_YEAR: i32 = 2026;
+
+#[derive(Debug, Clone)]
+pub(super) struct Company {
+    pub(super) monthly: i64,
+    pub(super) purchased: i64,
+    /// The year in which the current period ends.
+    pub(super) period_end: i32,
+}
+
+impl Company {
+    fn spendable_monthly(&self) -> i64 {
+        if self.period_end < THIS_YEAR {
+            0
+        } else {
+            self.monthly
+        }
+    }
+
+    fn holds(tokens: i128) -> bool {
+        tokens <= i128::from(i64::MAX)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) company_id: Uuid,
+    pub(super) article_id: Option<Uuid>,
+    pub(super) amount: i64,
+    pub(super) status: &'static str,
+    pub(super) error_code: Option<&'static str>,
+    pub(super) monthly_deducted: i64,
+    pub(super) purchased_deducted: i64,
+    pub(super) balances: Option<(i64, i64)>,
+    /// The year of the period whose quota was spent.
+    pub(super) period_end: Option<i32>,
+    pub(super) retry_count: i32,
+    pub(super) usage_type: String,
+    pub(super) metadata: Value,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) company_id: Uuid,
+    pub(super) status: &'static str,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Model {
+    pub(super) companies: HashMap<Uuid, Company>,
+    pub(super) records: HashMap<String, Entry>,
+    pub(super) jobs: HashMap<String, Job>,
+    /// The keys in the order in which they were charged.
+    pub(super) charged: Vec<String>,
+}
+
+impl Model {
+    /// What the charge answers, without the record's id and the message for a person.
+    pub(super) fn charge(&mut self, item: &Item) -> Answer {
+        let (Some(key), Some(company_id), Some(amount)) =
+            (item.key.clone(), item.company_id, item.amount)
+        else {
+            return refused(item.amount, "invalid_request", None);
+        };
+        if amount < 1 {
+            return refused(Some(amount), "invalid_request", None);
+        }
+        let existing = self.records.get(&key);
+        if let Some(entry) = existing {
+            let same_company = entry.company_id == company_id;
+            let correctable = entry.error_code == Some("company_not_found");
+            match entry.status {
+                "completed" if same_company && entry.amount == amount => {
+                    return charged(entry, true);
+                }
+                "completed" => return refused(Some(amount), "idempotency_key_reused", Some(entry)),
+                "compensated" => return refused(Some(amount), "already_compensated", Some(entry)),
+                _ if !same_company && !correctable => {
+                    return refused(Some(amount), "idempotency_key_reused", Some(entry));
+                }
+                _ => {}
+            }
+        }
+
+        let entry = Entry {
+            company_id,
+            article_id: item
+                .article_id
+                .or(existing.and_then(|entry| entry.article_id)),
+            amount,
+            status: "failed",
+            error_code: None,
+            monthly_deducted: 0,
+            purchased_deducted: 0,
+            balances: None,
+            period_end: None,
+            retry_count: existing.map_or(0, |entry| entry.retry_count + 1),
+            usage_type: item
+                .usage_type
+                .clone()
+                .unwrap_or_else(|| "article_generation".to_owned()),
+            metadata: item.metadata.clone().unwrap_or_default(),
+        };
+        self.attempt(key, entry)
+    }
+
+    fn attempt(&mut self, key: String, mut entry: Entry) -> Answer {
+        let amount = entry.amount;
+        let answer = match self.companies.get_mut(&entry.company_id) {
+            None => {
+                entry.error_code = Some("company_not_found");
+                refused(Some(amount), "company_not_found", Some(&entry))
+            }
+            Some(company) => {
+                let monthly = company.spendable_monthly();
+                let available = monthly + company.purchased;
+                if amount > available {
+                    entry.error_code = Some("insufficient_balance");
+                    Answer {
+                        balance_before: Some(available),
+                        balance_after: Some(available),
+                        required: Some(amount),
+                        available: Some(available),
+                        ..refused(Some(amount), "insufficient_balance", Some(&entry))
+                    }
+                } else {
+                    entry.status = "completed";
+                    entry.monthly_deducted = amount.min(monthly);
+                    entry.purchased_deducted = amount - entry.monthly_deducted;
+                    entry.balances = Some((available, available - amount));
+                    entry.period_end = (entry.monthly_deducted > 0).then_some(company.period_end);
+                    company.monthly -= entry.monthly_deducted;
+                    company.purchased -= entry.purchased_deducted;
+                    self.charged.push(key.clone());
+                    charged(&entry, false)
+                }
+            }
+        };
+        self.tell_job(&key, entry.company_id, entry.status);
+        self.records.insert(key, entry);
+        answer
+    }
+
+    /// A pending record, unless the key is settled or another company's.
+    pub(super) fn mark_pending(&mut self, item: &Item) {
+        let (Some(key), Some(company_id), Some(amount)) =
+            (item.key.clone(), item.company_id, item.amount)
+        else {
+            return;
+        };
+        let existing = self.records.get(&key);
+        let owed = existing.is_none_or(|entry| {
+            matches!(entry.status, "pending" | "failed") && entry.company_id == company_id
+        });
+        if owed {
+            let entry = Entry {
+                company_id,
+                article_id: item
+                    .article_id
+                    .or(existing.and_then(|entry| entry.article_id)),
+                amount,
+                status: "pending",
+                error_code: Some("retries_exhausted"),
+                monthly_deducted: 0,
+                purchased_deducted: 0,
+                balances: None,
+                period_end: None,
+                retry_count: existing.map_or(0, |entry| entry.retry_count),
+                usage_type: item
+                    .usage_type
+                    .clone()
+                    .unwrap_or_else(|| "article_generation".to_owned()),
+                metadata: item.metadata.clone().unwrap_or_default(),
+            };
+            self.tell_job(&key, company_id, "pending_token_deduction");
+            self.records.insert(key, entry);
+        }
+    }
+
+    fn tell_job(&mut self, key: &str, company_id: Uuid, status: &'static str) {
+        if let Some(job) = self.jobs.get_mut(key)
+            && job.company_id == company_id
+        {
+            job.status = status;
+        }
+    }
+
+    /// Whether it was credited.
+    pub(super) fn top_up(&mut self, company_id: Uuid, amount: i64) -> bool {
+        let Some(company) = self.companies.get_mut(&company_id) else {
+            return false;
+        };
+        let held = i128::from(company.monthly) + i128::from(company.purchased);
+        let fits = Company::holds(held + i128::from(amount));
+        if fits {
+            company.purchased += amount;
+        }
+        fits
+    }
+
+    /// Whether it was renewed.
+    pub(super) fn renew(&mut self, company_id: Uuid, quota: i64, period_end: i32) -> bool {
+        let Some(company) = self.companies.get_mut(&company_id) else {
+            return false;
+        };
+        let fits = Company::holds(i128::from(company.purchased) + i128::from(quota));
+        if fits {
+            company.monthly = quota;
+            company.period_end = period_end;
+        }
+        fits
+    }
+
+    pub(super) fn compensate(&mut self, key: &str) {
+        if let Some(entry) = self.records.get_mut(key)
+            && entry.status == "completed"
+        {
+            entry.status = "compensated";
+        }
+    }
+}
+
+fn refused(amount: Option<i64>, error: &str, entry: Option<&Entry>) -> Answer {
+    Answer {
+        success: false,
+        idempotent: false,
+        status: entry.map(|entry| entry.status.to_owned()),
+        error: Some(error.to_owned()),
+        error_message: None,
+        deduction_record_id: None,
+        amount,
+        monthly_deducted: 0,
+        purchased_deducted: 0,
+        balance_before: None,
+        balance_after: None,
+        retry_count: entry.map(|entry| entry.retry_count),
+        required: None,
+        available: None,
+        job_status_error: None,
+    }
+}
+
+fn charged(entry: &Entry, idempotent: bool) -> Answer {
+    Answer {
+        success: true,
+        idempotent,
+        error: None,
+        monthly_deducted: entry.monthly_deducted,
+        purchased_deducted: entry.purchased_deducted,
+        balance_before: entry.balances.map(|(before, _)| before),
+        balance_after: entry.balances.map(|(_, after)| after),
+        ..refused(Some(entry.amount), "", Some(entry))
+    }
+}

@@ -1,0 +1,157 @@
+//! Single calls, batches, marks and top-ups, all on the same few keys and companies, as fast as they go.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::support::books::{Answer, Books, Item, deduct_batch, deduct_item, mark_pending};
+use crate::support::ledger::assert_books_add_up;
+
+const TASKS: u64 = 6;
+const INITIAL: i64 = 50_000;
+
+fn how_long() -> Duration {
+    if std::env::var_os("TOKEN_BILLING_TEST_LONG").is_some() {
+        Duration::from_secs(60)
+    } else {
+        Duration::from_secs(3)
+    }
+}
+
+/// Small numbers at random (splitmix64): what they are doesn't matter, only that they differ.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// What one task asks for. `epoch` moves on, so that there are always new keys, and old ones.
+struct Asker {
+    companies: Vec<Uuid>,
+    run: Uuid,
+    dice: Dice,
+    epoch: u64,
+}
+
+impl Asker {
+    fn item(&mut self) -> Item {
+        let number = self.epoch.saturating_sub(self.dice.below(3)) * 20 + self.dice.below(20);
+        let key = Uuid::from_u64_pair(self.run.as_u64_pair().0, number);
+        let mut company = number;
+        let mut amount = 1 + number % 9;
+        // Now and then a key is used for something else, or for what can't be paid.
+        match self.dice.below(20) {
+            0 => company += 1,
+            1 => amount += 1,
+            2 => amount = 1 << 40,
+            _ => {}
+        }
+        let count = self.companies.len() as u64;
+        let company = self.companies[usize::try_from(company % count).expect("small")];
+        Item::new(key, company, i64::try_from(amount).expect("small"))
+    }
+
+    fn items(&mut self) -> Vec<Item> {
+        (0..=self.dice.below(24)).map(|_| self.item()).collect()
+    }
+
+    async fn step(&mut self, connection: &mut PgConnection) -> sqlx::Result<Vec<Answer>> {
+        self.epoch += u64::from(self.dice.below(10) == 0);
+        match self.dice.below(10) {
+            0..4 => {
+                let item = self.item();
+                Ok(vec![deduct_item(connection, &item).await?])
+            }
+            4..8 => {
+                let items = self.items();
+                deduct_batch(connection, &items).await
+            }
+            8 => {
+                let items = self.items();
+                mark_pending(connection, &items, "busy").await?;
+                Ok(Vec::new())
+            }
+            _ => {
+                let company = self.item().company_id;
+                sqlx::query("select credit_tokens($1, $2, 5, null, null, 'test')")
+                    .bind(Uuid::new_v4().to_string())
+                    .bind(company)
+                    .execute(connection)
+                    .await?;
+                Ok(Vec::new())
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_full_speed_nothing_deadlocks_and_the_books_add_up() {
+    let books = Books::open().await;
+    let mut companies = Vec::new();
+    for _ in 0..5 {
+        companies.push(books.company(INITIAL / 5, INITIAL - INITIAL / 5).await);
+    }
+    let run = Uuid::new_v4();
+    for number in 0..400 {
+        let key = Uuid::from_u64_pair(run.as_u64_pair().0, number);
+        sqlx::query("insert into article_jobs (id, company_id, status) values ($1, $2, 'running')")
+            .bind(key)
+            .bind(companies[usize::try_from(number).expect("small") % companies.len()])
+            .execute(books.pool())
+            .await
+            .expect("a job");
+    }
+
+    let deadline = Instant::now() + how_long();
+    let mut tasks = JoinSet::new();
+    for seed in 0..TASKS {
+        let mut asker = Asker {
+            companies: companies.clone(),
+            run,
+            dice: Dice(seed),
+            epoch: 0,
+        };
+        let mut connection = PgConnection::connect(books.url()).await.expect("connected");
+        tasks.spawn(async move {
+            let mut charged = 0_usize;
+            while Instant::now() < deadline {
+                let answers = asker.step(&mut connection).await.expect("no error");
+                charged += answers
+                    .iter()
+                    .filter(|answer| answer.success && !answer.idempotent)
+                    .count();
+            }
+            charged
+        });
+    }
+    let charged: usize = tasks.join_all().await.into_iter().sum();
+
+    let (completed, deadlocks): (i64, i64) = sqlx::query_as(
+        "select (select count(*) from token_deduction_records where status = 'completed'),
+                (select deadlocks from pg_stat_database where datname = current_database())",
+    )
+    .fetch_one(books.pool())
+    .await
+    .expect("counted");
+    assert_eq!(deadlocks, 0);
+    assert_eq!(
+        i64::try_from(charged),
+        Ok(completed),
+        "each charge was answered once"
+    );
+    assert!(
+        charged > 50,
+        "only {charged} charges: too few to mean anything"
+    );
+    for company in companies {
+        assert_books_add_up(books.pool(), company, INITIAL).await;
+    }
+}

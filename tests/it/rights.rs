@@ -1,0 +1,168 @@
+//! Who may call the functions, and that a caller can't make them write elsewhere.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use crate::support::books::{Books, deduct};
+
+/// Everything of ours that can be called, with arguments of the right types.
+const CALLS: [&str; 8] = [
+    "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "select deduct_tokens_atomic('job', gen_random_uuid(), null, 1)",
+    "select * from mark_deductions_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "select credit_tokens('key', gen_random_uuid(), 1, null, null, 'me')",
+    "select * from deduct_tokens_segment('{}', '{}', '{}', '{}', '{}', '{}', '{}', 1)",
+    "select update_article_jobs('{}', '{}', '{}')",
+    "select tokens_left_step(1, 1, 1)",
+    "select tokens_left(1::bigint, 1::bigint)",
+];
+
+async fn run(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+fn sqlstate(error: &sqlx::Error) -> String {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .unwrap_or_default()
+        .into_owned()
+}
+
+#[tokio::test]
+async fn a_role_that_is_not_ours_may_execute_nothing() {
+    let books = Books::open().await;
+    let functions: i64 = sqlx::query_scalar(
+        "select count(*) from pg_proc where pronamespace = current_schema()::regnamespace",
+    )
+    .fetch_one(books.pool())
+    .await
+    .expect("counted");
+    assert_eq!(functions, 8, "a new function is called here too");
+
+    for sql in CALLS {
+        // The role goes with the transaction.
+        let mut transaction = books.pool().begin().await.expect("begun");
+        run(
+            &mut transaction,
+            "create role stranger; set local role stranger",
+        )
+        .await
+        .expect("another role");
+        let refused = run(&mut transaction, sql).await.expect_err(sql);
+        assert_eq!(sqlstate(&refused), "42501", "{sql}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp() {
+    let books = Books::open().await;
+    let definers: Vec<(String, Option<Vec<String>>)> = sqlx::query_as(
+        "select proname::text, proconfig from pg_proc
+         where pronamespace = current_schema()::regnamespace and prosecdef order by proname",
+    )
+    .fetch_all(books.pool())
+    .await
+    .expect("functions");
+    let names: Vec<&str> = definers.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = [
+        "credit_tokens",
+        "deduct_tokens_atomic",
+        "deduct_tokens_batch",
+        "mark_deductions_pending",
+    ];
+    assert_eq!(names, expected);
+    for (name, settings) in &definers {
+        let path = settings
+            .iter()
+            .flatten()
+            .find_map(|setting| setting.strip_prefix("search_path="));
+        assert_eq!(path, Some("public, pg_temp"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_needs_no_right_but_execute_and_its_temporary_objects_shadow_nothing() {
+    let books = Books::open().await;
+    let company = books.company(0, 1000).await;
+    let job = books.job(company).await;
+    let mut transaction = books.pool().begin().await.expect("begun");
+    let id = company.to_string();
+    run(
+        &mut transaction,
+        &format!(
+            "create role attacker;
+             grant execute on function deduct_tokens_atomic(text, uuid, uuid, bigint, jsonb),
+                 credit_tokens(text, uuid, bigint, bigint, timestamptz, text) to attacker;
+             set local role attacker;
+             create temp table company_subscriptions as
+                 select '{id}'::uuid as company_id, 0::bigint as monthly_token_quota,
+                        0::bigint as monthly_quota_balance, 9000000::bigint as purchased_token_balance,
+                        null::timestamptz as current_period_end, now() as updated_at;
+             create temp table token_deduction_records (idempotency_key text, status text);
+             create temp table token_usage_logs (id int);
+             create temp table article_jobs (id uuid);
+             create temp sequence token_ledger_seq;
+             create type pg_temp.deduction_result as (item int);
+             create function pg_temp.nextval(regclass) returns bigint language sql as 'select 1::bigint';
+             create function pg_temp.clock_timestamp() returns timestamptz language sql as
+                 $$ select '2000-01-01'::timestamptz $$;
+             create function pg_temp.update_article_jobs(uuid[], uuid[], text[]) returns jsonb
+                 language plpgsql as $$ begin raise exception 'shadowed'; end $$;
+             create function pg_temp.deduct_tokens_segment(
+                 text[], uuid[], uuid[], bigint[], jsonb[], text[], uuid[], int,
+                 out results text, out job_ids uuid[], out job_company_ids uuid[], out job_messages text[])
+                 language plpgsql as $$ begin raise exception 'shadowed'; end $$;
+             set local search_path = pg_temp, public, pg_catalog"
+        ),
+    )
+    .await
+    .expect("the attacker prepares");
+    let charged = deduct(&mut *transaction, job, company, 400)
+        .await
+        .expect("charged");
+    assert!(charged.success, "{charged:#?}");
+    assert_eq!(charged.balance_before, Some(1000));
+    run(
+        &mut transaction,
+        &format!("select public.credit_tokens('k', '{id}', 50, null, null, 'attacker')"),
+    )
+    .await
+    .expect("credited");
+    run(
+        &mut transaction,
+        "reset role; drop owned by attacker; drop role attacker",
+    )
+    .await
+    .expect("the attacker leaves");
+    transaction.commit().await.expect("committed");
+    assert_eq!(books.balances(company).await, (0, 650));
+    assert_eq!(books.usage_logs(company).await.len(), 1);
+    assert_eq!(books.job_status(job).await.0, "completed");
+}
+
+#[tokio::test]
+async fn a_table_of_ours_is_closed_to_other_roles() {
+    let books = Books::open().await;
+    for table in [
+        "company_subscriptions",
+        "token_deduction_records",
+        "token_usage_logs",
+        "token_credits",
+        "operator_actions",
+    ] {
+        let mut transaction = books.pool().begin().await.expect("begun");
+        run(
+            &mut transaction,
+            "create role stranger; set local role stranger",
+        )
+        .await
+        .expect("another role");
+        let refused = run(&mut transaction, &format!("delete from {table}"))
+            .await
+            .expect_err(table);
+        assert_eq!(sqlstate(&refused), "42501", "{table}: {refused}");
+    }
+}
