@@ -20,6 +20,7 @@ mod legal_states;
 mod outages;
 mod outcomes;
 mod pending;
+mod publishing;
 mod rights;
 mod rollback;
 mod spending;
