@@ -24,3 +24,4 @@ mod publishing;
 mod rights;
 mod rollback;
 mod spending;
+mod unpublished;
