@@ -11,6 +11,7 @@ mod support;
 mod batches;
 mod books_model;
 mod charging;
+mod command_line;
 mod concurrency;
 mod crashes;
 mod credits;
