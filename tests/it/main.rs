@@ -24,5 +24,6 @@ mod pending;
 mod publishing;
 mod rights;
 mod rollback;
+mod settings;
 mod spending;
 mod unpublished;
