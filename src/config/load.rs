@@ -227,8 +227,12 @@ impl Sources<'_> {
     }
 
     fn wrong(&self, key: &str, problem: String) -> ConfigError {
-        let set_by = |name: &&String| key_of(name) == key;
-        let place = match (self.env.keys().find(set_by), self.file) {
+        // `key` can be a section that there is not; a variable names more than that.
+        let set_by = |name: &&String| {
+            let rest = key_of(name).strip_prefix(key).map(str::to_owned);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let place = match (self.env.keys().filter(set_by).min(), self.file) {
             (Some(variable), _) => format!("set by {variable}"),
             (None, Some(file)) => {
                 format!("look in {}, or set {}", file.display(), variable_of(key))
