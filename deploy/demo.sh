@@ -5,13 +5,15 @@
 # leaves both to look around in. What is told about refusals is read from the worker's own log.
 
 demo() {
-  local dir=$STATE/demo began=$EPOCHREALTIME serve=''
+  local dir=$STATE/demo serve='' began
   demo_colours
   chapter 'Private servers, and the binary'
   up
   mkdir -p "$dir"
+  BIN=$(cd "$ROOT" && realpath -m "${CARGO_TARGET_DIR:-target}")/debug/token-billing
+  [[ -x $BIN ]] || echo 'Building; only the first time takes minutes …'
   (cd "$ROOT" && cargo build --locked --quiet)
-  BIN=$(cd "$ROOT" && realpath "${CARGO_TARGET_DIR:-target}")/debug/token-billing
+  began=$EPOCHREALTIME
   demo_installation
 
   chapter 'Four companies and their balances'
