@@ -81,15 +81,19 @@ begin
     -- A quota that expired while we waited for the lock is expired.
     v_now := clock_timestamp();
 
-    with item as materialized (
+    with input as materialized (
         select i.key, i.company_id, i.article_id, i.amount, i.job_id, i.n,
                coalesce(i.metadata, '{}') as metadata,
-               coalesce(i.usage_type, 'article_generation') as usage_type,
-               row_number() over same_key as occurrence,
-               count(*) over (partition by i.key) as occurrences
+               coalesce(i.usage_type, 'article_generation') as usage_type
         from unnest(p_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types, p_job_ids)
              with ordinality as i (key, company_id, article_id, amount, metadata, usage_type, job_id, n)
-        window same_key as (partition by i.key order by i.n)
+    ),
+    -- Copies of one request; ordinarily there are none, and numbering all items would cost a sort.
+    copy as materialized (
+        select i.n, row_number() over (partition by i.key order by i.n) as occurrence,
+               count(*) over (partition by i.key) as occurrences
+        from input i
+        where i.key in (select key from input group by key having count(*) > 1)
     ),
     existing as materialized (
         select r.* from token_deduction_records r
@@ -105,7 +109,8 @@ begin
     -- What is known before any arithmetic; NULL: to be charged if the balance allows.
     judged as (
         select i.key, i.company_id, coalesce(i.article_id, e.article_id) as article_id, i.amount, i.metadata,
-               i.usage_type, i.job_id, i.n, i.occurrence, i.occurrences,
+               i.usage_type, i.job_id, i.n,
+               coalesce(r.occurrence, 1) as occurrence, coalesce(r.occurrences, 1) as occurrences,
                e.id as existing_id,
                coalesce(e.retry_count + 1, 0) as try,
                c.monthly, c.current_period_end,
@@ -123,7 +128,8 @@ begin
                        then 'idempotency_key_reused'
                    when c.company_id is null then 'company_not_found'
                end as verdict
-        from item i
+        from input i
+        left join copy r on r.n = i.n
         left join existing e on e.idempotency_key = i.key
         left join company c on c.company_id = i.company_id
     ),
@@ -136,11 +142,19 @@ begin
     ),
     -- `ledger_seq` is drawn here: under the company's lock, in input order.
     decided as materialized (
-        select b.*,
-               least(b.amount, greatest(b.monthly - (b.opening - b.left_before), 0)) as monthly_share,
+        select b.key, b.company_id, b.article_id, b.amount, b.metadata, b.usage_type, b.job_id, b.n,
+               b.occurrence, b.existing_id, b.verdict, b.left_before, b.charged, b.is_new_outcome,
+               b.try + b.occurrence - 1 as retry_count,
+               b.try + b.occurrences - 1 as last_retry_count,
+               case when b.charged then 'completed' when b.is_new_outcome then 'failed' end as status,
+               case when b.charged then b.monthly_share else 0 end as monthly_deducted,
+               case when b.charged then b.amount - b.monthly_share else 0 end as purchased_deducted,
+               case when b.charged then b.left_before end as balance_before,
+               case when b.charged then b.left_after end as balance_after,
+               case when b.charged and b.monthly_share > 0 then b.current_period_end end as monthly_period_end,
                case when b.charged then nextval('token_ledger_seq') end as ledger_seq,
-               case when b.charged or b.verdict is null or b.verdict = 'company_not_found'
-                    then coalesce(b.existing_id, gen_random_uuid()) end as record_id,
+               case when b.is_new_outcome then coalesce(b.existing_id, gen_random_uuid()) end as record_id,
+               case when b.charged then null else coalesce(b.verdict, 'insufficient_balance') end as error_code,
                case when b.charged then null
                     when b.verdict is null then
                         format('Not enough tokens: the article needs %s and the company has %s.', b.amount, b.left_before)
@@ -149,7 +163,9 @@ begin
                end as error_message
         from (
             select r.*,
-                   r.verdict is null and r.occurrence = 1 and r.left_after < r.left_before as charged
+                   r.verdict is null and r.occurrence = 1 and r.left_after < r.left_before as charged,
+                   r.occurrence = 1 and (r.verdict is null or r.verdict = 'company_not_found') as is_new_outcome,
+                   least(r.amount, greatest(r.monthly - (r.opening - r.left_before), 0)) as monthly_share
             from (
                 select r.*,
                        coalesce(lag(r.left_after) over (partition by r.company_id order by r.n), r.opening)
@@ -159,28 +175,6 @@ begin
             order by r.n
         ) b
     ),
-    -- One row per key that has a new outcome: the charge, or the last of its failures.
-    outcome as materialized (
-        select d.key, d.company_id, d.article_id, d.amount, d.metadata, d.usage_type, d.job_id,
-               d.existing_id, d.record_id, d.charged, d.ledger_seq,
-               case when d.charged then 'completed' else 'failed' end as status,
-               case when d.charged then d.monthly_share else 0 end as monthly_deducted,
-               case when d.charged then d.amount - d.monthly_share else 0 end as purchased_deducted,
-               case when d.charged then d.left_before end as balance_before,
-               case when d.charged then d.left_after end as balance_after,
-               case when d.charged and d.monthly_share > 0 then d.current_period_end end as monthly_period_end,
-               case when d.charged then v_now end as completed_at,
-               case when d.charged then null
-                    else coalesce(d.verdict, 'insufficient_balance') end as error_code,
-               d.error_message,
-               case when d.charged then d.try else d.try + d.occurrences - 1 end as retry_count
-        from decided d
-        where d.charged
-           or (d.occurrence = d.occurrences
-               and (d.verdict = 'company_not_found'
-                    or (d.verdict is null
-                        and not exists (select from decided f where f.key = d.key and f.charged))))
-    ),
     inserted as (
         insert into token_deduction_records (
             idempotency_key, id, company_id, article_id, amount, status,
@@ -188,10 +182,11 @@ begin
             ledger_seq, usage_type, error_code, error_message, retry_count, created_at, completed_at, metadata)
         select o.key, o.record_id, o.company_id, o.article_id, o.amount, o.status,
                o.monthly_deducted, o.purchased_deducted, o.balance_before, o.balance_after, o.monthly_period_end,
-               o.ledger_seq, o.usage_type, o.error_code, o.error_message, o.retry_count, v_now, o.completed_at,
-               o.metadata
-        from outcome o
-        where o.existing_id is null
+               o.ledger_seq, o.usage_type, o.error_code, o.error_message,
+               case when o.charged then o.retry_count else o.last_retry_count end, v_now,
+               case when o.charged then v_now end, o.metadata
+        from decided o
+        where o.is_new_outcome and o.existing_id is null
         order by o.key
     ),
     tried_again as (
@@ -201,15 +196,16 @@ begin
             balance_before = o.balance_before, balance_after = o.balance_after,
             monthly_period_end = o.monthly_period_end, ledger_seq = o.ledger_seq,
             usage_type = o.usage_type, error_code = o.error_code, error_message = o.error_message,
-            retry_count = o.retry_count, completed_at = o.completed_at, metadata = o.metadata
-        from outcome o
-        where o.existing_id is not null and r.idempotency_key = o.key
+            retry_count = case when o.charged then o.retry_count else o.last_retry_count end,
+            completed_at = case when o.charged then v_now end, metadata = o.metadata
+        from decided o
+        where o.is_new_outcome and o.existing_id is not null and r.idempotency_key = o.key
     ),
     logged as (
         insert into token_usage_logs (
             id, company_id, article_id, token_amount, deduction_record_id, usage_type, metadata, created_at)
         select o.ledger_seq, o.company_id, o.article_id, o.amount, o.record_id, o.usage_type, o.metadata, v_now
-        from outcome o
+        from decided o
         where o.charged
         order by o.ledger_seq
     ),
@@ -221,25 +217,32 @@ begin
         from (
             select o.company_id, sum(o.monthly_deducted)::bigint as monthly,
                    sum(o.purchased_deducted)::bigint as purchased
-            from outcome o where o.charged group by o.company_id
+            from decided o where o.charged group by o.company_id
         ) s
         where c.company_id = s.company_id
     )
     select array_agg(
         case
-            -- Charged now, or a repeat of a key that this very call charged.
-            when o.charged then (
-                p_first_item + d.n - 1, true, not d.charged, o.status, null, null, o.record_id, o.amount,
-                o.monthly_deducted, o.purchased_deducted, o.balance_before, o.balance_after, o.retry_count,
+            when d.is_new_outcome then (
+                p_first_item + d.n - 1, d.charged, false, d.status, d.error_code, d.error_message, d.record_id,
+                d.amount, d.monthly_deducted, d.purchased_deducted,
+                d.left_before, case when d.charged then d.balance_after else d.left_before end, d.retry_count,
+                case when d.error_code = 'insufficient_balance' then d.amount end,
+                case when not d.charged then d.left_before end, null)::deduction_result
+            -- A copy of what this very call charged.
+            when f.charged then (
+                p_first_item + d.n - 1, true, true, f.status, null, null, f.record_id, f.amount,
+                f.monthly_deducted, f.purchased_deducted, f.balance_before, f.balance_after, f.retry_count,
                 null, null, null)::deduction_result
+            -- A copy of what failed: tried again, and failed again.
+            when f.is_new_outcome then (
+                p_first_item + d.n - 1, false, false, f.status, f.error_code, d.error_message, f.record_id, d.amount,
+                0, 0, d.left_before, d.left_before, d.retry_count,
+                case when d.verdict is null then d.amount end, d.left_before, null)::deduction_result
             when d.verdict = 'charged_before' then (
                 p_first_item + d.n - 1, true, true, e.status, null, null, e.id, e.amount,
                 e.monthly_deducted, e.purchased_deducted, e.balance_before, e.balance_after, e.retry_count,
                 null, null, null)::deduction_result
-            when o.key is not null then (
-                p_first_item + d.n - 1, false, false, o.status, o.error_code, d.error_message, o.record_id, d.amount,
-                0, 0, d.left_before, d.left_before, d.try + d.occurrence - 1,
-                case when d.verdict is null then d.amount end, d.left_before, null)::deduction_result
             when d.verdict = 'invalid_request' then (
                 p_first_item + d.n - 1, false, false, null, d.verdict,
                 'A key, a company and an amount of at least 1 are required.', null, d.amount,
@@ -252,12 +255,13 @@ begin
                     else format('The key belongs to a request for %s tokens of company %s.', e.amount, e.company_id)
                 end, e.id, d.amount, 0, 0, null, null, e.retry_count, null, null, null)::deduction_result
         end order by d.n),
-        array_agg(o.job_id) filter (where d.occurrence = 1 and o.job_id is not null),
-        array_agg(o.company_id) filter (where d.occurrence = 1 and o.job_id is not null),
-        array_agg(o.error_message) filter (where d.occurrence = 1 and o.job_id is not null)
+        array_agg(d.job_id) filter (where d.is_new_outcome and d.job_id is not null),
+        array_agg(d.company_id) filter (where d.is_new_outcome and d.job_id is not null),
+        array_agg(d.error_message) filter (where d.is_new_outcome and d.job_id is not null)
     into results, job_ids, job_company_ids, job_messages
     from decided d
-    left join outcome o on o.key = d.key
+    -- The first of the copies.
+    left join decided f on d.occurrence > 1 and f.occurrence = 1 and f.key = d.key
     left join existing e on e.idempotency_key = d.key;
 end $$;
 
@@ -512,9 +516,11 @@ begin
     join token_deduction_records r on r.idempotency_key = i.key;
 end $$;
 
--- SECURITY DEFINER is safe only with a fixed search_path (pg_temp last) and without PUBLIC. The plan
--- settings belong to the functions because their plans are cached: one made while the tables were
--- small (a sequential scan) would live on while they grow.
+-- SECURITY DEFINER is safe only with a fixed search_path (pg_temp last) and without PUBLIC.
+--
+-- The plan settings belong to the functions because their plans are cached. There is one good plan, by
+-- the keys; making it anew for each call took half of a small call's time, and one made while the tables
+-- were small (a sequential scan) would live on while they grow.
 do $$
 declare
     v_function text;
@@ -526,6 +532,7 @@ begin
     ] loop
         execute format('alter function %s set search_path = %I, pg_temp', v_function, current_schema());
         execute format('alter function %s set enable_seqscan = off', v_function);
+        execute format('alter function %s set plan_cache_mode = force_generic_plan', v_function);
         execute format('alter function %s set jit = off', v_function);
         execute format('revoke execute on function %s from public', v_function);
     end loop;

@@ -19,6 +19,11 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Runs the roles until SIGTERM or SIGINT, then drains: what is in hand is finished and acked, within
 /// `worker.drain_timeout`.
 pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
+    // First of all, so that being told to stop while starting is no crash.
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     telemetry::init(&settings.log)?;
     let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
     let stop = CancellationToken::new();
@@ -31,10 +36,6 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
     tasks.close();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
 
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -137,7 +137,7 @@ pub struct Worker {
     #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, HOUR, _>")]
     pub drain_timeout: Duration,
     /// How long events are kept in hand while the database is away, before they are given back.
-    /// 1s up to, not including, the broker's consumer timeout of 30m; default 10m.
+    /// 1s up to, not including, 15m, half of the broker's consumer timeout; default 10m.
     #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
     pub hold_max: Duration,
 }

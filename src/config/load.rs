@@ -148,9 +148,10 @@ impl Settings {
             );
             return Some(("worker.prefetch", problem));
         }
-        if worker.hold_max >= CONSUMER_TIMEOUT {
+        // What was prefetched behind a batch that was held may be held for as long again.
+        if worker.hold_max >= CONSUMER_TIMEOUT / 2 {
             let problem = format!(
-                "{} is not below the broker's consumer timeout, {}",
+                "{} is not below half of the broker's consumer timeout of {}",
                 text(worker.hold_max),
                 text(CONSUMER_TIMEOUT)
             );
@@ -226,8 +227,12 @@ impl Sources<'_> {
     }
 
     fn wrong(&self, key: &str, problem: String) -> ConfigError {
-        let set_by = |name: &&String| key_of(name) == key;
-        let place = match (self.env.keys().find(set_by), self.file) {
+        // `key` can be a section that there is not; a variable names more than that.
+        let set_by = |name: &&String| {
+            let rest = key_of(name).strip_prefix(key).map(str::to_owned);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let place = match (self.env.keys().filter(set_by).min(), self.file) {
             (Some(variable), _) => format!("set by {variable}"),
             (None, Some(file)) => {
                 format!("look in {}, or set {}", file.display(), variable_of(key))

@@ -164,8 +164,8 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "WORKER__HOLD_MAX",
-        "30m",
-        "30m is not below the broker's consumer timeout, 30m",
+        "15m",
+        "15m is not below half of the broker's consumer timeout of 30m",
     ),
     ("RETRY__MAX_DELAY", "999ms", "999ms is below retry.base, 1s"),
     (

@@ -22,6 +22,7 @@ mod tally;
 
 use std::{sync::Arc, time::Instant};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -44,6 +45,8 @@ pub struct Worker {
     topology: Topology,
     schedule: RetrySchedule,
     tally: Arc<Tally>,
+    /// Whether events are being taken and charged: readiness.
+    consuming: watch::Sender<bool>,
 }
 
 impl Worker {
@@ -58,12 +61,18 @@ impl Worker {
             topology,
             schedule,
             tally: Arc::default(),
+            consuming: watch::Sender::new(false),
         }
     }
 
     /// The running counts of what became of messages.
     pub fn tally(&self) -> Arc<Tally> {
         self.tally.clone()
+    }
+
+    /// Whether events are being taken and charged: readiness. Changes can be awaited.
+    pub fn consuming(&self) -> watch::Receiver<bool> {
+        self.consuming.subscribe()
     }
 
     /// Messages received now may be held until then.

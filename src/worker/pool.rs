@@ -62,6 +62,7 @@ async fn session(
         ended = work => ended,
         () = lost => Err(BrokerError::ConnectionLost.into()),
     };
+    worker.consuming.send_replace(false);
     connection.close().await;
     match ended {
         Err(Unsettled::GiveBack(_)) => Ok(()),
@@ -110,6 +111,7 @@ async fn consume(
         workers.spawn(work(worker.clone(), consumer, ending.clone()));
     }
     reconnect.reset();
+    worker.consuming.send_replace(true);
     tracing::info!(
         queue,
         workers = worker.settings.worker.concurrency,

@@ -179,6 +179,10 @@ impl Lab {
         per_second: u32,
     ) -> anyhow::Result<Latency> {
         let pool = Pool::start(&self.settings)?;
+        pool.worker
+            .consuming()
+            .wait_for(|&consuming| consuming)
+            .await?;
         let publisher = Arc::new(Publisher::plain(&self.settings.broker, &self.topology()));
         let topology = self.topology();
         let mut tick = tokio::time::interval(Duration::from_secs(1) / per_second);

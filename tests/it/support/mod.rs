@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod books;
 pub(crate) mod broker;
+pub(crate) mod command;
 pub(crate) mod db;
 pub(crate) mod eventually;
 pub(crate) mod ledger;
