@@ -2,16 +2,18 @@
 #
 # `deploy/local.sh demo`: forty events, some twice and some that can't be charged, through the real
 # binary. Each run has a fresh database (token_billing_demo) and a fresh virtual host (demo), and
-# leaves both to look around in.
+# leaves both to look around in. What is told about refusals is read from the worker's own log.
 
 demo() {
-  local dir=$STATE/demo began=$EPOCHREALTIME serve=''
+  local dir=$STATE/demo serve='' began
   demo_colours
   chapter 'Private servers, and the binary'
   up
   mkdir -p "$dir"
+  BIN=$(cd "$ROOT" && realpath -m "${CARGO_TARGET_DIR:-target}")/debug/token-billing
+  [[ -x $BIN ]] || echo 'Building; only the first time takes minutes …'
   (cd "$ROOT" && cargo build --locked --quiet)
-  BIN=$(cd "$ROOT" && realpath "${CARGO_TARGET_DIR:-target}")/debug/token-billing
+  began=$EPOCHREALTIME
   demo_installation
 
   chapter 'Four companies and their balances'
@@ -24,67 +26,96 @@ SELECT name AS company, to_char(monthly, '9,999,999') AS monthly, to_char(purcha
 FROM demo.companies ORDER BY name
 SQL
 
-  chapter 'A worker; 40 events, 4 of them sent twice; and a body that is no event'
-  "$BIN" serve --role worker >"$dir/serve.log" 2>&1 &
+  chapter 'A worker starts; 40 events arrive: 4 of them twice, one too early; and one body that is broken'
+  TOKEN_BILLING__LOG__FORMAT=json "$BIN" serve --role worker >"$dir/serve.log" 2>&1 &
   serve=$!
   # shellcheck disable=SC2064  # this very process
   trap "kill $serve 2>/dev/null || true" EXIT
+  wait_until 30 demo_logged "$serve" "$dir/serve.log" consuming || demo_failed "$dir/serve.log"
   demo_sql -c 'SELECT event FROM demo.events ORDER BY md5(event::text)' >"$dir/events.ndjson"
-  printf '{"job_id": "not-a-uuid", "tokens": 1.5' >"$dir/malformed.json"
-  publish_raw "$dir/malformed.json"
-  "$BIN" publish --file "$dir/events.ndjson"
+  printf '{"job_id": "8b0c1c1e-6f5e-4a43-9d0a-3f4c2f1d7a10", "tokens": 1.5}' >"$dir/malformed.json"
+  echo '  $ token-billing publish --file events.ndjson'
+  "$BIN" publish --file "$dir/events.ndjson" | sed 's/^/  /'
+  "$BIN" publish --raw-file "$dir/malformed.json" >/dev/null
 
-  # Every job of a company that can pay has its charge, and the two others their refusal.
-  wait_until 30 demo_settled "$serve" || demo_failed "$dir/serve.log"
+  wait_until 30 demo_logged "$serve" "$dir/serve.log" 'retrying later' || demo_failed "$dir/serve.log"
+  demo_sql -c "INSERT INTO article_jobs (id, company_id, article_id, status)
+               SELECT job_id, company_id, article_id, 'generated' FROM demo.articles WHERE late"
 
-  chapter 'What was charged: the monthly quota first, purchased tokens second, nothing twice'
+  # Every job of a company that can pay has its charge, and the others their refusal.
+  wait_until 30 demo_settled "$serve" "$dir/serve.log" || demo_failed "$dir/serve.log"
+  demo_sql -c "\copy demo.log (line) from '$dir/serve.log' with (format csv, quote e'\x01', delimiter e'\x02')"
+
+  chapter 'What was charged: the monthly quota first, purchased tokens second'
   demo_table <<'SQL'
 SELECT d.name AS company,
-       to_char(d.monthly, '9,999,999') || ' →' || to_char(s.monthly_quota_balance, '9,999,999') AS monthly,
-       to_char(d.purchased, '9,999,999') || ' →' || to_char(s.purchased_token_balance, '9,999,999') AS purchased,
-       to_char(coalesce(c.tokens, 0), '999,999') AS charged, coalesce(c.charges, 0) AS charges, e.events
+       to_char(d.monthly, '9,999,999') || ' →' || to_char(s.monthly_quota_balance, '9,999,999') AS "monthly before → after",
+       to_char(d.purchased, '9,999,999') || ' →' || to_char(s.purchased_token_balance, '9,999,999') AS "purchased before → after",
+       to_char(coalesce(c.tokens, 0), '999,999') AS charged, coalesce(c.charges, 0) AS charges
 FROM demo.companies d
 JOIN company_subscriptions s USING (company_id)
 LEFT JOIN (SELECT company_id, sum(amount) AS tokens, count(*) AS charges
            FROM token_deduction_records WHERE status = 'completed' GROUP BY company_id) c USING (company_id)
-LEFT JOIN (SELECT a.company_id, count(*) AS events
-           FROM demo.events e JOIN demo.articles a ON a.job_id = (e.event ->> 'job_id')::uuid
-           GROUP BY a.company_id) e USING (company_id)
 ORDER BY d.name
 SQL
-  say_out "  More events than charges: those were duplicates. The expired quota of Cedar Daily is left alone."
+  echo '  The monthly quota of Cedar Daily has expired: it is not spent.'
 
-  chapter 'What was refused'
+  chapter 'What arrived twice was charged once'
   demo_table <<'SQL'
-SELECT coalesce(d.name, 'unknown ' || left(r.company_id::text, 8) || '…') AS company,
-       to_char(r.amount, '9,999') AS tokens, r.error_code AS reason, r.error_message AS message
-FROM token_deduction_records r LEFT JOIN demo.companies d USING (company_id)
-WHERE r.status = 'failed' ORDER BY 1
+SELECT d.name AS company, e.job_id, e.events, count(u.id) AS charges,
+       to_char(r.balance_before, '9,999,999') || ' →' || to_char(r.balance_after, '9,999,999') AS "balance before → after"
+FROM (SELECT (event ->> 'job_id')::uuid AS job_id, count(*) AS events FROM demo.events GROUP BY 1 HAVING count(*) > 1) e
+JOIN token_deduction_records r ON r.idempotency_key = e.job_id::text
+JOIN token_usage_logs u ON u.deduction_record_id = r.id
+JOIN demo.companies d ON d.company_id = r.company_id
+GROUP BY d.name, e.job_id, e.events, r.ledger_seq, r.balance_before, r.balance_after ORDER BY r.ledger_seq
 SQL
-  say_out '  No record, since they name no charge: the malformed body, and the event that named another company than its job.'
 
-  chapter 'SIGTERM: finishes what is in hand, then leaves'
+  chapter 'What could not be charged yet waited in a delay queue: 1 s, 2 s, 4 s'
+  demo_table <<'SQL'
+SELECT left(l.line ->> 'job_id', 8) || '…' AS job, l.line ->> 'attempt' AS retry, l.line ->> 'error' AS error,
+       (l.line ->> 'delay_ms')::int / 1000 || ' s' AS "sent back for",
+       to_char(extract(epoch FROM r.completed_at - (l.line ->> 'timestamp')::timestamptz), '90.99') || ' s later' AS charged
+FROM demo.log l JOIN token_deduction_records r ON r.idempotency_key = l.line ->> 'job_id'
+WHERE l.line ->> 'message' = 'retrying later' ORDER BY l.line ->> 'timestamp'
+SQL
+
+  chapter 'What was refused, and why: from the log of the worker'
+  demo_table <<'SQL'
+SELECT coalesce(left(line ->> 'job_id', 8) || '…', '?') AS job, line ->> 'reason' AS reason,
+       regexp_replace(line ->> 'error', '([0-9a-f]{8})-[0-9a-f-]{27}', '\1…', 'g') AS error
+FROM demo.log WHERE line ->> 'message' = 'dead-lettered' ORDER BY 2
+SQL
+
+  chapter 'What waits in the queues'
+  wait_until 15 demo_queues_counted || true
+  LC_ALL=C sort <<<"$QUEUES" |
+    awk -v count="$YELLOW" -v plain="$PLAIN" '{ printf "  %s%6d%s  %s\n", $2 ? count : "", $2, plain, $1 }'
+  echo '  What was refused waits as a dead letter, with its reason, until somebody decides. Nothing is lost.'
+
+  chapter 'SIGTERM: the worker finishes what it has in hand'
   kill -TERM "$serve"
   wait_until 30 demo_ended "$serve" || demo_failed "$dir/serve.log"
   wait "$serve" || demo_failed "$dir/serve.log"
   trap - EXIT
-  tail -n 2 "$dir/serve.log" | sed 's/^/  /'
+  tail -n 1 "$dir/serve.log" | sed -E 's/.*"message":"([^"]*)".*/  \1/'
 
-  chapter 'What waits in the queues'
-  wait_until 10 demo_letters_counted || true
-  LC_ALL=C sort <<<"$QUEUES" |
-    awk -v count="$YELLOW" -v plain="$PLAIN" '{ printf "  %s%6d%s  %s\n", $2 ? count : "", $2, plain, $1 }'
-  say_out "  Each refused event is a dead letter, with its reason, until somebody decides: none is lost."
-
-  chapter "Done in $(seconds_since "$began"). To look around"
+  chapter "Done in $(seconds_since "$began"). Now you"
   printf '  export TOKEN_BILLING__DATABASE__URL=%q \\\n         TOKEN_BILLING__BROKER__URL=%q\n' \
     "$TOKEN_BILLING__DATABASE__URL" "$TOKEN_BILLING__BROKER__URL"
-  say_out "  ${BIN#"$ROOT/"} --help"
-  say_out "  deploy/local.sh psql token_billing_demo"
-}
+  local program=${BIN#"$ROOT/"} dune
+  dune=$(demo_sql -c "SELECT company_id FROM demo.companies WHERE name = 'Dune Digest'")
+  cat <<NOW
 
-# A file's bytes as they are, which `publish` itself would refuse.
-publish_raw() { "$BIN" publish --raw-file "$1"; }
+  $program credit $dune --purchased 1000 --key first-top-up
+  $program publish --file ${dir#"$ROOT/"}/events.ndjson
+  $program serve      # until Ctrl-C: charges Dune Digest, and nobody else again
+  $program balance $dune
+
+  deploy/local.sh psql token_billing_demo   # the books
+  deploy/local.sh down                      # stops both servers
+NOW
+}
 
 demo_installation() {
   psql_here -Xq -d postgres -c 'DROP DATABASE IF EXISTS token_billing_demo WITH (FORCE)' \
@@ -102,21 +133,26 @@ demo_sql() { psql_here -XAtq -v ON_ERROR_STOP=1 -d token_billing_demo "$@"; }
 demo_table() {
   psql_here -Xq -v ON_ERROR_STOP=1 -d token_billing_demo -P footer=off -P linestyle=unicode -P border=1 -f - |
     sed -E "/^$/d; 1s/.*/$BOLD&$PLAIN/; s/^/  /
-      s/expired [0-9-]+|insufficient_balance|company_not_found/$YELLOW&$PLAIN/; s/→/$BLUE&$PLAIN/g"
+      s/expired [0-9-]+|insufficient_balance|company_not_found|company_mismatch|malformed/$YELLOW&$PLAIN/; s/→/$BLUE&$PLAIN/g"
 }
 
-demo_settled() { # SERVE_PID
+demo_logged() { # SERVE_PID LOG MESSAGE
   if demo_ended "$1"; then return 1; fi
-  [[ $(demo_sql -c "
+  grep -q "\"message\":\"$3\"" "$2"
+}
+
+demo_settled() { # SERVE_PID LOG
+  if demo_ended "$1"; then return 1; fi
+  [[ $(grep -c '"message":"dead-lettered"' "$2") == 4 && $(demo_sql -c "
     SELECT (SELECT count(*) FROM demo.articles a LEFT JOIN token_deduction_records r ON r.idempotency_key = a.job_id::text
             WHERE r.status IS DISTINCT FROM 'completed') = 2
        AND (SELECT count(*) FROM token_deduction_records WHERE status = 'failed') = 2") == t ]]
 }
 
-# The broker counts what waits in a quorum queue every 5 s only.
-demo_letters_counted() {
+# The broker counts what is in a quorum queue every 5 s only.
+demo_queues_counted() {
   QUEUES=$(rabbitmqctl_here list_queues -p demo name messages --no-table-headers)
-  [[ $QUEUES =~ dead-letters[[:space:]]+4 ]]
+  [[ $QUEUES =~ deductions[[:space:]]+0 && $QUEUES =~ dead-letters[[:space:]]+4 ]]
 }
 
 demo_ended() { ! kill -0 "$1" 2>/dev/null; }
@@ -132,5 +168,3 @@ demo_colours() {
 }
 
 chapter() { printf '\n%s▌%s %s%s%s\n' "$BLUE" "$PLAIN" "$BOLD" "$1" "$PLAIN"; }
-
-say_out() { printf '%s\n' "$1"; }

@@ -23,18 +23,21 @@ insert into company_subscriptions
     (company_id, monthly_token_quota, monthly_quota_balance, purchased_token_balance, current_period_end)
 select company_id, monthly, monthly, purchased, period_end from demo.companies;
 
--- Finished articles, one of them for a company that nobody knows.
+-- Finished articles, one of them for a company that nobody knows. One job's row comes only after its
+-- event, which leaves the company to that row.
 create table demo.articles as
-select gen_random_uuid() as job_id, gen_random_uuid() as article_id, company_id, tokens, number
+select gen_random_uuid() as job_id, gen_random_uuid() as article_id, company_id, tokens, number,
+       number = 6 and name = 'Boreal Books' as late
 from (
-    select company_id, tokens, number from demo.companies, unnest(articles) with ordinality as a (tokens, number)
+    select company_id, tokens, number, name
+    from demo.companies, unnest(articles) with ordinality as a (tokens, number)
     union all
-    select gen_random_uuid(), 700, 1
+    select gen_random_uuid(), 700, 1, null
 ) finished;
 
 insert into articles (id, company_id) select article_id, company_id from demo.articles;
 insert into article_jobs (id, company_id, article_id, status)
-select job_id, company_id, article_id, 'generated' from demo.articles;
+select job_id, company_id, article_id, 'generated' from demo.articles where not late;
 
 -- What gets published: every article, every sixth one without its company (the job knows it), and
 -- four of them twice, as a publisher does that never saw its confirm.
@@ -58,3 +61,6 @@ with job as (
 insert into demo.events
 select jsonb_build_object('job_id', job.id, 'tokens', 900, 'company_id', company_id)
 from job, demo.companies where name = 'Boreal Books';
+
+-- What the worker logged, read in afterwards.
+create table demo.log (line jsonb not null);

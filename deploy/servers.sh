@@ -343,6 +343,7 @@ up() {
   if postgres_ready && rabbitmq_ready; then
     say 'Both servers are up already.'
   else
+    # shellcheck disable=SC2034  # read in local.sh
     STARTED=yes
     # The second try is for a port that somebody took between our look and our start.
     start_both || start_both || die "could not start; the logs: $DATA/log/ $DATA/rabbitmq.out"

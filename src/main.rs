@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use token_billing::cli::{self, Cli};
+use token_billing::{
+    app,
+    cli::{self, Cli},
+};
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse())
+    cli::run(Cli::parse(), app::serve)
 }

@@ -115,9 +115,13 @@ enum Ended {
 #[error("{0}")]
 struct UsageError(String);
 
-/// Runs the command, prints its error if it has one, and says how it ended.
-pub fn run(cli: Cli) -> ExitCode {
-    match dispatch(cli) {
+/// Runs the command, prints its error if it has one, and says how it ended. What `serve` does is built
+/// on a floor above and so comes as an argument.
+pub fn run(
+    cli: Cli,
+    serve: impl AsyncFnOnce(Settings, Vec<Role>) -> anyhow::Result<()>,
+) -> ExitCode {
+    match dispatch(cli, serve) {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::NeedsPerson) => ExitCode::from(3),
         Err(error) => {
@@ -128,7 +132,10 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> anyhow::Result<Ended> {
+fn dispatch(
+    cli: Cli,
+    serve: impl AsyncFnOnce(Settings, Vec<Role>) -> anyhow::Result<()>,
+) -> anyhow::Result<Ended> {
     let Cli {
         config,
         output,
@@ -141,7 +148,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Ended> {
             settings.require_database()?;
             settings.require_broker()?;
             let roles = Role::chosen(&args.roles);
-            block_on(crate::app::serve(settings, roles)).map(|()| Ended::Done)
+            block_on(serve(settings, roles)).map(|()| Ended::Done)
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
         Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),

@@ -2,7 +2,10 @@
 
 use std::{
     str::FromStr as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,7 +15,6 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fault, StorageError};
@@ -27,8 +29,8 @@ pub struct Storage {
     pub(super) pool: PgPool,
     connect_timeout: Duration,
     reconnect: config::Reconnect,
-    /// Whether the last thing heard of the database was good: readiness, and one log line a change.
-    available: watch::Sender<bool>,
+    /// Whether the last thing heard of the database was good: one log line a change.
+    available: AtomicBool,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -85,7 +87,7 @@ impl Storage {
             pool,
             connect_timeout: database.connect_timeout,
             reconnect: reconnect.clone(),
-            available: watch::Sender::new(true),
+            available: AtomicBool::new(true),
             seen,
         })
     }
@@ -161,18 +163,10 @@ impl Storage {
             .trust_since = Instant::now();
     }
 
-    /// Whether the database was there when last heard of; changes can be awaited.
-    pub fn availability(&self) -> watch::Receiver<bool> {
-        self.available.subscribe()
-    }
-
     /// Notes what was heard of the database, and logs if that is news.
     pub fn heard(&self, trouble: Option<&StorageError>) {
-        let changed = self.available.send_if_modified(|available| {
-            let changed = *available == trouble.is_some();
-            *available = trouble.is_none();
-            changed
-        });
+        let available = trouble.is_none();
+        let changed = self.available.swap(available, Ordering::Relaxed) != available;
         match (changed, trouble) {
             (true, Some(error)) => tracing::error!(%error, "database unavailable: charging pauses"),
             (true, None) => tracing::info!("database available: charging goes on"),

@@ -282,7 +282,7 @@ async fn a_held_lock_delays_1_2_4_seconds_and_then_the_charge_is_owed() {
 #[tokio::test]
 async fn an_application_that_refuses_our_status_is_charged_all_the_same() {
     let site = Site::new().await;
-    sqlx::query("alter table article_jobs add check (status in ('generated', 'billed'))")
+    sqlx::query("alter table article_jobs add check (status in ('running', 'billed'))")
         .execute(site.db.pool())
         .await
         .expect("altered");
@@ -298,7 +298,7 @@ async fn an_application_that_refuses_our_status_is_charged_all_the_same() {
         |&n| n == 1,
     )
     .await;
-    assert_eq!(site.job_status(job).await, ("generated".to_owned(), None));
+    assert_eq!(site.job_status(job).await, ("running".to_owned(), None));
     assert_eq!(site.balance(company).await, (0, 90));
     running.stop().await;
 }

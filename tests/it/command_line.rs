@@ -168,6 +168,21 @@ async fn a_company_that_nobody_knows_has_no_balance_and_gets_no_credit() {
     }
 }
 
+/// The keys of a credit, as JSON.
+const CREDIT: [&str; 11] = [
+    "actor",
+    "company_id",
+    "forfeited_amount",
+    "idempotency_key",
+    "idempotent",
+    "kind",
+    "ledger_seq",
+    "monthly_after",
+    "monthly_before",
+    "purchased_after",
+    "purchased_before",
+];
+
 #[tokio::test]
 async fn a_credit_is_made_once_and_its_key_belongs_to_it() {
     let books = Books::open().await;
@@ -188,22 +203,7 @@ async fn a_credit_is_made_once_and_its_key_belongs_to_it() {
     // By somebody else, who did not know.
     let top_up_again = [&top_up[..6], &JSON].concat();
     let mut again = run(books.url(), &top_up_again).await.document();
-    assert_eq!(
-        keys(&first),
-        [
-            "actor",
-            "company_id",
-            "forfeited_amount",
-            "idempotency_key",
-            "idempotent",
-            "kind",
-            "ledger_seq",
-            "monthly_after",
-            "monthly_before",
-            "purchased_after",
-            "purchased_before",
-        ]
-    );
+    assert_eq!(keys(&first), CREDIT);
     assert_eq!(
         (&first["idempotent"], &again["idempotent"]),
         (&json!(false), &json!(true))

@@ -5,7 +5,6 @@
 //! purpose starts its own pair ([`support::servers::PrivateServers`]) or puts a
 //! [`support::proxy::ChaosProxy`] in between.
 
-#[allow(dead_code, reason = "each theme uses its own part of it")]
 mod support;
 
 mod batches;
@@ -16,6 +15,7 @@ mod concurrency;
 mod crashes;
 mod credits;
 mod full_speed;
+mod house;
 mod job_status;
 mod legal_states;
 mod outages;

@@ -45,125 +45,127 @@ fn path(file: &NamedTempFile) -> &str {
     file.path().to_str().expect("UTF-8")
 }
 
+/// Variable, value, and what is said of it.
+const WRONG_VARIABLES: &[(&str, &str, &str)] = &[
+    // A key that there is not, a section that there is not, and no key at all.
+    (
+        "WORKER__BATCHMAX",
+        "7",
+        "worker.batchmax: no such setting; there are ",
+    ),
+    ("WRKER__BATCH_MAX", "7", "wrker: no such setting"),
+    ("WORKER", "7", "worker: not a setting"),
+    ("worker__batch_max", "7", "worker.batch_max: not a setting"),
+    // Numbers.
+    (
+        "WORKER__BATCH_MAX",
+        "many",
+        "worker.batch_max: \"many\" is not a whole number",
+    ),
+    (
+        "WORKER__BATCH_MAX",
+        "1.5",
+        "worker.batch_max: \"1.5\" is not a whole number",
+    ),
+    (
+        "WORKER__BATCH_MAX",
+        "",
+        "worker.batch_max: \"\" is not a whole number",
+    ),
+    (
+        "WORKER__BATCH_MAX",
+        "0",
+        "worker.batch_max: 0 is not in 1..=4096",
+    ),
+    (
+        "RETRY__ATTEMPTS",
+        "-1",
+        "retry.attempts: -1 is not in 0..=20",
+    ),
+    // Durations.
+    ("RETRY__BASE", "5", "retry.base: \"5\" is not a duration"),
+    (
+        "RETRY__BASE",
+        "-1s",
+        "retry.base: \"-1s\" is not a duration",
+    ),
+    (
+        "BROKER__HEARTBEAT",
+        "1ms",
+        "broker.heartbeat: \"1ms\" is not in 1s..=10m",
+    ),
+    // Words.
+    (
+        "LOG__FORMAT",
+        "xml",
+        "log.format: \"xml\" is not text or json",
+    ),
+    (
+        "LOG__FILTER",
+        "info,=,[",
+        "log.filter: \"info,=,[\" is not a filter",
+    ),
+    ("BROKER__PREFIX", "a b", "broker.prefix: \"a b\" is not "),
+    // Impossible together.
+    (
+        "WORKER__PREFETCH",
+        "1",
+        "worker.prefetch: 1 is below worker.batch_max, 256",
+    ),
+    (
+        "RETRY__MAX_DELAY",
+        "1ms",
+        "retry.max_delay: 1ms is below retry.base, 1s",
+    ),
+    (
+        "RECONNECT__MAX",
+        "1ms",
+        "reconnect.max: 1ms is below reconnect.initial, 200ms",
+    ),
+    (
+        "DATABASE__LOCK_TIMEOUT",
+        "30s",
+        "database.lock_timeout: 30s is not below database.statement_timeout",
+    ),
+    (
+        "WORKER__HOLD_MAX",
+        "1h",
+        "worker.hold_max: 1h is not below half of the broker's consumer timeout",
+    ),
+    // URLs, whose password is nobody's business.
+    ("DATABASE__URL", "", "database.url: empty"),
+    (
+        "DATABASE__URL",
+        "billing:hunter2@db/billing",
+        "database.url: not a URL",
+    ),
+    (
+        "DATABASE__URL",
+        "mysql://billing:hunter2@db/billing",
+        "database.url: the URL's scheme is not ",
+    ),
+    (
+        "DATABASE__URL",
+        "postgres://billing:hunter2@db:port/billing",
+        "database.url: not a valid URL",
+    ),
+    ("BROKER__URL", "", "broker.url: empty"),
+    (
+        "BROKER__URL",
+        "https://billing:hunter2@mq/",
+        "broker.url: the URL's scheme is not amqp or amqps",
+    ),
+    (
+        "BROKER__URL",
+        "amqp://billing:hunter2@mq:99999/",
+        "broker.url: not a valid URL",
+    ),
+    ("BROKER__PREFIX", BROKER.1, "broker.prefix: a URL is not "),
+];
+
 #[tokio::test]
 async fn a_wrong_variable_keeps_the_service_from_starting() {
-    let rows = [
-        // A key that there is not, a section that there is not, and no key at all.
-        (
-            "WORKER__BATCHMAX",
-            "7",
-            "worker.batchmax: no such setting; there are ",
-        ),
-        ("WRKER__BATCH_MAX", "7", "wrker: no such setting"),
-        ("WORKER", "7", "worker: not a setting"),
-        ("worker__batch_max", "7", "worker.batch_max: not a setting"),
-        // Numbers.
-        (
-            "WORKER__BATCH_MAX",
-            "many",
-            "worker.batch_max: \"many\" is not a whole number",
-        ),
-        (
-            "WORKER__BATCH_MAX",
-            "1.5",
-            "worker.batch_max: \"1.5\" is not a whole number",
-        ),
-        (
-            "WORKER__BATCH_MAX",
-            "",
-            "worker.batch_max: \"\" is not a whole number",
-        ),
-        (
-            "WORKER__BATCH_MAX",
-            "0",
-            "worker.batch_max: 0 is not in 1..=4096",
-        ),
-        (
-            "RETRY__ATTEMPTS",
-            "-1",
-            "retry.attempts: -1 is not in 0..=20",
-        ),
-        // Durations.
-        ("RETRY__BASE", "5", "retry.base: \"5\" is not a duration"),
-        (
-            "RETRY__BASE",
-            "-1s",
-            "retry.base: \"-1s\" is not a duration",
-        ),
-        (
-            "BROKER__HEARTBEAT",
-            "1ms",
-            "broker.heartbeat: \"1ms\" is not in 1s..=10m",
-        ),
-        // Words.
-        (
-            "LOG__FORMAT",
-            "xml",
-            "log.format: \"xml\" is not text or json",
-        ),
-        (
-            "LOG__FILTER",
-            "info,=,[",
-            "log.filter: \"info,=,[\" is not a filter",
-        ),
-        ("BROKER__PREFIX", "a b", "broker.prefix: \"a b\" is not "),
-        // Impossible together.
-        (
-            "WORKER__PREFETCH",
-            "1",
-            "worker.prefetch: 1 is below worker.batch_max, 256",
-        ),
-        (
-            "RETRY__MAX_DELAY",
-            "1ms",
-            "retry.max_delay: 1ms is below retry.base, 1s",
-        ),
-        (
-            "RECONNECT__MAX",
-            "1ms",
-            "reconnect.max: 1ms is below reconnect.initial, 200ms",
-        ),
-        (
-            "DATABASE__LOCK_TIMEOUT",
-            "30s",
-            "database.lock_timeout: 30s is not below database.statement_timeout",
-        ),
-        (
-            "WORKER__HOLD_MAX",
-            "1h",
-            "worker.hold_max: 1h is not below the broker's consumer timeout",
-        ),
-        // URLs, whose password is nobody's business.
-        ("DATABASE__URL", "", "database.url: empty"),
-        (
-            "DATABASE__URL",
-            "billing:hunter2@db/billing",
-            "database.url: not a URL",
-        ),
-        (
-            "DATABASE__URL",
-            "mysql://billing:hunter2@db/billing",
-            "database.url: the URL's scheme is not ",
-        ),
-        (
-            "DATABASE__URL",
-            "postgres://billing:hunter2@db:port/billing",
-            "database.url: not a valid URL",
-        ),
-        ("BROKER__URL", "", "broker.url: empty"),
-        (
-            "BROKER__URL",
-            "https://billing:hunter2@mq/",
-            "broker.url: the URL's scheme is not amqp or amqps",
-        ),
-        (
-            "BROKER__URL",
-            "amqp://billing:hunter2@mq:99999/",
-            "broker.url: not a valid URL",
-        ),
-        ("BROKER__PREFIX", BROKER.1, "broker.prefix: a URL is not "),
-    ];
-    for (name, value, problem) in rows {
+    for &(name, value, problem) in WRONG_VARIABLES {
         let others = [DATABASE, BROKER]
             .into_iter()
             .filter(|(key, _)| *key != name);

@@ -207,8 +207,12 @@ pub(crate) struct Books {
 
 impl Books {
     pub(crate) async fn open() -> Self {
+        Self::open_on(Servers::shared()).await
+    }
+
+    pub(crate) async fn open_on(servers: &Servers) -> Self {
         Self {
-            db: TestDb::create(Servers::shared(), migrated).await,
+            db: TestDb::create(servers, migrated).await,
         }
     }
 

@@ -32,7 +32,6 @@ pub(crate) struct TestBroker {
 pub(crate) struct Message {
     pub(crate) body: Vec<u8>,
     pub(crate) properties: BasicProperties,
-    pub(crate) redelivered: bool,
 }
 
 impl Message {
@@ -159,7 +158,6 @@ impl TestBroker {
             .await
             .unwrap_or_else(|error| panic!("{queue}: {error}"))?;
         Some(Message {
-            redelivered: got.delivery.redelivered,
             properties: got.delivery.properties,
             body: got.delivery.data,
         })

@@ -1,6 +1,6 @@
 //! The real binary, run as a person or a service manager would.
 
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,16 +41,6 @@ impl Process {
             }
         });
         Self { child, log, lines }
-    }
-
-    /// Runs it to its end, with what it printed.
-    pub(crate) async fn run(args: &[&str], settings: &[(&str, &str)]) -> Output {
-        command(args, settings)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .expect("the binary can be run")
     }
 
     /// The first line of its log that contains `text`, now or within `patience`.

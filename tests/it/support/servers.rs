@@ -70,16 +70,6 @@ impl PrivateServers {
         self.run(&["restart-postgres"]).await;
     }
 
-    /// Like a crash.
-    pub(crate) async fn stop_postgres(&self) {
-        self.run(&["stop-postgres"]).await;
-    }
-
-    /// Returns when it takes connections again.
-    pub(crate) async fn start_postgres(&self) {
-        self.run(&["start-postgres"]).await;
-    }
-
     /// `kill -9`.
     pub(crate) async fn kill_rabbitmq(&self) {
         self.run(&["kill-rabbitmq"]).await;

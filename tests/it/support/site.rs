@@ -3,10 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use token_billing::{
     config::Settings,
-    storage::{MIGRATIONS, Storage},
+    storage::Storage,
     worker::{self, Tally, Worker},
 };
 use tokio::task::JoinHandle;
@@ -14,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    books::{Books, Record},
     broker::TestBroker,
-    db::TestDb,
     eventually::{PATIENCE, eventually},
     servers::Servers,
 };
@@ -29,7 +28,7 @@ pub(crate) const DELAYS: [Duration; 3] = [
 
 /// The installation.
 pub(crate) struct Site {
-    pub(crate) db: TestDb,
+    pub(crate) db: Books,
     pub(crate) broker: TestBroker,
     variables: HashMap<String, String>,
 }
@@ -41,23 +40,6 @@ pub(crate) struct Running {
     pub(crate) tally: Arc<Tally>,
 }
 
-/// What the books say of one job.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub(crate) struct Record {
-    pub(crate) status: String,
-    pub(crate) amount: i64,
-    pub(crate) monthly_deducted: i64,
-    pub(crate) purchased_deducted: i64,
-    pub(crate) balance_before: Option<i64>,
-    pub(crate) balance_after: Option<i64>,
-    pub(crate) error_code: Option<String>,
-    pub(crate) retry_count: i32,
-}
-
-pub(crate) async fn migrated(pool: &PgPool) {
-    MIGRATIONS.run(pool).await.expect("the migrations apply");
-}
-
 impl Site {
     /// On the shared servers.
     pub(crate) async fn new() -> Self {
@@ -66,7 +48,7 @@ impl Site {
 
     /// On these servers.
     pub(crate) async fn on(servers: &Servers) -> Self {
-        let db = TestDb::create(servers, migrated).await;
+        let db = Books::open_on(servers).await;
         let broker = TestBroker::create(servers, &DELAYS).await;
         let mut site = Self {
             db,
@@ -133,33 +115,11 @@ impl Site {
     }
 
     pub(crate) async fn company(&self, monthly: i64, purchased: i64) -> Uuid {
-        let id = Uuid::new_v4();
-        sqlx::query(
-            "insert into company_subscriptions
-                (company_id, monthly_token_quota, monthly_quota_balance, purchased_token_balance, current_period_end)
-             values ($1, $2, $2, $3, now() + interval '1 month')",
-        )
-        .bind(id)
-        .bind(monthly)
-        .bind(purchased)
-        .execute(self.db.pool())
-        .await
-        .expect("the company is new");
-        id
+        self.db.company(monthly, purchased).await
     }
 
-    /// A row of `article_jobs`, as the application writes it.
     pub(crate) async fn job(&self, company: Uuid) -> Uuid {
-        let id = Uuid::new_v4();
-        sqlx::query(
-            "insert into article_jobs (id, company_id, status) values ($1, $2, 'generated')",
-        )
-        .bind(id)
-        .bind(company)
-        .execute(self.db.pool())
-        .await
-        .expect("the job is new");
-        id
+        self.db.job(company).await
     }
 
     pub(crate) async fn publish(&self, job: Uuid, company: Uuid, tokens: i64) {
@@ -170,26 +130,11 @@ impl Site {
 
     /// Monthly and purchased balance.
     pub(crate) async fn balance(&self, company: Uuid) -> (i64, i64) {
-        sqlx::query_as(
-            "select monthly_quota_balance, purchased_token_balance
-             from company_subscriptions where company_id = $1",
-        )
-        .bind(company)
-        .fetch_one(self.db.pool())
-        .await
-        .expect("the company exists")
+        self.db.balances(company).await
     }
 
     pub(crate) async fn record(&self, job: Uuid) -> Option<Record> {
-        sqlx::query_as(
-            "select status, amount, monthly_deducted, purchased_deducted, balance_before, balance_after,
-                    error_code, retry_count
-             from token_deduction_records where idempotency_key = $1",
-        )
-        .bind(job.to_string())
-        .fetch_optional(self.db.pool())
-        .await
-        .expect("the records can be read")
+        self.db.record(job).await
     }
 
     /// Waits until the record of the job has this status.
@@ -210,11 +155,7 @@ impl Site {
 
     /// Status and message of the job.
     pub(crate) async fn job_status(&self, job: Uuid) -> (String, Option<String>) {
-        sqlx::query_as("select status, error_message from article_jobs where id = $1")
-            .bind(job)
-            .fetch_one(self.db.pool())
-            .await
-            .expect("the job exists")
+        self.db.job_status(job).await
     }
 
     /// One number from the database.

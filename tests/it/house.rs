@@ -1,0 +1,184 @@
+//! The rules of the house, for whoever changes it: floors, who may name which dependency, sizes.
+
+use std::{collections::HashMap, fs, path::Path};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const LINES_OF_A_FILE: usize = 400;
+const LINES_OF_A_FUNCTION: usize = 70;
+/// Longer than that, and to be split.
+const LONG_YET: [&str; 1] = ["fn record_owed("];
+
+/// A Rust file, by its path from the root.
+struct Source {
+    path: String,
+    text: String,
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(ROOT).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a text");
+                let path = path.strip_prefix(ROOT).expect("below the root");
+                let path = path.display().to_string();
+                found.push(Source { path, text });
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+impl Source {
+    /// `src/worker/pool.rs` → `worker`.
+    fn module(&self) -> &str {
+        let path = self.path.strip_prefix("src/").expect("of the library");
+        path.split(['/', '.']).next().expect("a name")
+    }
+
+    fn code(&self) -> String {
+        let code = |line: &&str| !line.trim_start().starts_with("//");
+        self.text
+            .lines()
+            .filter(code)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+fn ident(text: &str) -> &str {
+    let end = text.find(|char: char| !char.is_alphanumeric() && char != '_');
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// The first names of all paths that start with `crate::`, one or a group.
+fn imported(code: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    for (at, start) in code.match_indices("crate::") {
+        let path = &code[at + start.len()..];
+        let Some(group) = path.strip_prefix('{') else {
+            names.push(ident(path));
+            continue;
+        };
+        let (mut depth, mut next) = (0, true);
+        for (at, char) in group.char_indices() {
+            match char {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => next = true,
+                char if next && char.is_alphabetic() => {
+                    names.push(ident(&group[at..]));
+                    next = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+/// Module → floor, as the `# Layout` of `lib.rs` has it.
+fn floors(layout: &str) -> HashMap<&str, usize> {
+    let (mut floors, mut floor) = (HashMap::new(), 0);
+    for line in layout.lines().filter_map(|line| line.strip_prefix("//! ")) {
+        if line.starts_with("Floor ") || line.starts_with("Roof") {
+            floor += 1;
+        } else if let Some(item) = line.strip_prefix("- [`") {
+            floors.insert(ident(item), floor);
+        }
+    }
+    floors
+}
+
+#[test]
+fn a_file_imports_only_from_its_own_floor_or_below() {
+    let sources = sources("src");
+    let lib = sources.iter().find(|source| source.module() == "lib");
+    let lib = lib.expect("src/lib.rs");
+    let floors = floors(&lib.text);
+    let modules: Vec<&str> = lib
+        .text
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod "))
+        .map(ident)
+        .collect();
+    assert_eq!(modules.len(), floors.len(), "the Layout lists every module");
+    for source in &sources {
+        let Some(floor) = floors.get(source.module()) else {
+            continue;
+        };
+        for name in imported(&source.code()) {
+            let imported = floors.get(name);
+            let imported = imported.unwrap_or_else(|| panic!("{}: crate::{name}?", source.path));
+            assert!(imported <= floor, "{} imports {name}", source.path);
+        }
+    }
+}
+
+#[test]
+fn imports_are_found_alone_and_in_groups() {
+    let code = "use crate::{\n    a::{self, b},\n    c_d,\n};\nuse crate::e::F; crate::g::h();";
+    assert_eq!(imported(code), ["a", "c_d", "e", "g"]);
+}
+
+#[test]
+fn each_service_is_named_in_one_place() {
+    for (name, place) in [
+        ("sqlx", "src/storage/"),
+        ("lapin", "src/broker/"),
+        ("backoff", "src/reconnect.rs"),
+    ] {
+        for source in sources("src") {
+            let named = source.code().contains(&format!("{name}::"));
+            assert!(!named || source.path.starts_with(place), "{}", source.path);
+        }
+    }
+}
+
+#[test]
+fn files_and_functions_stay_short() {
+    for source in sources("src").into_iter().chain(sources("tests")) {
+        let lines: Vec<&str> = source.text.lines().collect();
+        assert!(lines.len() <= LINES_OF_A_FILE, "{}", source.path);
+        for (start, line) in lines.iter().enumerate() {
+            let indent = &line[..line.len() - line.trim_start().len()];
+            let is_function = line.split_whitespace().take(4).any(|word| word == "fn");
+            let is_known = LONG_YET.iter().any(|name| line.contains(name));
+            if !is_function || is_known || line.ends_with(['}', ';']) {
+                continue;
+            }
+            let ends = |line: &&str| line.strip_prefix(indent) == Some("}");
+            let length = lines[start..].iter().position(ends);
+            assert!(
+                length.is_none_or(|length| length < LINES_OF_A_FUNCTION),
+                "{}:{} has over {LINES_OF_A_FUNCTION} lines",
+                source.path,
+                start + 1
+            );
+        }
+    }
+}
+
+#[test]
+fn no_test_sleeps() {
+    for source in sources("tests") {
+        for module in ["thread", "time"] {
+            let sleeps = source.text.contains(&format!("{module}::sleep"));
+            assert!(!sleeps, "{} sleeps instead of waiting", source.path);
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_the_two_commands() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("a README");
+    for command in ["\ndeploy/local.sh demo", "\ndeploy/local.sh test"] {
+        assert!(readme.contains(command), "{command}");
+    }
+}
