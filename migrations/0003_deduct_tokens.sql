@@ -5,9 +5,9 @@
 --   2. Only then are the keys looked up, in a statement of its own, so under READ COMMITTED the look
 --      sees all that the previous holder of the lock committed.
 --   3. The record of a charge is inserted under the unique index of the key. If another company's
---      transaction inserted the same key after our look, the insert fails, all of it is rolled back
---      to the block's start and decided anew, now seeing that record.
--- Record, usage log and balance are written by one statement of one transaction: all or nothing.
+--      transaction inserted the same key after our look, ours is missed, all of it is rolled back to
+--      the block's start and decided anew, now seeing that record.
+-- Record, usage log and balance are written in one transaction: all or nothing.
 --
 -- Lock order, everywhere: companies by id, then keys in order, then article_jobs by id.
 --
@@ -31,6 +31,8 @@ create aggregate tokens_left(p_amount bigint, p_opening bigint) (
 -- What one company can pay from.
 create type company_balance as (
     company_id uuid,
+    -- Where its row is: no index is needed to find it again, and the lock keeps it there.
+    place tid,
     monthly bigint,
     purchased bigint,
     current_period_end timestamptz
@@ -68,15 +70,17 @@ language plpgsql as $$
 declare
     v_now timestamptz;
     v_companies company_balance[];
+    v_missed_keys bigint;
+    v_missed_companies bigint;
 begin
     -- Locked before the keys are looked at, and read in the locking statement: the newest committed
     -- balances.
-    select array_agg((c.company_id, c.monthly_quota_balance, c.purchased_token_balance, c.current_period_end)
-                     ::company_balance)
+    select array_agg((c.company_id, c.place, c.monthly_quota_balance, c.purchased_token_balance,
+                      c.current_period_end)::company_balance)
     into v_companies
     from (select distinct u.id from unnest(p_company_ids) as u (id) order by u.id) i
     cross join lateral (
-        select * from company_subscriptions s where s.company_id = i.id for no key update
+        select s.*, s.ctid as place from company_subscriptions s where s.company_id = i.id for no key update
     ) c;
     -- A quota that expired while we waited for the lock is expired.
     v_now := clock_timestamp();
@@ -103,7 +107,7 @@ begin
         ) r
     ),
     company as (
-        select c.company_id, c.purchased, c.current_period_end,
+        select c.company_id, c.place, c.purchased, c.current_period_end,
                case when c.current_period_end <= v_now then 0 else c.monthly end as monthly
         from unnest(v_companies) c
     ),
@@ -114,7 +118,7 @@ begin
                coalesce(r.occurrence, 1) as occurrence, coalesce(r.occurrences, 1) as occurrences,
                e.id as existing_id,
                coalesce(e.retry_count + 1, 0) as try,
-               c.monthly, c.current_period_end,
+               c.place as company_place, c.monthly, c.current_period_end,
                -- An application may have given more than one bigint holds; its neighbours in the batch
                -- must not fail for that.
                c.monthly + least(c.purchased, 9223372036854775807 - greatest(c.monthly, 0)) as opening,
@@ -143,7 +147,7 @@ begin
     ),
     -- `ledger_seq` is drawn here: under the company's lock, in input order.
     decided as materialized (
-        select b.key, b.company_id, b.article_id, b.amount, b.metadata, b.usage_type, b.job_id, b.n,
+        select b.key, b.company_id, b.company_place, b.article_id, b.amount, b.metadata, b.usage_type, b.job_id, b.n,
                b.occurrence, b.existing_id, b.verdict, b.left_before, b.charged, b.is_new_outcome,
                b.try + b.occurrence - 1 as retry_count,
                b.try + b.occurrences - 1 as last_retry_count,
@@ -176,8 +180,11 @@ begin
             order by r.n
         ) b
     ),
-    inserted as (
-        insert into token_deduction_records (
+    -- A new record, or a try that failed before. Always through the index of the key: an UPDATE … FROM
+    -- could be planned as a walk over all keys. A record that isn't the one we looked at is not touched,
+    -- and is missed in the count.
+    recorded as (
+        insert into token_deduction_records as r (
             idempotency_key, id, company_id, article_id, amount, status,
             monthly_deducted, purchased_deducted, balance_before, balance_after, monthly_period_end,
             ledger_seq, usage_type, error_code, error_message, retry_count, created_at, completed_at, metadata)
@@ -187,20 +194,19 @@ begin
                case when o.charged then o.retry_count else o.last_retry_count end, v_now,
                case when o.charged then v_now end, o.metadata
         from decided o
-        where o.is_new_outcome and o.existing_id is null
+        where o.is_new_outcome
         order by o.key
-    ),
-    tried_again as (
-        update token_deduction_records r
-        set company_id = o.company_id, article_id = o.article_id, amount = o.amount, status = o.status,
-            monthly_deducted = o.monthly_deducted, purchased_deducted = o.purchased_deducted,
-            balance_before = o.balance_before, balance_after = o.balance_after,
-            monthly_period_end = o.monthly_period_end, ledger_seq = o.ledger_seq,
-            usage_type = o.usage_type, error_code = o.error_code, error_message = o.error_message,
-            retry_count = case when o.charged then o.retry_count else o.last_retry_count end,
-            completed_at = case when o.charged then v_now end, metadata = o.metadata
-        from decided o
-        where o.is_new_outcome and o.existing_id is not null and r.idempotency_key = o.key
+        on conflict (idempotency_key) do update
+        set company_id = excluded.company_id, article_id = excluded.article_id, amount = excluded.amount,
+            status = excluded.status, monthly_deducted = excluded.monthly_deducted,
+            purchased_deducted = excluded.purchased_deducted, balance_before = excluded.balance_before,
+            balance_after = excluded.balance_after, monthly_period_end = excluded.monthly_period_end,
+            ledger_seq = excluded.ledger_seq, usage_type = excluded.usage_type,
+            error_code = excluded.error_code, error_message = excluded.error_message,
+            retry_count = excluded.retry_count, completed_at = excluded.completed_at,
+            metadata = excluded.metadata
+        where r.id = excluded.id
+        returning 1
     ),
     logged as (
         insert into token_usage_logs (
@@ -216,11 +222,14 @@ begin
             purchased_token_balance = c.purchased_token_balance - s.purchased,
             updated_at = v_now
         from (
-            select o.company_id, sum(o.monthly_deducted)::bigint as monthly,
+            select o.company_id, o.company_place, sum(o.monthly_deducted)::bigint as monthly,
                    sum(o.purchased_deducted)::bigint as purchased
-            from decided o where o.charged group by o.company_id
+            from decided o where o.charged group by o.company_id, o.company_place
         ) s
-        where c.company_id = s.company_id
+        -- By its place; the id, in a form that no index serves, is there for partitioned tables, in
+        -- which places repeat.
+        where c.ctid = s.company_place and c.company_id is not distinct from s.company_id
+        returning 1
     )
     select array_agg(
         case
@@ -258,12 +267,21 @@ begin
         end order by d.n),
         array_agg(d.job_id) filter (where d.is_new_outcome and d.job_id is not null),
         array_agg(d.company_id) filter (where d.is_new_outcome and d.job_id is not null),
-        array_agg(d.error_message) filter (where d.is_new_outcome and d.job_id is not null)
-    into results, job_ids, job_company_ids, job_messages
+        array_agg(d.error_message) filter (where d.is_new_outcome and d.job_id is not null),
+        count(*) filter (where d.is_new_outcome) - (select count(*) from recorded),
+        count(distinct d.company_id) filter (where d.charged) - (select count(*) from spent)
+    into results, job_ids, job_company_ids, job_messages, v_missed_keys, v_missed_companies
     from decided d
     -- The first of the copies.
     left join decided f on d.occurrence > 1 and f.occurrence = 1 and f.key = d.key
     left join existing e on e.idempotency_key = d.key;
+
+    if v_missed_keys > 0 then
+        raise unique_violation using message = 'another transaction recorded one of the keys meanwhile';
+    end if;
+    if v_missed_companies > 0 then
+        raise exception 'a locked company_subscriptions row was not where it had been';
+    end if;
 end $$;
 
 -- Tells article_jobs of new outcomes; a message means failed, none completed. The table is the
@@ -274,12 +292,13 @@ create function update_article_jobs(p_job_ids uuid[], p_company_ids uuid[], p_me
 language plpgsql as $$
 declare
     v_ids uuid[];
+    v_places tid[];
     v_messages text[];
     v_job record;
     v_refusals jsonb;
 begin
-    select array_agg(j.id), array_agg(j.message)
-    into v_ids, v_messages
+    select array_agg(j.id), array_agg(j.place), array_agg(j.message)
+    into v_ids, v_places, v_messages
     from (
         -- A key that was tried twice in one batch: the last new outcome for the job's company stands.
         select distinct on (o.job_id, o.company_id) o.job_id, o.company_id, o.message
@@ -287,7 +306,7 @@ begin
         order by o.job_id, o.company_id, o.n desc
     ) o
     cross join lateral (
-        select j.id, o.message from article_jobs j
+        select j.id, j.ctid as place, o.message from article_jobs j
         where j.id = o.job_id and j.company_id = o.company_id for no key update
     ) j;
     if v_ids is null then
@@ -298,12 +317,12 @@ begin
         -- Two statements with literals, so that the column may be an enum of the application's.
         update article_jobs j
         set status = 'completed', error_message = null, updated_at = clock_timestamp()
-        from unnest(v_ids, v_messages) as o (id, message)
-        where j.id = o.id and o.message is null;
+        from unnest(v_ids, v_places, v_messages) as o (id, place, message)
+        where j.ctid = o.place and j.id is not distinct from o.id and o.message is null;
         update article_jobs j
         set status = 'failed', error_message = o.message, updated_at = clock_timestamp()
-        from unnest(v_ids, v_messages) as o (id, message)
-        where j.id = o.id and o.message is not null;
+        from unnest(v_ids, v_places, v_messages) as o (id, place, message)
+        where j.ctid = o.place and j.id is not distinct from o.id and o.message is not null;
         return null;
     exception
         when deadlock_detected or serialization_failure or lock_not_available then raise;
@@ -517,8 +536,9 @@ end $$;
 -- SECURITY DEFINER is safe only with a fixed search_path (pg_temp last) and without PUBLIC.
 --
 -- Planned once: planning anew would take a fifth of a batch's time. A cached plan outlives the sizes that
--- it was made for, so the only plan left to choose is the one that is good at any size: each key through
--- its index (the lookups above are LATERAL for that reason too).
+-- it was made for (one made on empty tables was seen to walk over all keys for each batch), so the only
+-- plan left to choose is the one that is good at any size: each key through its index. That is why the
+-- lookups above are LATERAL.
 do $$
 declare
     v_function text;
@@ -531,7 +551,6 @@ begin
         execute format('alter function %s set search_path = %I, pg_temp', v_function, current_schema());
         execute format('alter function %s set plan_cache_mode = force_generic_plan', v_function);
         execute format('alter function %s set enable_seqscan = off', v_function);
-        execute format('alter function %s set enable_mergejoin = off', v_function);
         execute format('alter function %s set jit = off', v_function);
         execute format('revoke execute on function %s from public', v_function);
     end loop;
