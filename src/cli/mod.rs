@@ -170,7 +170,7 @@ async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
     let database = settings.require_database()?;
     let place = || format!("database {}", redacted_url(&database.url));
     let storage = Storage::new(database, &settings.reconnect).with_context(place)?;
-    let reached = storage.reach(database.connect_timeout).await;
+    let reached = storage.reach().await;
     reached.with_context(place)?;
     Ok(storage)
 }

@@ -17,7 +17,7 @@ use sqlx::{
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::{Fault, StorageError};
+use super::StorageError;
 use crate::{config, reconnect::Reconnect};
 
 /// The migrations, embedded in the binary.
@@ -92,29 +92,23 @@ impl Storage {
         })
     }
 
-    /// Connects once, within `patience`: the pool would go on trying and then say only that time was
-    /// up, but a person who waits wants the reason.
-    pub async fn reach(&self, patience: Duration) -> Result<(), StorageError> {
-        let options = self.pool.connect_options();
-        let connecting = PgConnection::connect_with(&options);
-        let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time");
-        let connection = tokio::time::timeout(patience, connecting)
-            .await
-            .map_err(|elapsed| sqlx::Error::Io(late(elapsed)))??;
-        Ok(connection.close().await?)
+    /// Connects once, within `database.connect_timeout`: the pool would go on trying and then say only
+    /// that time was up, but a person who waits wants the reason.
+    pub async fn reach(&self) -> Result<(), StorageError> {
+        Ok(self.connect_once().await?.close().await?)
     }
 
     /// One look: reachable, writable, migrated, and ours to use? Returns when the server was started.
+    /// On a connection of its own, so that it says what is true now.
     pub async fn probe(&self) -> Result<OffsetDateTime, StorageError> {
+        let mut connection = self.connect_once().await?;
         let look = sqlx::query_as::<_, (OffsetDateTime, bool)>(
             "select pg_postmaster_start_time(), current_setting('transaction_read_only')::bool
              from (select count(*) from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')) works",
         )
-        .fetch_one(&self.pool);
-        // The pool itself goes on knocking for as long as a charge may wait.
-        let (started_at, read_only) = tokio::time::timeout(self.connect_timeout, look)
-            .await
-            .map_err(|_| StorageError::NoAnswer)??;
+        .fetch_one(&mut connection);
+        let (started_at, read_only) = self.in_time(look).await?;
+        connection.close().await?;
         if read_only {
             Err(StorageError::ReadOnly)
         } else {
@@ -122,12 +116,29 @@ impl Storage {
         }
     }
 
+    async fn connect_once(&self) -> Result<PgConnection, StorageError> {
+        self.in_time(PgConnection::connect_with(&self.pool.connect_options()))
+            .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = sqlx::Result<T>>,
+    ) -> Result<T, StorageError> {
+        let answer = tokio::time::timeout(self.connect_timeout, answer).await;
+        Ok(answer.map_err(|_| StorageError::NoAnswer)??)
+    }
+
     /// Waits, however long, until the database can work; `false`: cancelled before. Says once that it
     /// is away and once that it is back, whoever asks.
     pub async fn wait_until_available(&self, cancelled: &CancellationToken) -> bool {
         let mut reconnect = Reconnect::new(&self.reconnect);
         loop {
-            match self.probe().await {
+            let probed = tokio::select! {
+                probed = self.probe() => probed,
+                () = cancelled.cancelled() => return false,
+            };
+            match probed {
                 Ok(started_at) => {
                     self.heard(None);
                     self.seen
@@ -136,12 +147,7 @@ impl Storage {
                         .started_at = Some(started_at);
                     return true;
                 }
-                Err(error) => {
-                    if error.fault() == Fault::Disconnected {
-                        self.distrust_connections();
-                    }
-                    self.heard(Some(&error));
-                }
+                Err(error) => self.heard(Some(&error)),
             }
             if !reconnect.wait(cancelled).await {
                 return false;

@@ -16,6 +16,7 @@
 
 mod charging;
 mod lag;
+mod owed;
 mod pool;
 mod settle;
 mod tally;

@@ -1,12 +1,11 @@
 //! From a batch in hand to a batch acked.
 
-use super::{GiveBack, Hold, Worker, charging::Outage};
+use super::{GiveBack, Hold, Worker};
 use crate::{
     broker::{Batch, BrokerError, Delivered, Outgoing},
     domain::{CompletionEvent, Deduction, Disposition, EventFault, Reason, Verdict, dispose},
     failpoint,
     reconnect::Reconnect,
-    storage::{Fault, PendingMark},
 };
 
 /// Why a batch was not acked. Its messages come again.
@@ -48,7 +47,7 @@ impl Worker {
             log_verdict(event, message, &verdict);
             dispositions.push(dispose(verdict, message.attempt(), &self.schedule));
         }
-        self.record_owed(&batch, &parsed, &mut dispositions, hold)
+        self.record_owed(batch.messages(), &parsed, &mut dispositions, hold)
             .await?;
         failpoint::hit("after_pending", jobs());
 
@@ -75,85 +74,6 @@ impl Worker {
                 },
                 error: error.to_string(),
             })
-    }
-
-    /// Writes `pending` for charges that are owed, before their dead letters are published: a dead letter
-    /// without its record would be a debt that the sweeper doesn't know of.
-    async fn record_owed(
-        &self,
-        batch: &Batch,
-        parsed: &[Result<CompletionEvent, Verdict>],
-        dispositions: &mut [Disposition],
-        hold: &Hold,
-    ) -> Result<(), GiveBack> {
-        let mut owed = Vec::new();
-        for (index, (parsed, disposition)) in parsed.iter().zip(dispositions.iter()).enumerate() {
-            if let (
-                Ok(event),
-                Disposition::DeadLetter {
-                    owed: true, error, ..
-                },
-            ) = (parsed, disposition)
-            {
-                owed.push((index, (event, error.clone())));
-            }
-        }
-        if owed.is_empty() {
-            return Ok(());
-        }
-        let asked: Vec<(&CompletionEvent, &str)> = owed
-            .iter()
-            .map(|(_, (event, error))| (*event, error.as_str()))
-            .collect();
-        let mut outage = Outage::new(self);
-        let mut reconnect = Reconnect::new(&self.settings.reconnect);
-        let marks = loop {
-            match self.storage.mark_pending(&asked).await {
-                Ok(marks) => break marks,
-                Err(error) if outage.explains(&error, hold).await? => {}
-                Err(error) => {
-                    tracing::warn!(%error, "could not record what is owed");
-                    let rejected = error.fault() == Fault::Rejected;
-                    match self.schedule.steps().last() {
-                        // Once more around the longest delay, with the attempt as it is.
-                        Some(&delay) if !rejected => {
-                            for (index, (_, error)) in owed {
-                                let attempt = batch.messages()[index].attempt();
-                                dispositions[index] = Disposition::Delay {
-                                    delay,
-                                    attempt,
-                                    error,
-                                };
-                            }
-                            return Ok(());
-                        }
-                        _ => {}
-                    }
-                    // Nowhere to wait but here.
-                    if !hold.during(reconnect.wait(&hold.stop)).await? {
-                        return Err(GiveBack);
-                    }
-                }
-            }
-        };
-        for ((index, (_, error)), mark) in owed.into_iter().zip(marks) {
-            match mark {
-                PendingMark::Owed | PendingMark::NoCompany => {}
-                PendingMark::ChargedMeanwhile => dispositions[index] = Disposition::Ack,
-                // Its next try is answered by the books at once.
-                PendingMark::Settled => {
-                    if let Some(&delay) = self.schedule.steps().first() {
-                        let attempt = batch.messages()[index].attempt();
-                        dispositions[index] = Disposition::Delay {
-                            delay,
-                            attempt,
-                            error,
-                        };
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     fn outgoing(&self, message: &Delivered, disposition: &Disposition) -> Option<Outgoing> {
