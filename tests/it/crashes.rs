@@ -142,7 +142,6 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
             .is_none(),
         "a neighbour was dragged along"
     );
-    process.wait_for_log("started", PATIENCE).await;
     process.terminate().await;
     assert_eq!(process.wait(PATIENCE).await, Some(0));
     assert_eq!(site.balance(company).await, (0, 1_000_000 - 300));

@@ -21,7 +21,7 @@ async fn crashes_of_both_servers_under_load_lose_and_double_nothing() {
     site.declare().await;
     servers.write_down_queues().await;
     let mut accounts = Accounts::open(&site, 20, 10_000_000).await;
-    let process = Process::start(&["serve", "--role", "worker"], &site.environment());
+    let mut process = Process::start(&["serve", "--role", "worker"], &site.environment());
     for round in 0..if is_long() { 60 } else { 3 } {
         accounts.publish(&site, 2000).await;
         let some = accounts.completed(&site).await + 100;

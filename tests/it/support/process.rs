@@ -82,8 +82,9 @@ impl Process {
         self.child.kill().await.expect("our child can be killed");
     }
 
-    /// SIGTERM: asks it to drain and leave.
-    pub(crate) async fn terminate(&self) {
+    /// SIGTERM: asks it to drain and leave, once it is so far that it listens.
+    pub(crate) async fn terminate(&mut self) {
+        self.wait_for_log("started", super::eventually::PATIENCE).await;
         self.signal("TERM").await;
     }
 
