@@ -80,13 +80,15 @@ begin
     into v_companies
     from (select distinct u.id from unnest(p_company_ids) as u (id) order by u.id) i
     cross join lateral (
-        select s.*, s.ctid as place from company_subscriptions s where s.company_id = i.id for no key update
+        select s.company_id, s.ctid as place, s.monthly_quota_balance, s.purchased_token_balance,
+               s.current_period_end
+        from company_subscriptions s where s.company_id = i.id for no key update
     ) c;
     -- A quota that expired while we waited for the lock is expired.
     v_now := clock_timestamp();
 
     with input as materialized (
-        select i.key, i.company_id, i.article_id, i.amount, i.job_id, i.n,
+        select i.key collate "C" as key, i.company_id, i.article_id, i.amount, i.job_id, i.n,
                coalesce(i.metadata, '{}') as metadata,
                coalesce(i.usage_type, 'article_generation') as usage_type
         from unnest(p_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types, p_job_ids)
@@ -123,7 +125,8 @@ begin
                -- must not fail for that.
                c.monthly + least(c.purchased, 9223372036854775807 - greatest(c.monthly, 0)) as opening,
                case
-                   when i.key is null or i.company_id is null or i.amount is null or i.amount < 1
+                   when i.key is null or octet_length(i.key) not between 1 and 1024
+                        or i.company_id is null or i.amount is null or i.amount < 1
                        then 'invalid_request'
                    when e.status = 'completed' and e.company_id = i.company_id and e.amount = i.amount
                        then 'charged_before'
@@ -180,7 +183,7 @@ begin
             order by r.n
         ) b
     ),
-    -- A new record, or a try that failed before. Always through the index of the key: an UPDATE … FROM
+    -- A new record, or a try that failed before. Of copies that fail, the text is the first one's. Always through the index of the key: an UPDATE … FROM
     -- could be planned as a walk over all keys. A record that isn't the one we looked at is not touched,
     -- and is missed in the count.
     recorded as (
@@ -255,7 +258,7 @@ begin
                 null, null, null)::deduction_result
             when d.verdict = 'invalid_request' then (
                 p_first_item + d.n - 1, false, false, null, d.verdict,
-                'A key, a company and an amount of at least 1 are required.', null, d.amount,
+                'A key of 1 to 1024 bytes, a company and an amount of at least 1 are required.', null, d.amount,
                 0, 0, null, null, null, null, null, null)::deduction_result
             -- Refused; the record stays as it is.
             else (
@@ -265,9 +268,9 @@ begin
                     else format('The key belongs to a request for %s tokens of company %s.', e.amount, e.company_id)
                 end, e.id, d.amount, 0, 0, null, null, e.retry_count, null, null, null)::deduction_result
         end order by d.n),
-        array_agg(d.job_id) filter (where d.is_new_outcome and d.job_id is not null),
-        array_agg(d.company_id) filter (where d.is_new_outcome and d.job_id is not null),
-        array_agg(d.error_message) filter (where d.is_new_outcome and d.job_id is not null),
+        array_agg(d.job_id order by d.n) filter (where d.is_new_outcome and d.job_id is not null),
+        array_agg(d.company_id order by d.n) filter (where d.is_new_outcome and d.job_id is not null),
+        array_agg(d.error_message order by d.n) filter (where d.is_new_outcome and d.job_id is not null),
         count(*) filter (where d.is_new_outcome) - (select count(*) from recorded),
         count(distinct d.company_id) filter (where d.charged) - (select count(*) from spent)
     into results, job_ids, job_company_ids, job_messages, v_missed_keys, v_missed_companies
@@ -292,54 +295,63 @@ create function update_article_jobs(p_job_ids uuid[], p_company_ids uuid[], p_me
 language plpgsql as $$
 declare
     v_ids uuid[];
+    v_company_ids uuid[];
     v_places tid[];
+    v_completed int;
+    v_failed int;
     v_messages text[];
     v_job record;
     v_refusals jsonb;
 begin
-    select array_agg(j.id), array_agg(j.place), array_agg(j.message)
-    into v_ids, v_places, v_messages
-    from (
-        -- A key that was tried twice in one batch: the last new outcome for the job's company stands.
-        select distinct on (o.job_id, o.company_id) o.job_id, o.company_id, o.message
-        from unnest(p_job_ids, p_company_ids, p_messages) with ordinality as o (job_id, company_id, message, n)
-        order by o.job_id, o.company_id, o.n desc
-    ) o
-    cross join lateral (
-        select j.id, j.ctid as place, o.message from article_jobs j
-        where j.id = o.job_id and j.company_id = o.company_id for no key update
-    ) j;
-    if v_ids is null then
-        return null;
-    end if;
-
+    -- Locks and updates in one block: locked outside and updated inside of it, each row would cost a
+    -- MultiXactId.
     begin
+        select array_agg(j.id), array_agg(j.company_id), array_agg(j.place), array_agg(j.message)
+        into v_ids, v_company_ids, v_places, v_messages
+        from (
+            -- A key that was tried twice in one batch: the last new outcome for the job's company stands.
+            select distinct on (o.job_id, o.company_id) o.job_id, o.company_id, o.message
+            from unnest(p_job_ids, p_company_ids, p_messages) with ordinality as o (job_id, company_id, message, n)
+            order by o.job_id, o.company_id, o.n desc
+        ) o
+        cross join lateral (
+            select a.id, a.company_id, a.ctid as place, o.message from article_jobs a
+            where a.id = o.job_id and a.company_id = o.company_id for no key update
+        ) j;
+        if v_ids is null then
+            return null;
+        end if;
         -- Two statements with literals, so that the column may be an enum of the application's.
         update article_jobs j
         set status = 'completed', error_message = null, updated_at = clock_timestamp()
         from unnest(v_ids, v_places, v_messages) as o (id, place, message)
         where j.ctid = o.place and j.id is not distinct from o.id and o.message is null;
+        get diagnostics v_completed = row_count;
         update article_jobs j
         set status = 'failed', error_message = o.message, updated_at = clock_timestamp()
         from unnest(v_ids, v_places, v_messages) as o (id, place, message)
         where j.ctid = o.place and j.id is not distinct from o.id and o.message is not null;
-        return null;
+        get diagnostics v_failed = row_count;
+        if v_completed + v_failed = cardinality(v_ids) then
+            return null;
+        end if;
+        -- Else a trigger of the application's has moved or kept back a row.
     exception
         when deadlock_detected or serialization_failure or lock_not_available then raise;
         when others then null;
     end;
 
-    -- Somebody was refused: one by one, so that only those are who must be.
-    for v_job in select * from unnest(v_ids, v_messages) as o (id, message) loop
+    -- One by one, so that only those are refused who must be.
+    for v_job in select * from unnest(v_ids, v_company_ids, v_messages) as o (id, company_id, message) loop
         begin
             if v_job.message is null then
                 update article_jobs
                 set status = 'completed', error_message = null, updated_at = clock_timestamp()
-                where id = v_job.id;
+                where id = v_job.id and company_id = v_job.company_id;
             else
                 update article_jobs
                 set status = 'failed', error_message = v_job.message, updated_at = clock_timestamp()
-                where id = v_job.id;
+                where id = v_job.id and company_id = v_job.company_id;
             end if;
         exception
             when deadlock_detected or serialization_failure or lock_not_available then raise;
@@ -379,6 +391,13 @@ begin
         raise exception 'deduct_tokens_batch: the arrays differ in length'
             using errcode = 'invalid_parameter_value';
     end if;
+    if v_count > 0
+       and array[array_lower(p_idempotency_keys, 1), array_lower(p_company_ids, 1), array_lower(p_article_ids, 1),
+                 array_lower(p_amounts, 1), array_lower(p_metadata, 1), array_lower(p_usage_types, 1),
+                 array_lower(p_job_ids, 1)] is distinct from array_fill(1, array[7]) then
+        raise exception 'deduct_tokens_batch: an array does not start at 1'
+            using errcode = 'invalid_parameter_value';
+    end if;
 
     -- A segment ends before an item that uses an earlier key of the batch for something else (another
     -- amount, say): what that item meets depends on how the earlier one fared. Ordinarily there is one.
@@ -403,7 +422,10 @@ begin
         where r.idempotency_key = any (p_idempotency_keys) order by r.idempotency_key for no key update;
         insert into token_deduction_records (idempotency_key, company_id, amount, status, error_code)
         select i.key, gen_random_uuid(), 1, 'pending', 'claim'
-        from (select distinct key from unnest(p_idempotency_keys) as u (key) where key is not null) i
+        from (
+            select distinct u.key collate "C" as key from unnest(p_idempotency_keys) as u (key)
+            where octet_length(u.key) between 1 and 1024
+        ) i
         order by i.key
         on conflict (idempotency_key) do nothing;
         delete from token_deduction_records r
@@ -459,7 +481,7 @@ language plpgsql security definer as $$
 declare
     v_job_id constant uuid := case
         when p_idempotency_key ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then p_idempotency_key::uuid end;
-    v_key constant text := coalesce(v_job_id::text, p_idempotency_key);
+    v_key constant text := coalesce(v_job_id::text, p_idempotency_key) collate "C";
     r deduction_result;
 begin
     -- Tells "somebody is at it" from "charged" without waiting. Not what prevents a second charge.
@@ -482,7 +504,8 @@ end $$;
 
 -- Records charges that are owed and that nobody has been able to make: the retries are used up. The
 -- sweeper settles them. Takes no company lock: that lock may be just what could not be had. A key
--- that was settled meanwhile keeps its record; the caller sees that by the status.
+-- that was settled meanwhile keeps its record; the caller sees that by the status. One row per item, in
+-- input order.
 create function mark_deductions_pending(
     p_idempotency_keys text[], p_company_ids uuid[], p_article_ids uuid[], p_amounts bigint[],
     p_metadata jsonb[], p_usage_types text[], p_job_ids uuid[], p_error_messages text[]
@@ -502,13 +525,13 @@ begin
     where r.idempotency_key = any (p_idempotency_keys) order by r.idempotency_key for no key update;
     insert into token_deduction_records as r (
         idempotency_key, company_id, article_id, amount, status, metadata, usage_type, error_code, error_message)
-    select distinct on (i.key)
+    select distinct on (i.key collate "C")
            i.key, i.company_id, i.article_id, i.amount, 'pending', coalesce(i.metadata, '{}'),
            coalesce(i.usage_type, 'article_generation'), 'retries_exhausted', i.error_message
     from unnest(p_idempotency_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types,
                 p_error_messages)
          as i (key, company_id, article_id, amount, metadata, usage_type, error_message)
-    order by i.key
+    order by i.key collate "C"
     on conflict (idempotency_key) do update
     set status = 'pending', amount = excluded.amount, metadata = excluded.metadata,
         usage_type = excluded.usage_type, article_id = coalesce(excluded.article_id, r.article_id),
@@ -520,7 +543,10 @@ begin
         update article_jobs j
         set status = 'pending_token_deduction', error_message = r.error_message, updated_at = clock_timestamp()
         from unnest(p_idempotency_keys, p_job_ids) as i (key, job_id)
-        join token_deduction_records r on r.idempotency_key = i.key and r.status = 'pending'
+        cross join lateral (
+            select * from token_deduction_records r
+            where r.idempotency_key = i.key collate "C" and r.status = 'pending' offset 0
+        ) r
         where j.id = i.job_id and j.company_id = r.company_id;
     exception when others then
         -- The job's row is the application's: refused or locked, the pending record stands.
@@ -529,8 +555,11 @@ begin
 
     return query
     select r.idempotency_key, r.status, r.company_id = i.company_id and r.amount = i.amount
-    from unnest(p_idempotency_keys, p_company_ids, p_amounts) as i (key, company_id, amount)
-    join token_deduction_records r on r.idempotency_key = i.key;
+    from unnest(p_idempotency_keys, p_company_ids, p_amounts) with ordinality as i (key, company_id, amount, n)
+    cross join lateral (
+        select * from token_deduction_records r where r.idempotency_key = i.key collate "C" offset 0
+    ) r
+    order by i.n;
 end $$;
 
 -- SECURITY DEFINER is safe only with a fixed search_path (pg_temp last) and without PUBLIC.

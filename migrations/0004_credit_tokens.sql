@@ -19,7 +19,8 @@ declare
     v_idempotent boolean := true;
     v_error text;
 begin
-    if p_idempotency_key is null or p_idempotency_key = '' or p_company_id is null or p_actor is null
+    if p_idempotency_key is null or octet_length(p_idempotency_key) not between 1 and 1024
+       or p_company_id is null or p_actor is null
        or num_nonnulls(p_purchased, p_monthly) <> 1
        or coalesce(p_purchased, 1) < 1 or coalesce(p_monthly, 0) < 0
        or (p_period_end is null) <> (p_monthly is null) then
@@ -75,6 +76,9 @@ begin
             current_period_end = v_credit.period_end_after,
             updated_at = clock_timestamp()
         where company_id = p_company_id;
+        if not found then
+            raise exception 'a trigger on company_subscriptions kept the credit back';
+        end if;
         insert into operator_actions (actor, action, subject, details)
         values (p_actor, 'credit', p_company_id::text, to_jsonb(v_credit));
     end if;

@@ -85,7 +85,11 @@ impl Delivered {
         let now = OffsetDateTime::now_utc()
             .format(&Rfc3339)
             .unwrap_or_default();
-        let first = self.text_header("first-failed-at").unwrap_or(&now);
+        // A publisher may have sent anything under this name.
+        let first = self
+            .text_header("first-failed-at")
+            .filter(|text| text.len() <= 64 && OffsetDateTime::parse(text, &Rfc3339).is_ok())
+            .unwrap_or(&now);
         let mut headers = self.foreign_headers();
         headers.insert("first-failed-at".into(), long(first));
         headers.insert("failed-at".into(), long(&now));

@@ -1,6 +1,6 @@
 //! Publishing that is certain: persistent, mandatory, confirmed.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, time::Instant};
 
 use lapin::{Channel, Confirmation, options::BasicPublishOptions};
 use thiserror::Error;
@@ -42,12 +42,15 @@ pub enum PublishError {
 }
 
 /// A connection for publishing only, opened when first needed and again after any failure.
+///
+/// One call publishes at a time: the client numbers messages and sends them under two locks, so that two
+/// callers on one channel could each be given the other's confirm.
 #[derive(Debug)]
 pub struct Publisher {
     broker: config::Broker,
     topology: Topology,
     declares: bool,
-    live: Mutex<Option<Arc<Live>>>,
+    live: Mutex<Option<Live>>,
 }
 
 #[derive(Debug)]
@@ -77,24 +80,28 @@ impl Publisher {
     }
 
     /// Publishes all and waits for every confirm; one result per message, in order. `Ok` means that the
-    /// broker has it in a queue, on disk.
+    /// broker has it in a queue, on disk. Dropped before its end, it leaves nothing that a later call
+    /// could take for its own.
     pub async fn publish(&self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+        let mut slot = self.live.lock().await;
         let mut results = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
-            let sent = match self.live().await {
-                Ok(live) => self.publish_window(&live.channel, window).await,
+            // Out of its place while in use: only a window that went well puts the connection back, and
+            // whatever else happens, the next try starts on a new one.
+            let live = match self.still_live(slot.take()).await {
+                Ok(live) => live,
                 Err(error) => {
                     results.push(Err(error.into()));
                     break;
                 }
             };
+            let sent = self.publish_window(&live.channel, window).await;
             let failed = sent.iter().any(Result::is_err);
             results.extend(sent);
             if failed {
-                // Whatever it was, the next try starts on a new connection.
-                self.live.lock().await.take();
                 break;
             }
+            *slot = Some(live);
         }
         results.resize_with(messages.len(), || {
             Err(PublishError::Broker(BrokerError::NotSent))
@@ -124,26 +131,24 @@ impl Publisher {
             );
             confirms.push(BrokerError::answered("publishing", left(), sending).await);
         }
-        let mut results = Vec::with_capacity(window.len());
-        for (confirm, message) in confirms.into_iter().zip(window) {
-            let confirmed = match confirm {
+        let mut confirmed = Vec::with_capacity(window.len());
+        for confirm in confirms {
+            confirmed.push(match confirm {
                 Ok(confirm) => {
                     BrokerError::answered("waiting for the broker's confirm", left(), confirm).await
                 }
                 Err(error) => Err(error),
-            };
-            results.push(certain(confirmed, message));
+            });
         }
-        results
+        certain(confirmed, window)
     }
 
-    async fn live(&self) -> Result<Arc<Live>, BrokerError> {
-        let mut live = self.live.lock().await;
-        if let Some(live) = live.as_ref()
+    async fn still_live(&self, live: Option<Live>) -> Result<Live, BrokerError> {
+        if let Some(live) = live
             && live.connection.is_open()
             && live.channel.status().connected()
         {
-            return Ok(live.clone());
+            return Ok(live);
         }
         let connection = Connection::open(&self.broker, "publisher").await?;
         if self.declares {
@@ -152,12 +157,10 @@ impl Publisher {
         let channel = connection.channel().await?;
         let selected = channel.confirm_select(Default::default());
         BrokerError::answered("asking for confirms", connection.patience, selected).await?;
-        Ok(live
-            .insert(Arc::new(Live {
-                connection,
-                channel,
-            }))
-            .clone())
+        Ok(Live {
+            connection,
+            channel,
+        })
     }
 
     /// Closes the connection, if there is one.
@@ -168,21 +171,37 @@ impl Publisher {
     }
 }
 
+/// A message that no queue took is confirmed too, with the message returned, but the client gives a
+/// return to whichever confirm comes next. So a return counts against every message of the window that
+/// went the same way.
 fn certain(
-    confirmed: Result<Confirmation, BrokerError>,
-    message: &Outgoing,
-) -> Result<(), PublishError> {
-    let (exchange, routing_key) = (message.exchange.clone(), message.routing_key.clone());
-    match confirmed? {
-        // A message that no queue took is confirmed too, with the message returned.
-        Confirmation::Ack(None) => Ok(()),
-        Confirmation::Ack(Some(_)) => Err(PublishError::Unroutable {
-            exchange,
-            routing_key,
-        }),
-        Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Refused {
-            exchange,
-            routing_key,
-        }),
+    confirmed: Vec<Result<Confirmation, BrokerError>>,
+    window: &[Outgoing],
+) -> Vec<Result<(), PublishError>> {
+    let mut returned = HashSet::new();
+    for confirmation in confirmed.iter().flatten() {
+        if let Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)) = confirmation {
+            returned.insert((
+                message.exchange.to_string(),
+                message.routing_key.to_string(),
+            ));
+        }
     }
+    let judge = |(confirmation, message): (Result<Confirmation, BrokerError>, &Outgoing)| {
+        let way = (message.exchange.clone(), message.routing_key.clone());
+        let unroutable = returned.contains(&way);
+        let (exchange, routing_key) = way;
+        match confirmation? {
+            _ if unroutable => Err(PublishError::Unroutable {
+                exchange,
+                routing_key,
+            }),
+            Confirmation::Ack(_) => Ok(()),
+            Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Refused {
+                exchange,
+                routing_key,
+            }),
+        }
+    };
+    confirmed.into_iter().zip(window).map(judge).collect()
 }

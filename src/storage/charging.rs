@@ -73,12 +73,12 @@ impl Storage {
         events: &[&'e CompletionEvent],
     ) -> Result<Vec<Resolved<'e>>, StorageError> {
         let ids: Vec<Uuid> = events.iter().map(|event| event.job_id()).collect();
-        let jobs: HashMap<Uuid, (Uuid, Option<Uuid>)> =
-            sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(
-                "select id, company_id, article_id from article_jobs where id = any($1)",
-            )
-            .bind(&ids)
-            .fetch_all(&self.pool)
+        let query = sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(
+            "select id, company_id, article_id from article_jobs where id = any($1)",
+        )
+        .bind(&ids);
+        let jobs: HashMap<Uuid, (Uuid, Option<Uuid>)> = self
+            .call(async |connection| query.fetch_all(connection).await)
             .await?
             .into_iter()
             .map(|(id, company_id, article_id)| (id, (company_id, article_id)))
@@ -98,7 +98,7 @@ impl Storage {
             return Ok(Vec::new());
         }
         let arrays = Arrays::of(charges);
-        let rows: Vec<ResultRow> = sqlx::query_as(
+        let query = sqlx::query_as::<_, ResultRow>(
             "select idempotent, error, error_message, deduction_record_id, monthly_deducted,
                     purchased_deducted, balance_before, balance_after, job_status_error
              from deduct_tokens_batch($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)",
@@ -109,9 +109,10 @@ impl Storage {
         .bind(&arrays.amounts)
         .bind(&arrays.metadata)
         .bind(&arrays.usage_types)
-        .bind(&arrays.job_ids)
-        .fetch_all(&self.pool)
-        .await?;
+        .bind(&arrays.job_ids);
+        let rows = self
+            .call(async |connection| query.fetch_all(connection).await)
+            .await?;
         if rows.len() != charges.len() {
             return Err(unexpected(format!(
                 "{} results for {} charges",
@@ -129,19 +130,23 @@ impl Storage {
         events: &[(&CompletionEvent, &str)],
     ) -> Result<Vec<PendingMark>, StorageError> {
         let asked: Vec<&CompletionEvent> = events.iter().map(|(event, _)| *event).collect();
-        let (charges, errors): (Vec<Charge<'_>>, Vec<&str>) = self
-            .resolve(&asked)
-            .await?
-            .into_iter()
-            .zip(events)
-            .filter_map(|(resolved, (_, error))| match resolved {
-                Resolved::Chargeable(charge) => Some((charge, *error)),
-                Resolved::Answered(_) => None,
-            })
-            .unzip();
+        let mut marks = vec![PendingMark::NoCompany; events.len()];
+        let (mut places, mut charges, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, resolved) in self.resolve(&asked).await?.into_iter().enumerate() {
+            match resolved {
+                Resolved::Chargeable(charge) => {
+                    places.push(place);
+                    charges.push(charge);
+                    errors.push(events[place].1);
+                }
+                Resolved::Answered(Deduction::JobNotFound) => {}
+                // No debt: the next try is answered with the refusal.
+                Resolved::Answered(_) => marks[place] = PendingMark::Settled,
+            }
+        }
         let arrays = Arrays::of(&charges);
-        let rows: Vec<(String, String, bool)> = sqlx::query_as(
-            "select idempotency_key, status, same_request
+        let query = sqlx::query_as::<_, (String, bool)>(
+            "select status, same_request
              from mark_deductions_pending($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7, $8)",
         )
         .bind(&arrays.keys)
@@ -151,29 +156,24 @@ impl Storage {
         .bind(&arrays.metadata)
         .bind(&arrays.usage_types)
         .bind(&arrays.job_ids)
-        .bind(&errors)
-        .fetch_all(&self.pool)
-        .await?;
-        let marks: HashMap<String, PendingMark> = rows
-            .into_iter()
-            .map(|(key, status, same_request)| {
-                let mark = match (status.as_str(), same_request) {
-                    ("pending", true) => PendingMark::Owed,
-                    ("completed", true) => PendingMark::ChargedMeanwhile,
-                    _ => PendingMark::Settled,
-                };
-                (key, mark)
-            })
-            .collect();
-        Ok(events
-            .iter()
-            .map(|(event, _)| {
-                marks
-                    .get(&event.job_id().to_string())
-                    .copied()
-                    .unwrap_or(PendingMark::NoCompany)
-            })
-            .collect())
+        .bind(&errors);
+        let rows = self
+            .call(async |connection| query.fetch_all(connection).await)
+            .await?;
+        if rows.len() != charges.len() {
+            return Err(StorageError::Unexpected {
+                function: "mark_deductions_pending",
+                answer: format!("{} results for {} charges", rows.len(), charges.len()),
+            });
+        }
+        for (place, (status, same_request)) in places.into_iter().zip(rows) {
+            marks[place] = match (status.as_str(), same_request) {
+                ("pending", true) => PendingMark::Owed,
+                ("completed", true) => PendingMark::ChargedMeanwhile,
+                _ => PendingMark::Settled,
+            };
+        }
+        Ok(marks)
     }
 }
 

@@ -11,8 +11,9 @@ pub enum StorageError {
     /// The migrations couldn't be applied.
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// Not reachable within `database.connect_timeout`.
-    #[error("no answer within database.connect_timeout")]
+    /// No answer: to a connection within `database.connect_timeout`, or to a statement within a little
+    /// more than `database.statement_timeout`.
+    #[error("no answer in time")]
     NoAnswer,
     /// Reachable, but not to be written to.
     #[error("the database is read-only")]
@@ -30,8 +31,11 @@ pub enum StorageError {
 /// Whose problem an error is, which decides what is done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The database as a whole can't work now, or isn't set up: wait, then the same again.
+    /// The database as a whole can't work now: wait, then the same again.
     Unavailable,
+    /// Something is missing or forbidden: not migrated, altered, no rights. Nobody's event's fault, unless
+    /// it stays so for one company while the rest works.
+    Installation,
     /// The connection broke during the call; whether the database is away as well isn't known yet.
     Disconnected,
     /// This call had bad luck (deadlock, a lock or time limit): try again later.
@@ -46,7 +50,7 @@ impl StorageError {
         match self {
             Self::Sqlx(sqlx::Error::Database(error)) => error
                 .code()
-                .map_or(Fault::Rejected, |code| sqlstate_fault(&code)),
+                .map_or(Fault::Transient, |code| sqlstate_fault(&code)),
             Self::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => Fault::Disconnected,
             Self::Sqlx(
                 sqlx::Error::Tls(_)
@@ -58,7 +62,8 @@ impl StorageError {
             | Self::Migrate(_)
             | Self::NoAnswer
             | Self::ReadOnly => Fault::Unavailable,
-            Self::Sqlx(_) | Self::Unexpected { .. } => Fault::Rejected,
+            // What nobody foresaw is tried again and then owed, never written off.
+            Self::Sqlx(_) | Self::Unexpected { .. } => Fault::Transient,
         }
     }
 }
@@ -70,16 +75,16 @@ fn sqlstate_fault(code: &str) -> Fault {
         // serialization failure, deadlock, lock timeout, statement timeout; out of memory (perhaps of
         // this call only). A unique violation is a race for a key that was lost three times in a row.
         "40001" | "40P01" | "55P03" | "57014" | "53200" | "23505" => Fault::Transient,
-        // function, table or column missing: not migrated, or by another version; privilege missing.
-        "42883" | "42P01" | "42703" | "42704" | "42501" | "3F000" => Fault::Unavailable,
-        // read-only transaction; idle-in-transaction or transaction timeout are limits of one session.
+        // read-only: a standby, or one that is being switched over.
         "25006" => Fault::Unavailable,
-        "25P02" | "25P03" | "25P04" => Fault::Transient,
         _ => match code.get(..2) {
             // connection, authorization, no such database, resources, operator, system.
             Some("08" | "28" | "3D" | "53" | "57" | "58") => Fault::Unavailable,
-            Some("40" | "XX") => Fault::Transient,
-            _ => Fault::Rejected,
+            // feature, prepared statement, schema, syntax or rights, limits, state, configuration.
+            Some("0A" | "26" | "3F" | "42" | "54" | "55" | "F0") => Fault::Installation,
+            // data that can't be stored, constraints.
+            Some("22" | "23") => Fault::Rejected,
+            _ => Fault::Transient,
         },
     }
 }
@@ -116,7 +121,9 @@ mod tests {
             ("57P03", Fault::Unavailable),
             ("53300", Fault::Unavailable),
             ("25006", Fault::Unavailable),
-            ("42883", Fault::Unavailable),
+            ("42883", Fault::Installation),
+            ("26000", Fault::Installation),
+            ("P0001", Fault::Transient),
             ("28P01", Fault::Unavailable),
             ("22003", Fault::Rejected),
             ("23514", Fault::Rejected),

@@ -13,5 +13,5 @@ mod scratch;
 pub use charging::PendingMark;
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
-pub use pool::{MIGRATIONS, Storage, migrate, pending_migrations};
+pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
 pub use scratch::Scratch;

@@ -11,7 +11,8 @@ use std::{
 
 use secrecy::ExposeSecret as _;
 use sqlx::{
-    Connection as _, PgConnection, PgPool,
+    Connection as _, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
@@ -28,10 +29,27 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 pub struct Storage {
     pub(super) pool: PgPool,
     connect_timeout: Duration,
+    /// How long a statement may take before its connection is taken for dead.
+    answer_timeout: Duration,
     reconnect: config::Reconnect,
     /// Whether the last thing heard of the database was good: one log line a change.
     available: AtomicBool,
     seen: Arc<Mutex<Seen>>,
+}
+
+/// The server ends a statement at `database.statement_timeout` by itself; if nothing is heard this long
+/// after, the way to it is gone without a word.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
+
+/// What a wait for the database found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// Cancelled before it was there.
+    Cancelled,
+    /// It was there at the first look.
+    Present,
+    /// It was away at first, and is there now.
+    CameBack,
 }
 
 /// What is known of the server.
@@ -86,6 +104,7 @@ impl Storage {
         Ok(Self {
             pool,
             connect_timeout: database.connect_timeout,
+            answer_timeout: database.statement_timeout + ANSWER_GRACE,
             reconnect: reconnect.clone(),
             available: AtomicBool::new(true),
             seen,
@@ -129,14 +148,32 @@ impl Storage {
         Ok(answer.map_err(|_| StorageError::NoAnswer)??)
     }
 
-    /// Waits, however long, until the database can work; `false`: cancelled before. Says once that it
-    /// is away and once that it is back, whoever asks.
-    pub async fn wait_until_available(&self, cancelled: &CancellationToken) -> bool {
+    /// One call on a connection of the pool. A connection that doesn't answer, or whose call is given up,
+    /// is closed: back in the pool it would be waited for again.
+    pub(super) async fn call<T>(
+        &self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, StorageError> {
+        let mut leased = Leased(Some(self.pool.acquire().await?));
+        let Some(connection) = leased.0.as_mut() else {
+            return Err(StorageError::NoAnswer);
+        };
+        let answer = tokio::time::timeout(self.answer_timeout, statement(connection)).await;
+        let answer = answer.map_err(|_| StorageError::NoAnswer)?;
+        // Answered: it goes back to the pool.
+        drop(leased.0.take());
+        Ok(answer?)
+    }
+
+    /// Waits, however long, until the database can work. Says once that it is away and once that it is
+    /// back, whoever asks.
+    pub async fn wait_until_available(&self, cancelled: &CancellationToken) -> Waited {
         let mut reconnect = Reconnect::new(&self.reconnect);
+        let mut waited = Waited::Present;
         loop {
             let probed = tokio::select! {
                 probed = self.probe() => probed,
-                () = cancelled.cancelled() => return false,
+                () = cancelled.cancelled() => return Waited::Cancelled,
             };
             match probed {
                 Ok(started_at) => {
@@ -145,12 +182,13 @@ impl Storage {
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .started_at = Some(started_at);
-                    return true;
+                    return waited;
                 }
                 Err(error) => self.heard(Some(&error)),
             }
+            waited = Waited::CameBack;
             if !reconnect.wait(cancelled).await {
-                return false;
+                return Waited::Cancelled;
             }
         }
     }
@@ -184,6 +222,17 @@ impl Storage {
     pub async fn close(&self) {
         // A connection that hangs must not keep a stopping process alive.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.pool.close()).await;
+    }
+}
+
+/// A connection in use. Dropped with it still inside, it is closed.
+struct Leased(Option<PoolConnection<Postgres>>);
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{GiveBack, Hold, Worker};
 use crate::{
     domain::{CompletionEvent, Deduction, Reason, Verdict},
     reconnect::Reconnect,
-    storage::{Fault, StorageError},
+    storage::{Fault, StorageError, Waited},
 };
 
 impl Worker {
@@ -31,16 +31,29 @@ impl Worker {
         }
         let mut verdicts: Vec<Option<Verdict>> = events.iter().map(|_| None).collect();
         let mut whole = (companies.len() == 1).then_some(error);
+        let mut failed_in_a_row = 0;
+        let mut last_error = String::new();
         for indices in companies {
             let of_company: Vec<&CompletionEvent> =
                 indices.iter().map(|&index| events[index]).collect();
-            let asked = match whole.take() {
-                Some(error) => Err(error),
-                None => self.ask(&of_company, hold).await?,
-            };
-            let settled = match asked {
-                Ok(deductions) => answered(deductions).collect(),
-                Err(error) => self.charge_failed_company(&of_company, error, hold).await?,
+            let settled = if failed_in_a_row >= ENOUGH_FAILED {
+                transient(&of_company, &last_error)
+            } else {
+                let asked = match whole.take() {
+                    Some(error) => Err(error),
+                    None => self.ask(&of_company, hold).await?,
+                };
+                match asked {
+                    Ok(deductions) => {
+                        failed_in_a_row = 0;
+                        answered(deductions).collect()
+                    }
+                    Err(error) => {
+                        failed_in_a_row += u32::from(error.fault() != Fault::Rejected);
+                        last_error = error.to_string();
+                        self.charge_failed_company(&of_company, error, hold).await?
+                    }
+                }
             };
             for (index, verdict) in indices.into_iter().zip(settled) {
                 verdicts[index] = Some(verdict);
@@ -56,10 +69,7 @@ impl Worker {
         hold: &Hold,
     ) -> Result<Vec<Verdict>, GiveBack> {
         if error.fault() != Fault::Rejected {
-            let transient = || Verdict::Transient {
-                error: error.to_string(),
-            };
-            return Ok(events.iter().map(|_| transient()).collect());
+            return Ok(transient(events, &error.to_string()));
         }
         // Something among them can't be charged, ever. Find it.
         let mut verdicts = Vec::with_capacity(events.len());
@@ -92,6 +102,7 @@ impl Worker {
     ) -> Result<Result<Vec<Deduction>, StorageError>, GiveBack> {
         let mut outage = Outage::new(self);
         loop {
+            hold.check()?;
             match self.storage.deduct(events).await {
                 Ok(deductions) => return Ok(Ok(deductions)),
                 Err(error) => {
@@ -104,12 +115,19 @@ impl Worker {
     }
 }
 
+/// When so many companies of a batch have failed one after the other, the rest is not asked: it would
+/// only wait for as many lock timeouts again.
+const ENOUGH_FAILED: u32 = 3;
+/// A call that fails so often while the database looks well has a fault of its own.
+const ENOUGH_TRIES: u32 = 3;
+
 /// Tells, over several tries of one call, whether its failures are the database's or its own.
 pub(super) struct Outage<'w> {
     worker: &'w Worker,
     server: Option<time::OffsetDateTime>,
     reconnect: Reconnect,
-    cuts: u32,
+    /// Failures while the database was there all the time.
+    unexplained: u32,
 }
 
 impl<'w> Outage<'w> {
@@ -118,7 +136,7 @@ impl<'w> Outage<'w> {
             worker,
             server: worker.storage.server_started_at(),
             reconnect: Reconnect::new(&worker.settings.reconnect),
-            cuts: 0,
+            unexplained: 0,
         }
     }
 
@@ -131,7 +149,7 @@ impl<'w> Outage<'w> {
         let storage = &self.worker.storage;
         match error.fault() {
             Fault::Transient | Fault::Rejected => return Ok(false),
-            Fault::Unavailable => {
+            Fault::Unavailable | Fault::Installation => {
                 storage.distrust_connections();
                 storage.heard(Some(error));
                 // Whatever the next look says: it may be able to look and still not to work.
@@ -144,23 +162,38 @@ impl<'w> Outage<'w> {
                 tracing::warn!(%error, "connection lost");
             }
         }
-        if !hold
+        let waited = hold
             .during(storage.wait_until_available(&hold.stop))
-            .await?
-        {
-            return Err(GiveBack);
-        }
-        if error.fault() == Fault::Unavailable {
-            return Ok(true);
-        }
-        // A cut connection is an outage if the server that answers now is another process than before.
-        // If it is the same, the first cut may be bad luck; the second is about what we sent.
+            .await?;
         let server = storage.server_started_at();
         let restarted = server != self.server;
         self.server = server;
-        self.cuts += u32::from(!restarted);
-        Ok(self.cuts < 2)
+        // It was seen away, or the server that answers now is another process than before.
+        if waited == Waited::CameBack || restarted {
+            return Ok(true);
+        }
+        match error.fault() {
+            Fault::Unavailable => Ok(true),
+            // A first cut may be bad luck; a second one is about what we sent.
+            Fault::Disconnected => {
+                self.unexplained += 1;
+                Ok(self.unexplained < 2)
+            }
+            _ => {
+                self.unexplained += 1;
+                Ok(self.unexplained < ENOUGH_TRIES)
+            }
+        }
     }
+}
+
+fn transient(events: &[&CompletionEvent], error: &str) -> Vec<Verdict> {
+    events
+        .iter()
+        .map(|_| Verdict::Transient {
+            error: error.to_owned(),
+        })
+        .collect()
 }
 
 fn answered(deductions: Vec<Deduction>) -> impl Iterator<Item = Verdict> {

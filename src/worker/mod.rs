@@ -46,7 +46,7 @@ pub struct Worker {
     topology: Topology,
     schedule: RetrySchedule,
     tally: Arc<Tally>,
-    /// Whether events are being taken and charged: readiness.
+    /// Whether there are consumers.
     consuming: watch::Sender<bool>,
 }
 
@@ -71,7 +71,8 @@ impl Worker {
         self.tally.clone()
     }
 
-    /// Whether events are being taken and charged: readiness. Changes can be awaited.
+    /// Whether there are consumers; whether the database can be charged is the storage's to say. Changes
+    /// can be awaited.
     pub fn consuming(&self) -> watch::Receiver<bool> {
         self.consuming.subscribe()
     }
@@ -99,6 +100,12 @@ struct Hold {
 struct GiveBack;
 
 impl Hold {
+    /// Whether it goes on.
+    fn check(&self) -> Result<(), GiveBack> {
+        let over = self.stop.is_cancelled() || Instant::now() >= self.until;
+        if over { Err(GiveBack) } else { Ok(()) }
+    }
+
     /// Runs `wait` to its end, or to the end of the hold.
     async fn during<T>(&self, wait: impl Future<Output = T>) -> Result<T, GiveBack> {
         tokio::select! {

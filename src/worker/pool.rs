@@ -12,6 +12,7 @@ use super::{Worker, settle::Unsettled};
 use crate::{
     broker::{BrokerError, Connection, Consumer, SingleFile},
     reconnect::Reconnect,
+    storage::Waited,
 };
 
 /// How long the work queue must be empty before what a dead process held is taken to be back in it.
@@ -29,7 +30,7 @@ const LOST_GRACE: Duration = Duration::from_secs(5);
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut reconnect = Reconnect::new(&worker.settings.reconnect);
     // Nothing is taken from the queue that could not be charged.
-    while worker.storage.wait_until_available(&stop).await {
+    while worker.storage.wait_until_available(&stop).await != Waited::Cancelled {
         match session(&worker, &stop, &mut reconnect).await {
             Ok(()) if stop.is_cancelled() => break,
             Ok(()) => tracing::warn!("gave the messages in hand back to the queue"),

@@ -18,6 +18,7 @@ mod full_speed;
 mod house;
 mod job_status;
 mod legal_states;
+mod misrouted;
 mod outages;
 mod outcomes;
 mod pending;

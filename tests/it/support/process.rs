@@ -84,7 +84,8 @@ impl Process {
 
     /// SIGTERM: asks it to drain and leave, once it is so far that it listens.
     pub(crate) async fn terminate(&mut self) {
-        self.wait_for_log("started", super::eventually::PATIENCE).await;
+        self.wait_for_log("started", super::eventually::PATIENCE)
+            .await;
         self.signal("TERM").await;
     }
 
