@@ -93,7 +93,9 @@ async fn a_crash_at_any_step_charges_once() {
 #[tokio::test]
 async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_are_charged() {
     let mut site = Site::new().await;
-    site.set("BROKER__DELIVERY_LIMIT", "4");
+    // A death at full speed may count up to four: what one channel of the dead connection gives back, the
+    // broker may still offer to the next. In single file it counts one.
+    site.set("BROKER__DELIVERY_LIMIT", "8");
     site.declare().await;
     let company = site.company(0, 1_000_000).await;
     let deadly = Uuid::new_v4();
@@ -125,8 +127,8 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
     };
 
     assert!(
-        (4..=6).contains(&deaths),
-        "{deaths} deaths with a limit of 4; {:?}",
+        (6..=10).contains(&deaths),
+        "{deaths} deaths with a limit of 8; {:?}",
         process.log()
     );
     let letter = site.dead_letter().await;
