@@ -46,7 +46,7 @@ impl Lag {
         let mut left = (total as f64 * share).ceil() as u64;
         for (index, count) in counts.into_iter().enumerate() {
             if count > 0 && count >= left {
-                return Some(Duration::from_micros(upper_edge(index)));
+                return Some(Duration::from_micros(upper_edge(index)).min(self.max()));
             }
             left -= count;
         }

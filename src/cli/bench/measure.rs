@@ -7,7 +7,6 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use time::OffsetDateTime;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -183,24 +182,33 @@ impl Lab {
             .consuming()
             .wait_for(|&consuming| consuming)
             .await?;
-        let publisher = Arc::new(Publisher::plain(&self.settings.broker, &self.topology()));
         let topology = self.topology();
+        let (due, mut to_publish) = tokio::sync::mpsc::unbounded_channel();
         let mut tick = tokio::time::interval(Duration::from_secs(1) / per_second);
-        let mut publishing = JoinSet::new();
-        for n in 0..workload.events {
-            tick.tick().await;
-            let body = workload
-                .body(n, Some(OffsetDateTime::now_utc()))
-                .into_bytes();
-            let event = Outgoing::event(&topology, body, "application/json", None);
-            let publisher = publisher.clone();
-            publishing.spawn(async move { publisher.publish(&[event]).await.pop() });
-        }
-        while let Some(published) = publishing.join_next().await {
-            if let Some(published) = published? {
-                published?;
+        let producing = async {
+            for n in 0..workload.events {
+                tick.tick().await;
+                let body = workload
+                    .body(n, Some(OffsetDateTime::now_utc()))
+                    .into_bytes();
+                due.send(Outgoing::event(&topology, body, "application/json", None))?;
             }
-        }
+            drop(due);
+            anyhow::Ok(())
+        };
+        // As a publisher does that doesn't wait for each confirm: what came due meanwhile goes together.
+        let publisher = Publisher::plain(&self.settings.broker, &topology);
+        let publishing = async {
+            let mut window = Vec::new();
+            while to_publish.recv_many(&mut window, 1024).await > 0 {
+                for published in publisher.publish(&window).await {
+                    published?;
+                }
+                window.clear();
+            }
+            anyhow::Ok(())
+        };
+        tokio::try_join!(producing, publishing)?;
         publisher.close().await;
         pool.charged(workload.events as u64).await?;
         let tally = pool.worker.tally();
