@@ -5,12 +5,14 @@
 //! idempotent by their key, so whatever a lost connection leaves unknown is simply asked again.
 
 mod charging;
+mod dead_letters;
 mod error;
 mod ledger;
 mod pool;
 mod scratch;
 
 pub use charging::PendingMark;
+pub use dead_letters::{Arrival, Letter, LetterState, Money, Selection};
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod archive;
 mod batches;
 mod books_model;
 mod charging;

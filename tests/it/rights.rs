@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::books::{Books, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 8] = [
+const CALLS: [&str; 11] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select deduct_tokens_atomic('job', gen_random_uuid(), null, 1)",
     "select * from mark_deductions_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
@@ -14,6 +14,10 @@ const CALLS: [&str; 8] = [
     "select update_article_jobs('{}', '{}', '{}')",
     "select tokens_left_step(1, 1, 1)",
     "select tokens_left(1::bigint, 1::bigint)",
+    "select * from archive_dead_letters('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+                                        '{}')",
+    "select settle_dead_letters()",
+    "select lock_dead_letters()",
 ];
 
 async fn run(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
@@ -40,7 +44,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(books.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 8, "a new function is called here too");
+    assert_eq!(functions, 11, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -68,10 +72,12 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
     .expect("functions");
     let names: Vec<&str> = definers.iter().map(|(name, _)| name.as_str()).collect();
     let expected = [
+        "archive_dead_letters",
         "credit_tokens",
         "deduct_tokens_atomic",
         "deduct_tokens_batch",
         "mark_deductions_pending",
+        "settle_dead_letters",
     ];
     assert_eq!(names, expected);
     for (name, settings) in &definers {
@@ -152,6 +158,8 @@ async fn a_table_of_ours_is_closed_to_other_roles() {
         "token_usage_logs",
         "token_credits",
         "operator_actions",
+        "dead_letters",
+        "dead_letter_actions",
     ] {
         let mut transaction = books.pool().begin().await.expect("begun");
         run(

@@ -1,0 +1,87 @@
+//! Which letters are meant, and finding them.
+
+use sqlx::{Postgres, postgres::PgArguments, query::QueryAs};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Letter, LetterState};
+use crate::storage::{Storage, StorageError};
+
+/// Letters by what they are; what is empty or `None` doesn't restrict.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// These.
+    pub ids: Vec<i64>,
+    /// Of one group, by its id.
+    pub group: Option<String>,
+    /// With one of these reasons.
+    pub reasons: Vec<String>,
+    /// Of this company.
+    pub company: Option<Uuid>,
+    /// Of this job.
+    pub job: Option<Uuid>,
+    /// Last failed at or after.
+    pub since: Option<OffsetDateTime>,
+    /// Last failed before.
+    pub until: Option<OffsetDateTime>,
+    /// In one of these states.
+    pub states: Vec<LetterState>,
+    /// With this text in the error or in the body, whatever its case in the error.
+    pub text: Option<String>,
+    /// No letter archived after this one: what arrives while it is worked on stays out.
+    pub up_to: Option<i64>,
+}
+
+impl Selection {
+    /// Binds $1 to $10 of `selected!`.
+    pub(super) fn bind<'q, O>(
+        &self,
+        query: QueryAs<'q, Postgres, O, PgArguments>,
+    ) -> QueryAs<'q, Postgres, O, PgArguments> {
+        let states: Vec<&'static str> = self.states.iter().map(|state| state.as_str()).collect();
+        query
+            .bind(self.ids.clone())
+            .bind(self.group.clone())
+            .bind(self.reasons.clone())
+            .bind(self.company)
+            .bind(self.job)
+            .bind(self.since)
+            .bind(self.until)
+            .bind(states)
+            .bind(self.text.clone())
+            .bind(self.up_to)
+    }
+}
+
+impl Storage {
+    /// One page of letters, newest first; `before` is the last id of the page before.
+    pub async fn dead_letters(
+        &self,
+        selection: &Selection,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<Letter>, StorageError> {
+        let query = sqlx::query_as(concat!(
+            "select ",
+            letter_columns!(),
+            " from dead_letters_and_money d where ",
+            selected!(),
+            " and ($11::bigint is null or d.id < $11) order by d.id desc limit $12"
+        ));
+        let query = selection.bind(query).bind(before).bind(limit);
+        self.call(async |connection| query.fetch_all(connection).await)
+            .await
+    }
+
+    /// How many letters there are of this selection.
+    pub async fn count_dead_letters(&self, selection: &Selection) -> Result<i64, StorageError> {
+        let query = sqlx::query_as::<_, (i64,)>(concat!(
+            "select count(*) from dead_letters d where ",
+            selected!()
+        ));
+        let query = selection.bind(query);
+        self.call(async |connection| query.fetch_one(connection).await)
+            .await
+            .map(|(count,)| count)
+    }
+}

@@ -1,0 +1,174 @@
+//! The archive's own rules: what is one letter, what is another, and what the books settle.
+
+use time::{Duration, OffsetDateTime};
+use token_billing::storage::{Arrival, Letter, LetterState, Money, Selection, Storage};
+use uuid::Uuid;
+
+use crate::support::site::{Site, event};
+
+/// A refusal for want of tokens, as the archivist would hand it over.
+fn arrival(job: Uuid, company: Uuid, tokens: i64) -> Arrival {
+    let now = OffsetDateTime::now_utc()
+        .replace_nanosecond(0)
+        .expect("valid");
+    Arrival {
+        reason: "insufficient_balance".to_owned(),
+        error: format!("Not enough tokens: the article needs {tokens} and the company has 0."),
+        error_signature: "Not enough tokens: the article needs # and the company has #.".to_owned(),
+        body: event(job, company, tokens).to_string().into_bytes(),
+        properties: "{}".to_owned(),
+        headers: "{}".to_owned(),
+        job_id: Some(job),
+        company_id: Some(company),
+        article_id: None,
+        tokens: Some(tokens),
+        attempts: 1,
+        first_failed_at: now,
+        last_failed_at: now,
+        replay_of: None,
+    }
+}
+
+async fn all(storage: &Storage) -> Vec<Letter> {
+    let everything = Selection::default();
+    let mut letters = storage
+        .dead_letters(&everything, None, 100)
+        .await
+        .expect("read");
+    letters.reverse();
+    letters
+}
+
+#[tokio::test]
+async fn the_same_reason_and_body_is_the_same_letter_while_open() {
+    let site = Site::new().await;
+    let storage = site.storage();
+    let (job, company) = (Uuid::new_v4(), site.company(0, 0).await);
+    let first = arrival(job, company, 500);
+    let later = Arrival {
+        last_failed_at: first.last_failed_at + Duration::minutes(5),
+        first_failed_at: first.first_failed_at - Duration::minutes(5),
+        attempts: 3,
+        error: "Not enough tokens: the article needs 500 and the company has 7.".to_owned(),
+        ..first.clone()
+    };
+    let other = Arrival {
+        reason: "company_not_found".to_owned(),
+        ..first.clone()
+    };
+
+    let ids = storage
+        .archive(&[first.clone(), later.clone(), other])
+        .await
+        .expect("archived");
+    assert_eq!(ids[0], ids[1]);
+    assert_ne!(ids[0], ids[2]);
+    let letters = all(&storage).await;
+    assert_eq!(letters.len(), 2);
+    assert_eq!((letters[0].occurrences, letters[0].attempts), (2, 3));
+    assert_eq!(letters[0].error, later.error);
+    assert_eq!(letters[0].first_failed_at, later.first_failed_at);
+    assert_eq!(letters[0].last_failed_at, later.last_failed_at);
+    assert_eq!(
+        (letters[0].state, letters[0].money),
+        (LetterState::Open, Money::NeverCharged)
+    );
+    assert!(letters[1].last_arrival > letters[0].last_arrival);
+}
+
+#[tokio::test]
+async fn what_the_books_have_charged_is_resolved_but_not_a_complaint_about_that_charge() {
+    let site = Site::new().await;
+    let storage = site.storage();
+    let company = site.company(0, 1000).await;
+    let (job, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let reused = Arrival {
+        reason: "idempotency_key_reused".to_owned(),
+        ..arrival(job, company, 400)
+    };
+    storage
+        .archive(&[
+            arrival(job, company, 500),
+            reused,
+            arrival(other, company, 9),
+        ])
+        .await
+        .expect("archived");
+    assert_eq!(storage.settle_dead_letters().await.expect("settled"), 0);
+
+    assert!(site.db.deduct(job, company, 500).await.success);
+    assert_eq!(storage.settle_dead_letters().await.expect("settled"), 1);
+    let letters = all(&storage).await;
+    let seen: Vec<_> = letters
+        .iter()
+        .map(|letter| (letter.state, letter.money))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (LetterState::Resolved, Money::Charged),
+            (LetterState::Open, Money::Charged),
+            (LetterState::Open, Money::NeverCharged)
+        ]
+    );
+    assert_eq!(letters[1].charged_tokens, Some(500));
+    assert!(letters[1].charged_at.is_some());
+    let open = Selection {
+        states: vec![LetterState::Open],
+        ..Selection::default()
+    };
+    assert_eq!(storage.count_dead_letters(&open).await.expect("counted"), 2);
+}
+
+#[tokio::test]
+async fn a_replay_that_comes_back_is_another_letter_and_both_know_it() {
+    let site = Site::new().await;
+    let storage = site.storage();
+    let (job, company) = (Uuid::new_v4(), site.company(0, 0).await);
+    let first = arrival(job, company, 500);
+    let id = storage
+        .archive(std::slice::from_ref(&first))
+        .await
+        .expect("archived")[0];
+    // Its replayer has published it, and died before it could mark it.
+    site.db
+        .execute(format!(
+            "insert into operator_actions (actor, action, subject) values ('me', 'replay', '{id}');
+             update dead_letters set claimed_by = (select max(id) from operator_actions),
+                                     claimed_until = clock_timestamp() + interval '1 minute'"
+        ))
+        .await;
+    let back = Arrival {
+        replay_of: Some(id),
+        ..first.clone()
+    };
+    let again = storage
+        .archive(std::slice::from_ref(&back))
+        .await
+        .expect("archived")[0];
+    assert_ne!(id, again);
+    let letters = all(&storage).await;
+    assert_eq!(
+        (letters[0].state, letters[0].failed_again_as),
+        (LetterState::Replayed, Some(again))
+    );
+    assert_eq!(
+        (letters[1].state, letters[1].occurrences),
+        (LetterState::Open, 1)
+    );
+
+    // The archivist died before its ack.
+    assert_eq!(storage.archive(&[back]).await.expect("archived"), [again]);
+    // A header that anybody could have made up.
+    let forged = Arrival {
+        body: b"{}".to_vec(),
+        replay_of: Some(again),
+        ..first
+    };
+    storage.archive(&[forged]).await.expect("archived");
+    let letters = all(&storage).await;
+    assert_eq!(
+        (letters[1].state, letters[1].occurrences),
+        (LetterState::Open, 2)
+    );
+}
