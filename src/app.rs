@@ -9,6 +9,7 @@ use crate::{
     cli::Role,
     config::Settings,
     storage::Storage,
+    sweeper::{self, SweepError, Sweeper},
     telemetry,
     worker::{self, Tally, Worker},
 };
@@ -32,6 +33,16 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
     if roles.contains(&Role::Worker) {
         tasks.spawn(worker::run(worker.clone(), stop.clone()));
         tasks.spawn(log_progress(worker.tally(), stop.clone()));
+    }
+    if roles.contains(&Role::Sweeper) {
+        let sweeper = Sweeper::new(&settings, storage.clone());
+        // A query that can't work is refused now. If the database is away, a pass will say so.
+        if storage.reach().await.is_ok()
+            && let Err(error @ SweepError::ArticleQuery(_)) = sweeper.article_query().await
+        {
+            return Err(error.into());
+        }
+        tasks.spawn(sweeper::run(sweeper, stop.clone()));
     }
     tasks.close();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");

@@ -38,6 +38,8 @@ pub struct Settings {
     pub retry: Retry,
     /// The pause between attempts to reach the database or the broker.
     pub reconnect: Reconnect,
+    /// How charges that are owed are settled.
+    pub sweeper: Sweeper,
     /// What an event may hold.
     pub limits: Limits,
     /// The log on standard error.
@@ -201,6 +203,40 @@ impl Default for Reconnect {
         Self {
             initial: Duration::from_millis(200),
             max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How charges that are owed are settled: records `pending` for too long.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub struct Sweeper {
+    /// From one pass to the next. 1s..=1day, default 5m.
+    #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
+    pub interval: Duration,
+    /// Owed longer than this, by the database's clock, is stale. 1s..=1day, default 1h.
+    #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
+    pub stale_after: Duration,
+    /// Records settled in one transaction. 1..=4096, default 256.
+    #[serde(deserialize_with = "values::whole::<1, 4096, _, _>")]
+    pub batch_max: u16,
+    /// How long a record is one sweeper's: if that one dies, or can't settle it, the next pass of any
+    /// sweeper after this tries again. 1s..=1day, default 2m.
+    #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
+    pub claim: Duration,
+    /// An application's own SQL for "the article exists": one boolean for $1 the article's id, $2 the
+    /// job's, $3 the company's, all UUIDs; the first two may be NULL. Default none: whether `articles` has it.
+    pub article_exists_query: String,
+}
+
+impl Default for Sweeper {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_mins(5),
+            stale_after: Duration::from_hours(1),
+            batch_max: 256,
+            claim: Duration::from_mins(2),
+            article_exists_query: String::new(),
         }
     }
 }

@@ -21,6 +21,7 @@
 //! Floor 2, engines:
 //!
 //! - [`worker`]: what happens to one message.
+//! - [`sweeper`]: what happens to a charge that is owed.
 //!
 //! Floor 3, faces:
 //!
@@ -39,6 +40,7 @@ pub mod telemetry;
 pub mod broker;
 pub mod storage;
 
+pub mod sweeper;
 pub mod worker;
 
 pub mod cli;

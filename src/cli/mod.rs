@@ -10,6 +10,7 @@ mod credit;
 mod migrate;
 pub mod output;
 mod publish;
+mod reconcile;
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,8 @@ enum Command {
     Balance(balance::BalanceArgs),
     /// Give a company tokens, once per key
     Credit(credit::CreditArgs),
+    /// Settle the charges that are owed and stale, once
+    Reconcile(reconcile::ReconcileArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print a shell's completion script
@@ -90,6 +93,8 @@ struct ServeArgs {
 pub enum Role {
     /// Takes events from the work queue and charges them
     Worker,
+    /// Settles charges that are owed
+    Sweeper,
 }
 
 impl Role {
@@ -106,7 +111,6 @@ impl Role {
 enum Ended {
     Done,
     /// Nothing to do about it here, but somebody should look.
-    #[expect(dead_code, reason = "the commands that can find trouble come later")]
     NeedsPerson,
 }
 
@@ -154,6 +158,7 @@ fn dispatch(
         Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
         Command::Balance(args) => block_on(balance::run(args, &settings()?, output)),
         Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
+        Command::Reconcile(args) => block_on(reconcile::run(args, &settings()?, output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     }

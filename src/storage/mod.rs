@@ -10,6 +10,7 @@ mod error;
 mod ledger;
 mod pool;
 mod scratch;
+mod sweeping;
 
 pub use charging::PendingMark;
 pub use dead_letters::{Arrival, Letter, LetterState, Money, Selection};
@@ -17,3 +18,4 @@ pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
 pub use scratch::Scratch;
+pub use sweeping::{ArticleQuery, StaleDeduction, StaleLook, SweptCharge, WrittenOff};

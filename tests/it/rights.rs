@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::books::{Books, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 11] = [
+const CALLS: [&str; 16] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select deduct_tokens_atomic('job', gen_random_uuid(), null, 1)",
     "select * from mark_deductions_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
@@ -18,6 +18,11 @@ const CALLS: [&str; 11] = [
                                         '{}')",
     "select settle_dead_letters()",
     "select lock_dead_letters()",
+    "select * from stale_deductions('1h', null, null, 1)",
+    "select * from claim_stale_deductions('1h', null, null, 1, '1m')",
+    "select * from charge_pending_deductions('{}')",
+    "select * from write_off_pending_deductions('{}')",
+    "select job_of('')",
 ];
 
 async fn run(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
@@ -44,7 +49,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(books.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 11, "a new function is called here too");
+    assert_eq!(functions, 16, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -73,11 +78,15 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
     let names: Vec<&str> = definers.iter().map(|(name, _)| name.as_str()).collect();
     let expected = [
         "archive_dead_letters",
+        "charge_pending_deductions",
+        "claim_stale_deductions",
         "credit_tokens",
         "deduct_tokens_atomic",
         "deduct_tokens_batch",
         "mark_deductions_pending",
         "settle_dead_letters",
+        "stale_deductions",
+        "write_off_pending_deductions",
     ];
     assert_eq!(names, expected);
     for (name, settings) in &definers {
