@@ -40,6 +40,8 @@ pub struct Settings {
     pub reconnect: Reconnect,
     /// How charges that are owed are settled.
     pub sweeper: Sweeper,
+    /// What the audit takes for wrong.
+    pub audit: Audit,
     /// What an event may hold.
     pub limits: Limits,
     /// The log on standard error.
@@ -239,6 +241,26 @@ impl Default for Sweeper {
             article_exists_query: String::new(),
         }
     }
+}
+
+/// What the audit takes for wrong.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub struct Audit {
+    /// Changes of balances that no movement of the books explains: an application's SQL. `listed` or
+    /// `forbidden` (a violation), default `listed`.
+    #[serde(deserialize_with = "values::external_writes")]
+    pub external_writes: ExternalWrites,
+}
+
+/// What a change of a balance from outside means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ExternalWrites {
+    /// The application may do that: they are listed.
+    #[default]
+    Listed,
+    /// All changes have to come through the books.
+    Forbidden,
 }
 
 /// What an event may hold.

@@ -22,6 +22,7 @@
 //!
 //! - [`worker`]: what happens to one message.
 //! - [`sweeper`]: what happens to a charge that is owed.
+//! - [`audit`]: whether the books are right.
 //!
 //! Floor 3, faces:
 //!
@@ -40,6 +41,7 @@ pub mod telemetry;
 pub mod broker;
 pub mod storage;
 
+pub mod audit;
 pub mod sweeper;
 pub mod worker;
 

@@ -3,6 +3,7 @@
 //! Results go to standard output, as a table or as one JSON document; notes, progress and errors go
 //! to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but something needs a person.
 
+mod audit;
 mod balance;
 mod bench;
 mod completions;
@@ -75,6 +76,8 @@ enum Command {
     Credit(credit::CreditArgs),
     /// Settle the charges that are owed and stale, once
     Reconcile(reconcile::ReconcileArgs),
+    /// Prove the books
+    Audit(audit::AuditArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print a shell's completion script
@@ -159,6 +162,7 @@ fn dispatch(
         Command::Balance(args) => block_on(balance::run(args, &settings()?, output)),
         Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
         Command::Reconcile(args) => block_on(reconcile::run(args, &settings()?, output)),
+        Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     }

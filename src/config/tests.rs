@@ -358,6 +358,7 @@ fn every_key() -> Vec<String> {
         keys_of::<Retry>("retry"),
         keys_of::<Reconnect>("reconnect"),
         keys_of::<Sweeper>("sweeper"),
+        keys_of::<Audit>("audit"),
         keys_of::<Limits>("limits"),
         keys_of::<Log>("log"),
     ];

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::LogFormat;
+use super::{ExternalWrites, LogFormat};
 
 pub(super) const MILLISECOND: u64 = 1;
 pub(super) const SECOND: u64 = 1000 * MILLISECOND;
@@ -170,6 +170,19 @@ pub(super) fn log_format<'de, D: Deserializer<'de>>(source: D) -> Result<LogForm
         "json" => Ok(LogFormat::Json),
         other => Err(D::Error::custom(format_args!(
             "{} is not text or json",
+            shown(other)
+        ))),
+    }
+}
+
+pub(super) fn external_writes<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<ExternalWrites, D::Error> {
+    match String::deserialize(source)?.as_str() {
+        "listed" => Ok(ExternalWrites::Listed),
+        "forbidden" => Ok(ExternalWrites::Forbidden),
+        other => Err(D::Error::custom(format_args!(
+            "{} is not listed or forbidden",
             shown(other)
         ))),
     }

@@ -1,5 +1,6 @@
 //! What the product is about, without any I/O.
 
+mod chain;
 mod deduction;
 mod disposition;
 mod event;
@@ -8,6 +9,7 @@ mod json;
 mod retry;
 mod trace;
 
+pub use chain::{Buckets, Chain, ChargeFigures, Gap, Movement};
 pub use deduction::{Charge, Deduction, Receipt, Refusal, RefusalCause};
 pub use disposition::{Disposition, Reason, Verdict, dispose};
 pub use event::{CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault};

@@ -4,6 +4,7 @@
 //! this process dies before the commit nothing happened, and after it everything did. All calls are
 //! idempotent by their key, so whatever a lost connection leaves unknown is simply asked again.
 
+mod auditing;
 mod charging;
 mod dead_letters;
 mod error;
@@ -12,6 +13,7 @@ mod pool;
 mod scratch;
 mod sweeping;
 
+pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use charging::PendingMark;
 pub use dead_letters::{Arrival, Letter, LetterState, Money, Selection};
 pub use error::{Fault, StorageError};

@@ -135,7 +135,7 @@ impl Storage {
         }
     }
 
-    async fn connect_once(&self) -> Result<PgConnection, StorageError> {
+    pub(super) async fn connect_once(&self) -> Result<PgConnection, StorageError> {
         self.in_time(PgConnection::connect_with(&self.pool.connect_options()))
             .await
     }

@@ -8,6 +8,7 @@
 mod support;
 
 mod archive;
+mod audit;
 mod batches;
 mod books_model;
 mod charging;

@@ -1,0 +1,201 @@
+//! Proves the books: every rule that must hold of them is checked against every row, in one consistent
+//! look, and whatever contradicts one is named.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    config::{ExternalWrites, Settings},
+    domain::{Chain, Gap},
+    storage::{BooksSize, CHECKS, GivenAway, LedgerLine, Storage, StorageError, Violation},
+};
+
+/// Violations and external changes of which the details are kept; all are counted.
+const KEPT: usize = 1000;
+
+/// A change of a balance that no movement explains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExternalChange {
+    /// Whose balance.
+    pub company_id: Uuid,
+    /// Tokens that came or, negative, went.
+    pub tokens: i64,
+    /// The movement before it, by its `ledger_seq`.
+    pub after_seq: Option<i64>,
+    /// The movement after it; `None`: there is none yet.
+    pub before_seq: Option<i64>,
+}
+
+/// What one rule's check came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Its name.
+    pub name: &'static str,
+    /// The rule.
+    pub proves: &'static str,
+    /// What contradicts it.
+    pub violations: u64,
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct AuditReport {
+    /// How much was checked.
+    pub size: BooksSize,
+    /// Each rule.
+    pub checks: Vec<Checked>,
+    /// What contradicts one, the first thousand.
+    pub violations: Vec<Violation>,
+    /// Changes from outside, the first thousand.
+    pub external_changes: Vec<ExternalChange>,
+    /// All of them.
+    pub external_changes_count: u64,
+    /// The sum of their tokens.
+    pub external_changes_tokens: i64,
+    /// They are violations.
+    pub external_changes_forbidden: bool,
+    /// Tokens given away, by day and reason.
+    pub given_away: Vec<GivenAway>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl AuditReport {
+    /// All violations, those beyond the first thousand too.
+    #[must_use]
+    pub fn violations_count(&self) -> u64 {
+        let forbidden = match self.external_changes_forbidden {
+            true => self.external_changes_count,
+            false => 0,
+        };
+        self.checks
+            .iter()
+            .map(|check| check.violations)
+            .sum::<u64>()
+            + forbidden
+    }
+}
+
+/// What an audit is at: the check, and how far it is of how much, in rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// The name of the check.
+    pub check: &'static str,
+    /// Rows done.
+    pub done: u64,
+    /// Rows there are.
+    pub of: u64,
+}
+
+/// Checks everything.
+///
+/// # Errors
+///
+/// The database can't be asked, or not to the end.
+pub async fn run(
+    settings: &Settings,
+    storage: &Storage,
+    mut progress: impl FnMut(Progress),
+) -> Result<AuditReport, StorageError> {
+    let began = Instant::now();
+    let mut snapshot = storage.snapshot().await?;
+    let size = snapshot.size().await?;
+    let mut report = AuditReport {
+        size,
+        external_changes_forbidden: settings.audit.external_writes == ExternalWrites::Forbidden,
+        ..AuditReport::default()
+    };
+    // A record that became stale just after a pass waits for the next one, and for its claim.
+    let sweeper = &settings.sweeper;
+    let pending_allowed = sweeper.stale_after + 2 * (sweeper.interval + sweeper.claim);
+    for (name, proves, query) in CHECKS {
+        progress(Progress {
+            check: name,
+            done: 0,
+            of: 0,
+        });
+        let mut violations = 0;
+        let kept = &mut report.violations;
+        snapshot
+            .violations(query, pending_allowed, |violation| {
+                violations += 1;
+                keep(kept, violation);
+            })
+            .await?;
+        report.checks.push(Checked {
+            name,
+            proves,
+            violations,
+        });
+    }
+    let mut follower = Follower::default();
+    let of = u64::try_from(size.records + size.credits).unwrap_or_default();
+    snapshot
+        .ledger(|line| {
+            follower.follow(&line, &mut report);
+            if follower.lines.is_multiple_of(4096) {
+                progress(Progress {
+                    check: "chain",
+                    done: follower.lines,
+                    of,
+                });
+            }
+        })
+        .await?;
+    report.given_away = snapshot.given_away().await?;
+    snapshot.close().await?;
+    report.seconds =
+        (began.elapsed().max(Duration::from_millis(1)).as_secs_f64() * 1000.0).round() / 1000.0;
+    Ok(report)
+}
+
+/// Follows the movements of one company after the other.
+#[derive(Default)]
+struct Follower {
+    company: Option<Uuid>,
+    chain: Chain,
+    lines: u64,
+}
+
+impl Follower {
+    fn follow(&mut self, line: &LedgerLine, report: &mut AuditReport) {
+        self.lines += 1;
+        if self.company != Some(line.company_id) {
+            self.company = Some(line.company_id);
+            self.chain = Chain::default();
+        }
+        let gap = match (&line.movement, &line.now) {
+            (Some((seq, movement)), _) => self.chain.follow(*seq, line.at, movement),
+            (None, Some(now)) => self.chain.end(now, line.at),
+            // The company is gone, and with it what could be compared.
+            (None, None) => None,
+        };
+        let Some(Gap {
+            tokens,
+            after_seq,
+            before_seq,
+        }) = gap
+        else {
+            return;
+        };
+        report.external_changes_count += 1;
+        report.external_changes_tokens = report.external_changes_tokens.saturating_add(tokens);
+        keep(
+            &mut report.external_changes,
+            ExternalChange {
+                company_id: line.company_id,
+                tokens,
+                after_seq,
+                before_seq,
+            },
+        );
+    }
+}
+
+fn keep<T>(kept: &mut Vec<T>, one: T) {
+    if kept.len() < KEPT {
+        kept.push(one);
+    }
+}

@@ -1,0 +1,168 @@
+//! `audit`: proves the books.
+
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::{Format, Table, at_right, count, note, number, text, thousands};
+use super::{Ended, open_storage};
+use crate::audit::{self, AuditReport, Progress};
+use crate::config::Settings;
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Prove the books: every charge, log, credit, balance and dead letter, in one consistent look.\n\n\
+        Changes that an application made by SQL of its own are listed as external; with \
+        audit.external_writes = \"forbidden\" they are violations. Exit code 3: a violation was found.",
+    after_help = "Example:\n  token-billing audit --output json > audit-$(date +%F).json"
+)]
+pub(super) struct AuditArgs {}
+
+pub(super) async fn run(
+    _args: AuditArgs,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    let storage = open_storage(settings).await?;
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let style = ProgressStyle::with_template("{spinner} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    bar.set_style(style);
+    let shown = |progress: Progress| {
+        let far = match progress.of {
+            0 => String::new(),
+            of => format!(": {} of {}", thousands(progress.done), thousands(of)),
+        };
+        bar.set_message(format!("checking {}{far}", progress.check));
+    };
+    let report = audit::run(settings, &storage, shown).await;
+    bar.finish_and_clear();
+    storage.close().await;
+    let report = report?;
+    format.print(&report, for_people)?;
+    let violations = report.violations_count();
+    if violations > 0 {
+        note(&format!(
+            "the books have {}",
+            count(violations, "violation")
+        ));
+        return Ok(Ended::NeedsPerson);
+    }
+    Ok(Ended::Done)
+}
+
+fn for_people(report: &AuditReport) -> String {
+    let size = &report.size;
+    let mut parts = vec![format!(
+        "{} records, {} usage logs, {} credits, {} dead letters of {} companies, in {:.1} s",
+        thousands(size.records),
+        thousands(size.usage_logs),
+        thousands(size.credits),
+        thousands(size.dead_letters),
+        thousands(size.companies),
+        report.seconds
+    )];
+    let mut table = Table::new([
+        text(""),
+        text("check"),
+        text("proves"),
+        at_right("violations"),
+    ]);
+    for check in &report.checks {
+        let sign = if check.violations == 0 { "✓" } else { "✗" };
+        let violations = number(i64::try_from(check.violations).unwrap_or(i64::MAX));
+        table.row([text(sign), text(check.name), text(check.proves), violations]);
+    }
+    let forbidden = report.external_changes_forbidden && report.external_changes_count > 0;
+    let external = number(i64::try_from(report.external_changes_count).unwrap_or(i64::MAX));
+    let proves = if report.external_changes_forbidden {
+        "each movement starts where the one before it ended"
+    } else {
+        "each movement starts where the one before it ended; changes from outside are only listed"
+    };
+    let sign = if forbidden { "✗" } else { "✓" };
+    table.row([text(sign), text("chain"), text(proves), external]);
+    parts.push(table.render());
+    parts.extend(violations(report));
+    parts.extend(external_changes(report));
+    if !report.given_away.is_empty() {
+        let mut table = Table::new([
+            text("given away on"),
+            text("reason"),
+            at_right("times"),
+            at_right("tokens"),
+        ]);
+        for given in &report.given_away {
+            table.row([
+                text(&given.day),
+                text(&given.reason),
+                number(given.count),
+                number(given.tokens),
+            ]);
+        }
+        parts.push(table.render());
+    }
+    parts.join("\n\n")
+}
+
+fn violations(report: &AuditReport) -> Option<String> {
+    if report.violations.is_empty() {
+        return None;
+    }
+    let mut table = Table::new([
+        text("violation"),
+        text("of"),
+        text("company"),
+        text("found"),
+    ]);
+    for violation in &report.violations {
+        let company = violation
+            .company_id
+            .map(|id| id.to_string())
+            .unwrap_or_default();
+        table.row([
+            text(&violation.kind),
+            text(&violation.subject),
+            text(&company),
+            text(&violation.detail),
+        ]);
+    }
+    let all: u64 = report.checks.iter().map(|check| check.violations).sum();
+    Some(with_the_rest(&table.render(), report.violations.len(), all))
+}
+
+fn external_changes(report: &AuditReport) -> Option<String> {
+    if report.external_changes.is_empty() {
+        return None;
+    }
+    let seq = |seq: Option<i64>, none: &str| seq.map_or_else(|| none.to_owned(), thousands);
+    let mut table = Table::new([
+        text("external change of"),
+        at_right("tokens"),
+        at_right("after movement"),
+        at_right("before movement"),
+    ]);
+    for change in &report.external_changes {
+        table.row([
+            text(&change.company_id.to_string()),
+            number(change.tokens),
+            at_right(&seq(change.after_seq, "-")),
+            at_right(&seq(change.before_seq, "now")),
+        ]);
+    }
+    let shown = report.external_changes.len();
+    Some(with_the_rest(
+        &table.render(),
+        shown,
+        report.external_changes_count,
+    ))
+}
+
+fn with_the_rest(table: &str, shown: usize, all: u64) -> String {
+    match all.saturating_sub(shown as u64) {
+        0 => table.to_owned(),
+        more => format!("{table}\n… and {} more", thousands(more)),
+    }
+}

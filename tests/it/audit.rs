@@ -1,0 +1,252 @@
+//! The audit: right books pass, and each kind of wrong is found.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::support::{
+    books::{Item, mark_pending},
+    site::Site,
+};
+
+/// Books with something of everything, all of it right.
+async fn books(site: &Site) -> (Uuid, Vec<Uuid>) {
+    let company = site.company(100, 1000).await;
+    let other = site.company(0, 50).await;
+    let mut jobs = Vec::new();
+    for tokens in [30, 90, 200] {
+        let job = site.job(company).await;
+        assert!(site.db.deduct(job, company, tokens).await.success);
+        jobs.push(job);
+    }
+    assert!(!site.db.deduct(Uuid::new_v4(), other, 51).await.success);
+    let credit = site
+        .run(&[
+            "credit",
+            &other.to_string(),
+            "--purchased",
+            "5",
+            "--key",
+            "one",
+        ])
+        .await;
+    credit.done();
+    site.db.deduct(Uuid::new_v4(), other, 51).await;
+    mark_pending(site.db.pool(), &[Item::new("owed", company, 9)], "busy")
+        .await
+        .expect("marked");
+    (company, jobs)
+}
+
+async fn audit(site: &Site) -> Value {
+    site.run(&["audit", "--output", "json"]).await.json()
+}
+
+#[tokio::test]
+async fn right_books_pass() {
+    let site = Site::new().await;
+    books(&site).await;
+    let ran = site.run(&["audit"]).await;
+    assert!(
+        ran.done().contains("6 records, 4 usage logs, 1 credits"),
+        "{ran:#?}"
+    );
+    assert!(!ran.done().contains('✗'), "{ran:#?}");
+    let report = audit(&site).await;
+    assert_eq!(report["external_changes_count"], 0, "{report:#}");
+    assert_eq!(report["violations"], serde_json::json!([]), "{report:#}");
+}
+
+#[tokio::test]
+async fn each_kind_of_wrong_is_found_by_its_name() {
+    for (kind, wrong) in [
+        ("charge_without_log", "delete from token_usage_logs where token_amount = 30"),
+        ("charge_log_wrong", "update token_usage_logs set token_amount = 31 where token_amount = 30"),
+        ("charge_log_wrong", "update token_usage_logs set company_id = gen_random_uuid() where token_amount = 30"),
+        (
+            "charge_log_wrong",
+            "insert into token_usage_logs (id, company_id, token_amount, deduction_record_id, usage_type)
+             select 1000, company_id, token_amount, deduction_record_id, usage_type
+             from token_usage_logs where token_amount = 30",
+        ),
+        (
+            "log_without_record",
+            "insert into token_usage_logs (id, company_id, token_amount, deduction_record_id, usage_type)
+             values (1000, gen_random_uuid(), 5, gen_random_uuid(), 'x')",
+        ),
+        (
+            "charge_arithmetic",
+            "alter table token_deduction_records drop constraint deduction_charged_is_whole;
+             update token_deduction_records set monthly_deducted = 29 where amount = 30",
+        ),
+        (
+            "duplicate_position",
+            "update token_deduction_records set ledger_seq = (select min(ledger_seq) from token_credits) where amount = 30",
+        ),
+        ("refund_without_credit", "update token_deduction_records set status = 'compensated' where amount = 30"),
+        ("refund_logs_wrong", "update token_deduction_records set status = 'compensated' where amount = 30"),
+        ("refund_credit_wrong", "update token_credits set kind = 'refund'"),
+        (
+            "negative_balance",
+            "do $$ declare c text; begin
+                 for c in select conname from pg_constraint where conrelid = 'company_subscriptions'::regclass and contype = 'c'
+                 loop execute 'alter table company_subscriptions drop constraint ' || c; end loop; end $$;
+             update company_subscriptions set purchased_token_balance = -1 where company_id = (select min(company_id::text)::uuid from company_subscriptions)",
+        ),
+        ("owed_too_long", "update token_deduction_records set pending_since = now() - interval '2 hours'"),
+        ("letter_resolved_uncharged", "update dead_letters set state = 'resolved', resolved_at = now() where reason = 'malformed'"),
+        ("letter_open_though_charged", "update dead_letters set archived_at = now() - interval '2 hours', job_id = (select idempotency_key::uuid from token_deduction_records where amount = 30);
+             update token_deduction_records set completed_at = now() - interval '2 hours' where amount = 30"),
+    ] {
+        let site = Site::new().await;
+        books(&site).await;
+        site.db
+            .execute(
+                "insert into dead_letters (reason, error, error_signature, body, attempts, first_failed_at, last_failed_at, last_arrival)
+                 values ('malformed', 'e', 'e', '{}', 1, now(), now(), 1)",
+            )
+            .await;
+        assert_eq!(audit(&site).await["violations"], serde_json::json!([]), "before {kind}");
+        site.db.execute(wrong).await;
+        let ran = site.run(&["audit", "--output", "json"]).await;
+        assert!(ran.failed(3).contains("violation"), "{ran:#?}");
+        let report = ran.json();
+        let violations = report["violations"].as_array().expect("a list");
+        assert!(violations.iter().any(|found| found["kind"] == kind), "{kind}: {report:#}");
+        let ran = site.run(&["audit"]).await;
+        ran.failed(3);
+    }
+}
+
+#[tokio::test]
+async fn what_an_application_changed_is_listed_or_forbidden() {
+    let mut site = Site::new().await;
+    let (company, _) = books(&site).await;
+    let give = format!(
+        "update company_subscriptions set purchased_token_balance = purchased_token_balance + 77 where company_id = '{company}'"
+    );
+    site.db.execute(give.clone()).await;
+    let last = site
+        .number("select max(ledger_seq) from token_deduction_records where amount = 200")
+        .await;
+    assert!(site.db.deduct(Uuid::new_v4(), company, 1).await.success);
+    site.db.execute(give).await;
+
+    let report = site.run(&["audit", "--output", "json"]).await.document();
+    let after = site
+        .number("select max(ledger_seq) from token_deduction_records")
+        .await;
+    let company = company.to_string();
+    assert_eq!(
+        report["external_changes"],
+        serde_json::json!([
+            { "company_id": company, "tokens": 77, "after_seq": last, "before_seq": after },
+            { "company_id": company, "tokens": 77, "after_seq": after, "before_seq": null },
+        ])
+    );
+    site.set("AUDIT__EXTERNAL_WRITES", "forbidden");
+    let ran = site.run(&["audit"]).await;
+    assert!(ran.failed(3).contains("2 violations"), "{ran:#?}");
+}
+
+#[tokio::test]
+async fn an_expired_quota_is_no_external_change() {
+    let site = Site::new().await;
+    let company = site.company(0, 500).await;
+    let id = company.to_string();
+    let renewal = [
+        "credit",
+        &id,
+        "--monthly",
+        "100",
+        "--period-end",
+        "2099-01-01T00:00:00Z",
+        "--key",
+        "m",
+    ];
+    site.run(&renewal).await.done();
+    assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
+    // The quota's end comes: in the books as well, or the end would itself be a change from outside.
+    site.db
+        .execute(
+            "update company_subscriptions set current_period_end = now();
+             update token_credits set period_end_after = now()",
+        )
+        .await;
+    assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
+    assert_eq!(site.balance(company).await, (60, 460));
+    let report = audit(&site).await;
+    assert_eq!(report["external_changes_count"], 0, "{report:#}");
+}
+
+#[tokio::test]
+async fn books_that_are_written_meanwhile_pass_as_well() {
+    let site = std::sync::Arc::new(Site::new().await);
+    let company = site.company(0, 1_000_000).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let charging = {
+        let site = site.clone();
+        tokio::spawn(async move {
+            while !*stopped.borrow() {
+                let items: Vec<Item> = (0..50)
+                    .map(|_| Item::new(Uuid::new_v4(), company, 1))
+                    .collect();
+                site.db.deduct_batch(&items).await;
+            }
+        })
+    };
+    for _ in 0..5 {
+        let report = audit(&site).await;
+        assert_eq!(report["violations"], serde_json::json!([]), "{report:#}");
+        assert_eq!(report["external_changes_count"], 0, "{report:#}");
+    }
+    stop.send_replace(true);
+    charging.await.expect("charged on");
+    assert!(audit(&site).await["size"]["records"].as_i64() > Some(0));
+}
+
+#[tokio::test]
+async fn tokens_given_away_are_summed_by_day_and_reason() {
+    let site = Site::new().await;
+    let company = site.company(70, 0).await;
+    let id = company.to_string();
+    let renewal = [
+        "credit",
+        &id,
+        "--monthly",
+        "100",
+        "--period-end",
+        "2099-01-01T00:00:00Z",
+        "--key",
+        "m",
+    ];
+    site.run(&renewal).await.done();
+    site.db
+        .execute(format!(
+            "insert into token_deduction_records (idempotency_key, company_id, amount, status, error_code, written_off_at)
+             select n::text, '{company}', 10, 'failed', 'article_not_found', '2026-01-01'::timestamptz + n % 2 * interval '1 day'
+             from generate_series(1, 5) n"
+        ))
+        .await;
+    let report = audit(&site).await;
+    let given = report["given_away"].as_array().expect("a list");
+    let seen: Vec<(&str, &str, i64)> = given
+        .iter()
+        .map(|row| {
+            let text = |key: &str| row[key].as_str().expect("a text");
+            (
+                text("day"),
+                text("reason"),
+                row["tokens"].as_i64().expect("a number"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen[..2],
+        [
+            ("2026-01-01", "article_not_found", 20),
+            ("2026-01-02", "article_not_found", 30)
+        ]
+    );
+    assert_eq!((seen[2].1, seen[2].2), ("forfeited_by_renewal", 70));
+    assert_eq!(seen.len(), 3);
+}
