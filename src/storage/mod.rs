@@ -12,7 +12,10 @@ mod pool;
 mod scratch;
 
 pub use charging::PendingMark;
-pub use dead_letters::{Arrival, Letter, LetterState, Money, Selection};
+pub use dead_letters::{
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, CompanyShare, Draft, Edit, EditError,
+    Letter, LetterState, Money, PastAction, Selection, SettledJob, Signed,
+};
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};

@@ -4,14 +4,20 @@
 #[macro_use]
 mod columns;
 
+mod acts;
 mod archive;
+mod edit;
+mod history;
 mod selection;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
+pub use edit::{Draft, Edit, EditError, SettledJob};
+pub use history::{ActionFilter, PastAction};
 pub use selection::Selection;
 
 /// Where a letter stands.
