@@ -7,6 +7,7 @@ mod balance;
 mod bench;
 mod completions;
 mod credit;
+mod dlq;
 mod migrate;
 pub mod output;
 mod publish;
@@ -72,6 +73,8 @@ enum Command {
     Balance(balance::BalanceArgs),
     /// Give a company tokens, once per key
     Credit(credit::CreditArgs),
+    /// Watch the dead letters, and put right what failed
+    Dlq(dlq::DlqArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print a shell's completion script
@@ -154,6 +157,7 @@ fn dispatch(
         Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
         Command::Balance(args) => block_on(balance::run(args, &settings()?, output)),
         Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
+        Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     }
