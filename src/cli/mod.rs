@@ -3,6 +3,8 @@
 //! Results go to standard output, as a table or as one JSON document; notes, progress and errors go
 //! to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but something needs a person.
 
+mod actor;
+mod ask;
 mod balance;
 mod bench;
 mod completions;

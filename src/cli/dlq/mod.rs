@@ -1,5 +1,8 @@
 //! `dlq`: the dead letters, for people. One file a command.
 
+mod act;
+mod edit;
+mod history;
 mod list;
 mod select;
 
@@ -21,6 +24,14 @@ pub(super) struct DlqArgs {
 enum Command {
     /// List letters, newest first
     List(list::ListArgs),
+    /// Give a letter a body that can be charged
+    Edit(edit::EditArgs),
+    /// Write letters off; restore takes it back
+    Discard(act::DiscardArgs),
+    /// Take back letters that were discarded
+    Restore(act::RestoreArgs),
+    /// Show what people did by hand, and why
+    History(history::HistoryArgs),
 }
 
 pub(super) async fn run(
@@ -30,6 +41,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ended> {
     match args.command {
         Command::List(args) => list::run(args, settings, format).await,
+        Command::Edit(args) => edit::run(args, settings, format).await,
+        Command::Discard(args) => act::discard(args, settings, format).await,
+        Command::Restore(args) => act::restore(args, settings, format).await,
+        Command::History(args) => history::run(args, settings, format).await,
     }
 }
 

@@ -44,8 +44,6 @@ pub struct Edit<'a> {
     pub body: &'a [u8],
     /// The event that it is.
     pub event: &'a CompletionEvent,
-    /// The jobs that the letter has stood for so far, beside the one in its row.
-    pub jobs: &'a [Uuid],
 }
 
 /// Why a letter keeps its body.
@@ -81,8 +79,8 @@ pub enum EditError {
 pub struct SettledJob {
     /// The job.
     pub job_id: String,
-    /// `completed` or `compensated`.
-    pub status: String,
+    /// And given back since.
+    pub refunded: bool,
     /// Tokens.
     pub amount: i64,
     /// Who paid.
@@ -103,9 +101,10 @@ impl std::fmt::Display for SettledJob {
         let at = at
             .format(&time::format_description::well_known::Rfc3339)
             .unwrap_or_else(|_| at.to_string());
-        let refunded = match self.status.as_str() {
-            "compensated" => " and refunded since",
-            _ => "",
+        let refunded = if self.refunded {
+            " and refunded since"
+        } else {
+            ""
         };
         write!(
             f,
@@ -168,14 +167,15 @@ async fn edit_in_transaction(
     if let Some(refusal) = refusal {
         return Ok(Err(refusal));
     }
-    let jobs = edit.jobs.iter().copied().chain([edit.event.job_id()]);
-    let jobs = jobs.chain(found.and_then(|(.., job_id)| job_id));
-    if let Some(settled) = settled(&mut transaction, jobs).await? {
+    let job_before = found.and_then(|(.., job_id)| job_id);
+    let job_after = edit.event.job_id();
+    if let Some(settled) = settled(&mut transaction, id, job_before, job_after).await? {
         return Ok(Err(EditError::Settled(settled)));
     }
 
-    // Of several edits the bodies in between are kept here only.
-    let details = serde_json::json!({ "body": String::from_utf8_lossy(edit.body) }).to_string();
+    // Of several edits the bodies and jobs in between are kept here only.
+    let body = String::from_utf8_lossy(edit.body);
+    let details = serde_json::json!({ "job_before": job_before, "body": body }).to_string();
     let action_id = record(&mut transaction, signed, "edit", &id.to_string(), &details).await?;
     // Back to the original: then it is not an edited one any more.
     sqlx::query(
@@ -186,7 +186,7 @@ async fn edit_in_transaction(
     )
     .bind(id)
     .bind(edit.body)
-    .bind(edit.event.job_id())
+    .bind(job_after)
     .bind(edit.event.company_id())
     .bind(edit.event.article_id())
     .bind(edit.event.tokens())
@@ -197,19 +197,32 @@ async fn edit_in_transaction(
     Ok(Ok(action_id))
 }
 
-/// One of these jobs for which money has moved.
+/// Of the jobs that the letter has ever stood for, and of the one that it is to stand for, one for which
+/// money has moved.
 async fn settled(
     connection: &mut PgConnection,
-    jobs: impl Iterator<Item = Uuid>,
+    id: i64,
+    job_before: Option<Uuid>,
+    job_after: Uuid,
 ) -> sqlx::Result<Option<SettledJob>> {
-    let keys: Vec<String> = jobs.map(|job| job.hyphenated().to_string()).collect();
+    let keys: Vec<String> = job_before
+        .into_iter()
+        .chain([job_after])
+        .map(|job| job.hyphenated().to_string())
+        .collect();
     sqlx::query_as(
-        "select r.idempotency_key as job_id, r.status, r.amount, r.company_id, r.completed_at
+        "select r.idempotency_key as job_id, r.status = 'compensated' as refunded, r.amount, r.company_id, r.completed_at
          from token_deduction_records r
-         where r.idempotency_key = any($1) and r.status in ('completed', 'compensated')
+         where r.idempotency_key = any ($1 || array(
+                   select a.details ->> 'job_before'
+                   from dead_letter_actions t join operator_actions a on a.id = t.action_id
+                   where t.dead_letter_id = $2 and a.action = 'edit'
+               ))
+           and r.status in ('completed', 'compensated')
          order by r.ledger_seq limit 1",
     )
     .bind(keys)
+    .bind(id)
     .fetch_optional(connection)
     .await
 }
