@@ -15,6 +15,7 @@ use crate::storage::{Act, ActPlan, Acted, Selection, Signed, Storage};
 /// The filter by the letters' own reasons has another name here, because `--reason` is why it is done.
 #[derive(Debug, Args)]
 #[command(
+    about = "Write letters off; restore takes it back",
     long_about = "Write letters off: nobody will charge what they ask for.\n\n\
         Nothing is deleted. A discarded letter keeps its body, who discarded it and why are recorded (dlq \
         history), and dlq restore takes it back. Letters that are just being replayed, and those that are not \
@@ -41,6 +42,7 @@ pub(super) struct DiscardArgs {
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Take back letters that were discarded",
     long_about = "Take letters back that were discarded: they are open again.\n\n\
         If the same event has failed again meanwhile, both letters are there. --reason is why you do it; to \
         select letters by their own reason use --only-reason.",

@@ -19,6 +19,7 @@ use crate::storage::{Draft, Edit, EditError, LetterState, SettledJob, Signed};
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Give a letter a body that can be charged",
     long_about = "Give a dead letter a body that can be charged: fields by --set, or all of it in $VISUAL or \
         $EDITOR.\n\n\
         The new body is checked like any event before it is kept. The original stays beside it, byte for byte; a \
@@ -169,8 +170,8 @@ fn in_editor(draft: &Draft, limits: &Limits) -> anyhow::Result<Option<Changed>> 
     let text = std::str::from_utf8(current).ok();
     let laid_out = text.and_then(layout::indented).map(|text| text + "\n");
     let shown = laid_out.as_deref().map_or(current, str::as_bytes);
-    // What came in one line goes out in one line.
-    let one_line = !current.trim_ascii().contains(&b'\n');
+    // JSON that came in one line goes out in one line.
+    let one_line = laid_out.is_some() && !current.trim_ascii().contains(&b'\n');
     editor::edit(draft.letter.id, shown, |saved| {
         let saved = saved.trim_ascii_end();
         let compacted = std::str::from_utf8(saved).ok().and_then(layout::compacted);

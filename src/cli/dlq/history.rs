@@ -15,6 +15,7 @@ use crate::storage::{ActionFilter, PastAction};
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Show what people did by hand, and why",
     long_about = "Show what people did by hand, newest first: replays, edits, discards, restores, credits \
         and refunds; who, when, what, to which, how many letters, and why.",
     after_help = "Examples:\n  \

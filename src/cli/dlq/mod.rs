@@ -24,13 +24,10 @@ pub(super) struct DlqArgs {
 enum Command {
     /// List letters, newest first
     List(list::ListArgs),
-    /// Give a letter a body that can be charged
+    // A doc comment here would hide the long explanation that stands with the arguments.
     Edit(edit::EditArgs),
-    /// Write letters off; restore takes it back
     Discard(act::DiscardArgs),
-    /// Take back letters that were discarded
     Restore(act::RestoreArgs),
-    /// Show what people did by hand, and why
     History(history::HistoryArgs),
 }
 

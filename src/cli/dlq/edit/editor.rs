@@ -28,7 +28,15 @@ pub(super) fn edit<T>(
     loop {
         let saved = match open(&editor, file.path()) {
             Ok(saved) => saved,
-            Err(error) => return Err(error.context(given_up(file))),
+            Err(error) => {
+                let untouched = std::fs::read(file.path()).is_ok_and(|now| now == text);
+                let kept = if untouched {
+                    "nothing was changed".to_owned()
+                } else {
+                    given_up(file)
+                };
+                return Err(error.context(kept));
+            }
         };
         if saved.trim_ascii_end() == text.trim_ascii_end() {
             return Ok(None);
