@@ -134,6 +134,11 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
         "1500ms",
         "1s 500ms is not in whole seconds",
     ),
+    (
+        "REFUND__EXPIRED_MONTHLY",
+        "keep",
+        "\"keep\" is not forfeit or purchased",
+    ),
     ("LOG__FORMAT", "xml", "\"xml\" is not text or json"),
     ("DATABASE__URL", "", "empty"),
     (
@@ -358,6 +363,7 @@ fn every_key() -> Vec<String> {
         keys_of::<Retry>("retry"),
         keys_of::<Reconnect>("reconnect"),
         keys_of::<Limits>("limits"),
+        keys_of::<Refund>("refund"),
         keys_of::<Log>("log"),
     ];
     assert_eq!(keys.len(), sections.len(), "a section is missing above");

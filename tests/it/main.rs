@@ -26,6 +26,7 @@ mod outages;
 mod outcomes;
 mod pending;
 mod publishing;
+mod refund;
 mod rights;
 mod rollback;
 mod settings;
