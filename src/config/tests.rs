@@ -134,11 +134,6 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
         "1500ms",
         "1s 500ms is not in whole seconds",
     ),
-    (
-        "REFUND__EXPIRED_MONTHLY",
-        "keep",
-        "\"keep\" is not forfeit or purchased",
-    ),
     ("LOG__FORMAT", "xml", "\"xml\" is not text or json"),
     ("DATABASE__URL", "", "empty"),
     (
