@@ -1,7 +1,14 @@
 //! `dlq`: the dead letters, for people. One file a command.
 
+mod body;
+mod groups;
+mod letters;
 mod list;
+mod prospect;
 mod select;
+mod show;
+mod stats;
+mod watch;
 
 use clap::{Args, Subcommand};
 
@@ -21,6 +28,14 @@ pub(super) struct DlqArgs {
 enum Command {
     /// List letters, newest first
     List(list::ListArgs),
+    /// Group letters by their cause
+    Groups(groups::GroupsArgs),
+    /// Show one letter with everything known about it
+    Show(show::ShowArgs),
+    /// Show letters as they arrive
+    Watch(watch::WatchArgs),
+    /// Count what is open, how old, how fast it comes; with thresholds for a probe
+    Stats(stats::StatsArgs),
 }
 
 pub(super) async fn run(
@@ -30,6 +45,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ended> {
     match args.command {
         Command::List(args) => list::run(args, settings, format).await,
+        Command::Groups(args) => groups::run(args, settings, format).await,
+        Command::Show(args) => show::run(args, settings, format).await,
+        Command::Watch(args) => watch::run(args, settings, format).await,
+        Command::Stats(args) => stats::run(args, settings, format).await,
     }
 }
 

@@ -5,14 +5,22 @@
 mod columns;
 
 mod archive;
+mod groups;
 mod selection;
+mod show;
+mod stats;
+mod watch;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use archive::Arrival;
+pub use groups::LetterGroup;
 pub use selection::Selection;
+pub use show::{DeductionRecord, Details, FullLetter, LetterAction, Link, Rehearsal};
+pub use stats::{LetterArrivals, OpenByReason};
+pub use watch::{Arrivals, News};
 
 /// Where a letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
