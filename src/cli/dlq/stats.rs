@@ -62,11 +62,9 @@ pub(super) async fn run(
     );
     storage.close().await;
     let (by_reason, arrivals) = (by_reason?, arrivals?);
-    let waiting_in_queue = waiting
-        .inspect_err(|why| {
-            output::note(&format!("note: what waits in the queue is unknown: {why}"))
-        })
-        .ok();
+    if let Err(why) = &waiting {
+        output::note(&format!("note: what waits in the queue is unknown: {why}"));
+    }
     let mut stats = Stats {
         open: by_reason.iter().map(|one| one.open).sum(),
         tokens: by_reason
@@ -76,7 +74,7 @@ pub(super) async fn run(
         by_reason,
         arrived_last_minute: arrivals.last_minute,
         arrivals_per_minute: arrivals.last_15_minutes as f64 / 15.0,
-        waiting_in_queue,
+        waiting_in_queue: waiting.ok(),
         exceeded: Vec::new(),
     };
     let exceeded = args.exceeded(&stats);

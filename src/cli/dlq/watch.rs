@@ -139,7 +139,7 @@ fn columns(fields: [&str; 8], room: Room) -> String {
     let [failed, id, reason, charged, company, tokens, times, error] = fields;
     let (money, who) = room.widths();
     format!(
-        "{failed:<14}  {id:>6}  {reason:<20}  {charged:<money$}  {company:<who$}  {tokens:>10}  {times:>5}  {error}"
+        "{failed:<14}  {id:>6}  {reason:<22}  {charged:<money$}  {company:<who$}  {tokens:>10}  {times:>5}  {error}"
     )
 }
 
@@ -161,5 +161,5 @@ async fn reader_gone() {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
