@@ -114,7 +114,6 @@ impl Role {
 enum Ended {
     Done,
     /// Nothing to do about it here, but somebody should look.
-    #[expect(dead_code, reason = "the commands that can find trouble come later")]
     NeedsPerson,
 }
 

@@ -14,8 +14,10 @@ mod scratch;
 
 pub use charging::PendingMark;
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, CompanyShare, Draft, Edit, EditError,
-    Letter, LetterState, Money, PastAction, Selection, SettledJob, Signed,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, CompanyShare, DeductionRecord,
+    Details, Draft, Edit, EditError, FullLetter, Letter, LetterAction, LetterArrivals, LetterGroup,
+    LetterState, Link, Money, News, OpenByReason, PastAction, Rehearsal, Selection, SettledJob,
+    Signed,
 };
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};

@@ -1,10 +1,17 @@
 //! `dlq`: the dead letters, for people. One file a command.
 
 mod act;
+mod body;
 mod edit;
+mod groups;
 mod history;
+mod letters;
 mod list;
+mod prospect;
 mod select;
+mod show;
+mod stats;
+mod watch;
 
 use clap::{Args, Subcommand};
 
@@ -29,6 +36,14 @@ enum Command {
     Discard(act::DiscardArgs),
     Restore(act::RestoreArgs),
     History(history::HistoryArgs),
+    /// Group letters by their cause
+    Groups(groups::GroupsArgs),
+    /// Show one letter with everything known about it
+    Show(show::ShowArgs),
+    /// Show letters as they arrive
+    Watch(watch::WatchArgs),
+    /// Count what is open, how old, how fast it comes; with thresholds for a probe
+    Stats(stats::StatsArgs),
 }
 
 pub(super) async fn run(
@@ -42,6 +57,10 @@ pub(super) async fn run(
         Command::Discard(args) => act::discard(args, settings, format).await,
         Command::Restore(args) => act::restore(args, settings, format).await,
         Command::History(args) => history::run(args, settings, format).await,
+        Command::Groups(args) => groups::run(args, settings, format).await,
+        Command::Show(args) => show::run(args, settings, format).await,
+        Command::Watch(args) => watch::run(args, settings, format).await,
+        Command::Stats(args) => stats::run(args, settings, format).await,
     }
 }
 
