@@ -44,6 +44,8 @@ pub struct Settings {
     pub audit: Audit,
     /// What an event may hold.
     pub limits: Limits,
+    /// What a refund gives back.
+    pub refund: Refund,
     /// The log on standard error.
     pub log: Log,
 }
@@ -289,6 +291,43 @@ impl Default for Limits {
             max_body_bytes: 262_144,
             max_metadata_bytes: 16_384,
             max_depth: 32,
+        }
+    }
+}
+
+/// What a refund gives back.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub struct Refund {
+    /// What becomes of monthly tokens whose period is over: `forfeit`, or `purchased` to give as many
+    /// purchased ones. Default `forfeit`.
+    #[serde(deserialize_with = "values::expired_monthly")]
+    pub expired_monthly: ExpiredMonthly,
+}
+
+impl Default for Refund {
+    fn default() -> Self {
+        Self {
+            expired_monthly: ExpiredMonthly::Forfeit,
+        }
+    }
+}
+
+/// What a refund does with monthly tokens whose period is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpiredMonthly {
+    /// They are gone, as they would be had nobody spent them.
+    Forfeit,
+    /// As many purchased tokens are given.
+    Purchased,
+}
+
+impl ExpiredMonthly {
+    /// As it is set and stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forfeit => "forfeit",
+            Self::Purchased => "purchased",
         }
     }
 }

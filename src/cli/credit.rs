@@ -6,8 +6,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use super::actor::ActorArgs;
 use super::output::{Format, Table, at_right, count, number, printable, text, thousands};
-use super::{Ended, UsageError, open_storage, variable};
+use super::{Ended, UsageError, open_storage};
 use crate::config::Settings;
 use crate::storage::{Credit, CreditGrant, CreditRecord};
 
@@ -43,9 +44,8 @@ pub(super) struct CreditArgs {
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     key: String,
 
-    /// Who asks, for the record [default: $SUDO_USER, or $USER]
-    #[arg(long = "as", value_name = "WHO", value_parser = NonEmptyStringValueParser::new())]
-    actor: Option<String>,
+    #[command(flatten)]
+    actor: ActorArgs,
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
@@ -71,11 +71,7 @@ pub(super) async fn run(
     format: Format,
 ) -> anyhow::Result<Ended> {
     let grant = args.grant()?;
-    let actor = args
-        .actor
-        .or_else(|| variable("SUDO_USER"))
-        .or_else(|| variable("USER"))
-        .unwrap_or_else(|| "unknown".to_owned());
+    let actor = args.actor.name();
     let storage = open_storage(settings).await?;
     let credit = Credit {
         key: &args.key,

@@ -3,15 +3,19 @@
 //! Results go to standard output, as a table or as one JSON document; notes, progress and errors go
 //! to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but something needs a person.
 
+mod actor;
+mod ask;
 mod audit;
 mod balance;
 mod bench;
 mod completions;
 mod credit;
+mod dlq;
 mod migrate;
 pub mod output;
 mod publish;
 mod reconcile;
+mod refund;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +30,7 @@ use thiserror::Error;
 
 use crate::broker::BrokerError;
 use crate::config::{Settings, redacted_url};
-use crate::storage::{CreditError, Storage, StorageError};
+use crate::storage::{CreditError, RefundError, Storage, StorageError};
 use output::Format;
 
 /// Charges every finished article exactly once: RabbitMQ in, PostgreSQL books, nothing lost
@@ -78,6 +82,10 @@ enum Command {
     Reconcile(reconcile::ReconcileArgs),
     /// Prove the books
     Audit(audit::AuditArgs),
+    // A doc comment here would hide the long explanation that stands with the arguments.
+    Refund(refund::RefundArgs),
+    /// Watch the dead letters, and put right what failed
+    Dlq(dlq::DlqArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print a shell's completion script
@@ -163,6 +171,8 @@ fn dispatch(
         Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
         Command::Reconcile(args) => block_on(reconcile::run(args, &settings()?, output)),
         Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
+        Command::Refund(args) => block_on(refund::run(args, &settings()?, output)),
+        Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     }
@@ -195,7 +205,11 @@ fn one_line(error: &anyhow::Error) -> String {
             text = format!("{text}: {said}");
         }
         // The adapters' errors have their causes in their own words already.
-        if cause.is::<StorageError>() || cause.is::<CreditError>() || cause.is::<BrokerError>() {
+        if cause.is::<StorageError>()
+            || cause.is::<CreditError>()
+            || cause.is::<RefundError>()
+            || cause.is::<BrokerError>()
+        {
             break;
         }
     }

@@ -12,6 +12,9 @@ mod trace;
 pub use chain::{Buckets, Chain, ChargeFigures, Gap, Movement};
 pub use deduction::{Charge, Deduction, Receipt, Refusal, RefusalCause};
 pub use disposition::{Disposition, Reason, Verdict, dispose};
-pub use event::{CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault};
+pub use event::{
+    AmendError, CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault, amend,
+};
+pub use json::layout;
 pub use retry::RetrySchedule;
 pub use trace::TraceContext;

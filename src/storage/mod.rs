@@ -10,14 +10,21 @@ mod dead_letters;
 mod error;
 mod ledger;
 mod pool;
+mod refund;
 mod scratch;
 mod sweeping;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use charging::PendingMark;
-pub use dead_letters::{Arrival, Letter, LetterState, Money, Selection};
+pub use dead_letters::{
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, CompanyShare, DeductionRecord,
+    Details, Draft, Edit, EditError, FullLetter, Letter, LetterAction, LetterArrivals, LetterGroup,
+    LetterState, Link, Money, News, OpenByReason, PastAction, Rehearsal, Selection, SettledJob,
+    Signed,
+};
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
+pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use sweeping::{ArticleQuery, StaleDeduction, StaleLook, SweptCharge, WrittenOff};

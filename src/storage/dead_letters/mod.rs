@@ -4,15 +4,29 @@
 #[macro_use]
 mod columns;
 
+mod acts;
 mod archive;
+mod edit;
+mod groups;
+mod history;
 mod selection;
+mod show;
+mod stats;
+mod watch;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
+pub use edit::{Draft, Edit, EditError, SettledJob};
+pub use groups::LetterGroup;
+pub use history::{ActionFilter, PastAction};
 pub use selection::Selection;
+pub use show::{DeductionRecord, Details, FullLetter, LetterAction, Link, Rehearsal};
+pub use stats::{LetterArrivals, OpenByReason};
+pub use watch::{Arrivals, News};
 
 /// Where a letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]

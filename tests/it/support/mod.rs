@@ -7,11 +7,13 @@ pub(crate) mod command;
 pub(crate) mod db;
 pub(crate) mod eventually;
 pub(crate) mod ledger;
+pub(crate) mod letters;
 pub(crate) mod owed;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod servers;
 pub(crate) mod site;
+pub(crate) mod stream;
 
 use std::future::Future;
 

@@ -1,0 +1,50 @@
+//! Dead letters as the archivist would hand them over.
+
+use time::OffsetDateTime;
+use token_billing::storage::Arrival;
+use uuid::Uuid;
+
+use super::site::{Site, event};
+
+/// A refusal for want of tokens, just now.
+pub(crate) fn refused(job: Uuid, company: Uuid, tokens: i64) -> Arrival {
+    let now = OffsetDateTime::now_utc().truncate_to_second();
+    Arrival {
+        reason: "insufficient_balance".to_owned(),
+        error: format!("Not enough tokens: the article needs {tokens} and the company has 0."),
+        error_signature: "Not enough tokens: the article needs # and the company has #.".to_owned(),
+        body: event(job, company, tokens).to_string().into_bytes(),
+        properties: r#"{"content_type": "application/json"}"#.to_owned(),
+        headers: r#"{"attempt": 0}"#.to_owned(),
+        job_id: Some(job),
+        company_id: Some(company),
+        article_id: None,
+        tokens: Some(tokens),
+        attempts: 1,
+        first_failed_at: now,
+        last_failed_at: now,
+        replay_of: None,
+    }
+}
+
+/// A body that nobody can read.
+pub(crate) fn malformed(body: &[u8], error: &str) -> Arrival {
+    Arrival {
+        reason: "malformed".to_owned(),
+        error: error.to_owned(),
+        error_signature: error.to_owned(),
+        body: body.to_vec(),
+        job_id: None,
+        company_id: None,
+        tokens: None,
+        ..refused(Uuid::nil(), Uuid::nil(), 1)
+    }
+}
+
+impl Site {
+    /// Archives them; the ids of their letters.
+    pub(crate) async fn archive(&self, arrivals: &[Arrival]) -> Vec<i64> {
+        let archived = self.storage().archive(arrivals).await;
+        archived.expect("archived")
+    }
+}
