@@ -16,6 +16,7 @@ pub mod output;
 mod publish;
 mod reconcile;
 mod refund;
+mod show;
 
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,7 @@ enum Command {
     Audit(audit::AuditArgs),
     // A doc comment here would hide the long explanation that stands with the arguments.
     Refund(refund::RefundArgs),
+    Show(show::ShowArgs),
     /// Watch the dead letters, and put right what failed
     Dlq(dlq::DlqArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
@@ -172,6 +174,7 @@ fn dispatch(
         Command::Reconcile(args) => block_on(reconcile::run(args, &settings()?, output)),
         Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
         Command::Refund(args) => block_on(refund::run(args, &settings()?, output)),
+        Command::Show(args) => block_on(show::run(args, &settings()?, output)),
         Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),

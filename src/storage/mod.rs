@@ -13,6 +13,7 @@ mod pool;
 mod refund;
 mod scratch;
 mod sweeping;
+mod timeline;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use charging::PendingMark;
@@ -28,3 +29,4 @@ pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
 pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use sweeping::{ArticleQuery, StaleDeduction, StaleLook, SweptCharge, WrittenOff};
+pub use timeline::Moment;

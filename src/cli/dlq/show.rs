@@ -118,7 +118,7 @@ impl Story {
     async fn of(full: FullLetter, storage: &Storage, settings: &Settings) -> anyhow::Result<Self> {
         let id = full.letter.id;
         let record = match full.letter.job_id {
-            Some(job_id) => storage.deduction_record(job_id).await?,
+            Some(job_id) => storage.deduction_record(&job_id.to_string()).await?,
             None => None,
         };
         Ok(Self {

@@ -203,7 +203,7 @@ impl Storage {
     /// The books' record of a job.
     pub async fn deduction_record(
         &self,
-        job_id: Uuid,
+        key: &str,
     ) -> Result<Option<DeductionRecord>, StorageError> {
         let query = sqlx::query_as(
             "select id, status, company_id, article_id, amount, monthly_deducted, purchased_deducted,
@@ -211,7 +211,7 @@ impl Storage {
                     completed_at
              from token_deduction_records where idempotency_key = $1",
         )
-        .bind(job_id.to_string());
+        .bind(key);
         self.call(async |connection| query.fetch_optional(connection).await)
             .await
     }

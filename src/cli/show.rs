@@ -1,0 +1,140 @@
+//! `show`: the life of one job, from whatever is known of it.
+
+use anyhow::bail;
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::output::{Format, Table, at_right, number, printable, text};
+use super::{Ended, open_storage};
+use crate::config::Settings;
+use crate::domain::RetrySchedule;
+use crate::storage::{DeductionRecord, Moment};
+
+#[derive(Debug, Args)]
+#[command(
+    about = "Show the life of one job: its event, tries, dead letters, actions, charge and refund",
+    long_about = "Show the life of one job, from whatever is known of it: its event, the tries and the delays between \
+        them, dead letters, what people did, the charge with both buckets, the refund.\n\n\
+        What is charged at the first try leaves no other trace than its charge.",
+    after_help = "Example:\n  token-billing show 8b0c1c1e-6f5e-4a43-9d0a-3f4c2f1d7a10"
+)]
+pub(super) struct ShowArgs {
+    /// The job
+    #[arg(value_name = "JOB_ID", value_parser = NonEmptyStringValueParser::new())]
+    job: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Life {
+    job_id: String,
+    record: Option<DeductionRecord>,
+    /// The pauses between tries, by the settings of now.
+    retry_delays_ms: Vec<u64>,
+    timeline: Vec<Moment>,
+}
+
+pub(super) async fn run(
+    args: ShowArgs,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    // Other callers of the functions may use keys that are no UUIDs.
+    let id = Uuid::try_parse(&args.job).ok();
+    let job = id.map_or(args.job, |id| id.hyphenated().to_string());
+    let storage = open_storage(settings).await?;
+    let timeline = storage.timeline(&job).await?;
+    let record = storage.deduction_record(&job).await?;
+    storage.close().await;
+    if timeline.is_empty() {
+        bail!(
+            "nothing is known of job {}: no job, no charge, no dead letter; its event may wait in a queue",
+            printable(&job)
+        );
+    }
+    let schedule = RetrySchedule::new(&settings.retry);
+    let life = Life {
+        job_id: job,
+        record,
+        retry_delays_ms: (0..)
+            .map_while(|attempt| schedule.delay(attempt))
+            .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+            .collect(),
+        timeline,
+    };
+    format.print(&life, for_people)?;
+    Ok(Ended::Done)
+}
+
+fn for_people(life: &Life) -> String {
+    let heading = match &life.record {
+        Some(record) => format!(
+            "job {}: {}, {} tokens of company {}",
+            printable(&life.job_id),
+            record.status,
+            super::output::thousands(record.amount),
+            record.company_id
+        ),
+        None => format!(
+            "job {}: the books have no record of it",
+            printable(&life.job_id)
+        ),
+    };
+    let mut table = Table::new([
+        text("when (UTC)"),
+        text("what"),
+        at_right("tokens"),
+        text("who"),
+        text("more"),
+    ]);
+    for moment in &life.timeline {
+        table.row([
+            text(&when(moment.at)),
+            text(&what(moment)),
+            moment.tokens.map_or_else(|| text(""), number),
+            text(moment.actor.as_deref().unwrap_or_default()),
+            text(&more(moment, life)),
+        ]);
+    }
+    format!("{heading}\n\n{}", table.render())
+}
+
+fn when(at: OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    let (hour, minute, second) = at.to_hms();
+    format!(
+        "{} {hour:02}:{minute:02}:{second:02}.{:03}",
+        at.date(),
+        at.millisecond()
+    )
+}
+
+fn what(moment: &Moment) -> String {
+    let what = moment.what.replace('_', " ");
+    match moment.dead_letter_id {
+        Some(id) => format!("{what} (letter {id})"),
+        None => what,
+    }
+}
+
+fn more(moment: &Moment, life: &Life) -> String {
+    let mut parts = Vec::new();
+    if let Some(attempts) = moment.attempts.filter(|attempts| *attempts > 1) {
+        let pauses = usize::try_from(attempts - 1).unwrap_or_default();
+        let delays: Vec<String> = life
+            .retry_delays_ms
+            .iter()
+            .take(pauses)
+            .map(|ms| humantime::format_duration(std::time::Duration::from_millis(*ms)).to_string())
+            .collect();
+        let delays = match (moment.what.as_str(), delays.is_empty()) {
+            ("dead_lettered", false) => format!(", delayed {}", delays.join(", ")),
+            _ => String::new(),
+        };
+        parts.push(format!("{attempts} tries{delays}"));
+    }
+    parts.extend(moment.detail.clone());
+    parts.join("; ")
+}
