@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::model::{Company, Entry, Job, Model, THIS_YEAR};
 use super::moves::{Move, Names};
-use crate::support::books::{Answer, Books, Item, Record, deduct_item, mark_pending};
+use crate::support::books::{Answer, Books, Item, Record, UsageLog, deduct_item, mark_pending};
 
 /// Monthly and purchased tokens of the companies that exist.
 pub(super) const BALANCES: [(i64, i64); 3] = [(100, 150), (0, 90), (20, 0)];
@@ -219,34 +219,38 @@ impl<'b> Play<'b> {
         );
         for Json(row) in &rows {
             assert_eq!(&entry(row), &self.model.records[&row.idempotency_key]);
-            let of_it: Vec<_> = logs
-                .iter()
-                .filter(|log| log.deduction_record_id == row.id)
-                .collect();
-            if row.status == "compensated" {
-                let sum: i64 = of_it.iter().map(|log| log.token_amount).sum();
-                assert_eq!(
-                    (sum, of_it.len()),
-                    (0, 2),
-                    "logs of {}",
-                    row.idempotency_key
-                );
-            }
-            let log = of_it.first();
-            assert_eq!(log.is_some(), row.ledger_seq.is_some());
-            if let Some(log) = log {
-                assert_eq!(Some(log.id), row.ledger_seq);
-                assert_eq!(
-                    (log.company_id, log.token_amount),
-                    (row.company_id, row.amount)
-                );
-                assert_eq!(
-                    (log.article_id, &log.usage_type),
-                    (row.article_id, &row.usage_type)
-                );
-                assert_eq!(log.metadata, row.metadata);
-            }
+            assert_logged(row, &logs);
         }
+    }
+}
+
+/// One log like the charge, and another that takes it back if it was refunded.
+fn assert_logged(row: &Record, logs: &[UsageLog]) {
+    let of_it: Vec<&UsageLog> = logs
+        .iter()
+        .filter(|log| log.deduction_record_id == row.id)
+        .collect();
+    if row.status == "compensated" {
+        let sum: i64 = of_it.iter().map(|log| log.token_amount).sum();
+        assert_eq!(
+            (sum, of_it.len()),
+            (0, 2),
+            "logs of {}",
+            row.idempotency_key
+        );
+    }
+    assert_eq!(!of_it.is_empty(), row.ledger_seq.is_some());
+    if let Some(log) = of_it.first() {
+        assert_eq!(Some(log.id), row.ledger_seq);
+        assert_eq!(
+            (log.company_id, log.token_amount),
+            (row.company_id, row.amount)
+        );
+        assert_eq!(
+            (log.article_id, &log.usage_type),
+            (row.article_id, &row.usage_type)
+        );
+        assert_eq!(log.metadata, row.metadata);
     }
 }
 
