@@ -12,6 +12,7 @@ use crate::config::Settings;
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Prove the books",
     long_about = "Prove the books: every charge, log, credit, balance and dead letter, in one consistent look.\n\n\
         Changes that an application made by SQL of its own are listed as external; with \
         audit.external_writes = \"forbidden\" they are violations. Exit code 3: a violation was found.",

@@ -13,6 +13,7 @@ use crate::storage::Balance;
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Show what a company can pay from, in tokens",
     long_about = "Show what a company can pay from, in tokens.\n\n\
         Monthly tokens are spent first, because they expire; purchased tokens do not expire.",
     after_help = "Example:\n  token-billing balance 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90"

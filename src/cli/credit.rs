@@ -15,6 +15,7 @@ use crate::storage::{Credit, CreditGrant, CreditRecord};
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("grant").required(true).args(["purchased", "monthly"])),
+    about = "Give a company tokens, once per key",
     long_about = "Give a company tokens, once per key.\n\n\
         The same key credits once, however often it is used: the second time shows what the first one \
         did. A renewal (--monthly) sets the monthly balance; what was left of the old one is forfeited, \

@@ -10,6 +10,7 @@ use crate::storage::{self, Storage};
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Bring the database to this version's tables and functions",
     long_about = "Bring the database to this version's tables and functions.\n\n\
         Safe to repeat, to run by several at once, and to run beside an application that already has \
         tables of its own there.",

@@ -66,28 +66,23 @@ pub struct Cli {
     command: Command,
 }
 
+/// Those with a long explanation have it, and the short one, beside their arguments: a comment here would
+/// hide it.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service until it is told to stop (SIGTERM, or Ctrl-C)
     #[command(after_help = "Example:\n  token-billing serve --config /etc/token-billing.toml")]
     Serve(ServeArgs),
-    /// Bring the database to this version's tables and functions
     Migrate(migrate::MigrateArgs),
-    /// Publish completion events: one from flags or the environment, or a file of many
     Publish(publish::PublishArgs),
-    /// Show what a company can pay from, in tokens
     Balance(balance::BalanceArgs),
-    /// Give a company tokens, once per key
     Credit(credit::CreditArgs),
-    /// Settle the charges that are owed and stale, once
-    Reconcile(reconcile::ReconcileArgs),
-    /// Prove the books
-    Audit(audit::AuditArgs),
-    // A doc comment here would hide the long explanation that stands with the arguments.
     Refund(refund::RefundArgs),
     Show(show::ShowArgs),
     /// Watch the dead letters, and put right what failed
     Dlq(dlq::DlqArgs),
+    Reconcile(reconcile::ReconcileArgs),
+    Audit(audit::AuditArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print a shell's completion script

@@ -20,6 +20,7 @@ use send::Sending;
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Publish completion events: one from flags or the environment, or a file of many",
     long_about = "Publish completion events: one from flags or the environment, or a file of many.\n\n\
         An event says that an article is finished and how many tokens are to be charged for it. Every \
         event is checked before the first is sent, and counts as published once the broker has confirmed \

@@ -13,6 +13,7 @@ use crate::sweeper::{SweepReport, Sweeper};
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Settle the charges that are owed and stale, once",
     long_about = "Settle the charges that are owed and stale, once.\n\n\
         The article exists: charged. It doesn't: failed, article_not_found. That can't be told: it stays owed, \
         and the exit code is 3. What `serve` sweeps at the same time is shared, not done twice.",
