@@ -2,7 +2,7 @@
 #
 # `deploy/local.sh demo`: forty events, some twice and some that can't be charged, through the real
 # binary. Each run has a fresh database (token_billing_demo) and a fresh virtual host (demo), and
-# leaves both to look around in. What is told about refusals is read from the worker's own log.
+# leaves both to look around in. What is told about delays is read from the worker's own log.
 
 demo() {
   local dir=$STATE/demo serve='' began
@@ -27,7 +27,7 @@ FROM demo.companies ORDER BY name
 SQL
 
   chapter 'A worker starts; 40 events arrive: 4 of them twice, one too early; and one body that is broken'
-  TOKEN_BILLING__LOG__FORMAT=json "$BIN" serve --role worker >"$dir/serve.log" 2>&1 &
+  TOKEN_BILLING__LOG__FORMAT=json "$BIN" serve >"$dir/serve.log" 2>&1 &
   serve=$!
   # shellcheck disable=SC2064  # this very process
   trap "kill $serve 2>/dev/null || true" EXIT
@@ -80,18 +80,27 @@ FROM demo.log l JOIN token_deduction_records r ON r.idempotency_key = l.line ->>
 WHERE l.line ->> 'message' = 'retrying later' ORDER BY l.line ->> 'timestamp'
 SQL
 
-  chapter 'What was refused, and why: from the log of the worker'
-  demo_table <<'SQL'
-SELECT coalesce(left(line ->> 'job_id', 8) || '…', '?') AS job, line ->> 'reason' AS reason,
-       regexp_replace(line ->> 'error', '([0-9a-f]{8})-[0-9a-f-]{27}', '\1…', 'g') AS error
-FROM demo.log WHERE line ->> 'message' = 'dead-lettered' ORDER BY 2
-SQL
+  chapter 'What could not be charged at all is in the archive of dead letters'
+  demo_run dlq list
+  demo_run dlq groups
+
+  chapter 'What a replay would do now: tried in the books, and rolled back'
+  demo_run dlq replay --all --dry-run
+
+  chapter 'Dune Digest tops up. Its refused article is parked, not lost: now it is charged'
+  local dune job
+  dune=$(demo_sql -c "SELECT company_id FROM demo.companies WHERE name = 'Dune Digest'")
+  job=$(demo_sql -c "SELECT job_id FROM demo.articles WHERE company_id = '$dune'")
+  demo_run credit "$dune" --purchased 1000 --key first-top-up --replay-parked --as demo
+  demo_run show "$job"
 
   chapter 'What waits in the queues'
   wait_until 15 demo_queues_counted || true
   LC_ALL=C sort <<<"$QUEUES" |
     awk -v count="$YELLOW" -v plain="$PLAIN" '{ printf "  %s%6d%s  %s\n", $2 ? count : "", $2, plain, $1 }'
-  echo '  What was refused waits as a dead letter, with its reason, until somebody decides. Nothing is lost.'
+
+  chapter 'The proof of the books'
+  demo_run audit
 
   chapter 'SIGTERM: the worker finishes what it has in hand'
   kill -TERM "$serve"
@@ -103,14 +112,15 @@ SQL
   chapter "Done in $(seconds_since "$began"). Now you"
   printf '  export TOKEN_BILLING__DATABASE__URL=%q \\\n         TOKEN_BILLING__BROKER__URL=%q\n' \
     "$TOKEN_BILLING__DATABASE__URL" "$TOKEN_BILLING__BROKER__URL"
-  local program=${BIN#"$ROOT/"} dune
-  dune=$(demo_sql -c "SELECT company_id FROM demo.companies WHERE name = 'Dune Digest'")
+  local program=${BIN#"$ROOT/"} malformed
+  malformed=$(demo_sql -c "SELECT id FROM dead_letters WHERE reason = 'malformed'")
   cat <<NOW
 
-  $program credit $dune --purchased 1000 --key first-top-up
-  $program publish --file ${dir#"$ROOT/"}/events.ndjson
-  $program serve      # until Ctrl-C: charges Dune Digest, and nobody else again
-  $program balance $dune
+  $program serve              # in a terminal of its own, until Ctrl-C
+  $program publish --file ${dir#"$ROOT/"}/events.ndjson   # all of it again: nobody is charged again
+  $program dlq watch
+  $program dlq edit $malformed --set tokens=15 --set company_id=$dune && $program dlq replay $malformed
+  $program --help
 
   deploy/local.sh psql token_billing_demo   # the books
   deploy/local.sh down                      # stops both servers
@@ -130,6 +140,12 @@ demo_installation() {
 
 demo_sql() { psql_here -XAtq -v ON_ERROR_STOP=1 -d token_billing_demo "$@"; }
 
+demo_run() { # ARG…, of the binary; letters that need a person are no failure here
+  printf '  %s$ token-billing %s%s\n' "$BOLD" "$*" "$PLAIN"
+  COLUMNS=${COLUMNS:-140} "$BIN" "$@" 2>&1 | sed 's/^/  /'
+  echo
+}
+
 demo_table() {
   psql_here -Xq -v ON_ERROR_STOP=1 -d token_billing_demo -P footer=off -P linestyle=unicode -P border=1 -f - |
     sed -E "/^$/d; 1s/.*/$BOLD&$PLAIN/; s/^/  /
@@ -144,7 +160,8 @@ demo_logged() { # SERVE_PID LOG MESSAGE
 demo_settled() { # SERVE_PID LOG
   if demo_ended "$1"; then return 1; fi
   [[ $(grep -c '"message":"dead-lettered"' "$2") == 4 && $(demo_sql -c "
-    SELECT (SELECT count(*) FROM demo.articles a LEFT JOIN token_deduction_records r ON r.idempotency_key = a.job_id::text
+    SELECT (SELECT count(*) FROM dead_letters) = 4
+       AND (SELECT count(*) FROM demo.articles a LEFT JOIN token_deduction_records r ON r.idempotency_key = a.job_id::text
             WHERE r.status IS DISTINCT FROM 'completed') = 2
        AND (SELECT count(*) FROM token_deduction_records WHERE status = 'failed') = 2") == t ]]
 }
@@ -152,7 +169,7 @@ demo_settled() { # SERVE_PID LOG
 # The broker counts what is in a quorum queue every 5 s only.
 demo_queues_counted() {
   QUEUES=$(rabbitmqctl_here list_queues -p demo name messages --no-table-headers)
-  [[ $QUEUES =~ deductions[[:space:]]+0 && $QUEUES =~ dead-letters[[:space:]]+4 ]]
+  [[ $QUEUES =~ deductions[[:space:]]+0 && $QUEUES =~ dead-letters[[:space:]]+0 ]]
 }
 
 demo_ended() { ! kill -0 "$1" 2>/dev/null; }
