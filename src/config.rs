@@ -40,6 +40,8 @@ pub struct Settings {
     pub reconnect: Reconnect,
     /// What an event may hold.
     pub limits: Limits,
+    /// How dead letters are sent again.
+    pub replay: Replay,
     /// The log on standard error.
     pub log: Log,
 }
@@ -231,6 +233,38 @@ impl Default for Limits {
             max_body_bytes: 262_144,
             max_metadata_bytes: 16_384,
             max_depth: 32,
+        }
+    }
+}
+
+/// How dead letters are sent again.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub struct Replay {
+    /// How long letters stay in the hands of a replay that died. Sending one page must take less.
+    /// 100ms..=1h, default 1m.
+    #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, HOUR, _>")]
+    pub claim: Duration,
+    /// Letters of one company that a plan tries in the books, oldest first; they hold the company's row for
+    /// as long. 1..=1000000, default 5000.
+    #[serde(deserialize_with = "values::whole::<1, 1_000_000, _, _>")]
+    pub plan_max: usize,
+    /// Letters that must come back against the plan before a replay stops by itself, if they are most of
+    /// those of which anything is known. 1..=1000000, default 50.
+    #[serde(deserialize_with = "values::whole::<1, 1_000_000, _, _>")]
+    pub stop_after: u32,
+    /// How long a replay waits for outcomes while none comes in. 100ms..=1day, default 2m.
+    #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, DAY, _>")]
+    pub outcome_timeout: Duration,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self {
+            claim: Duration::from_mins(1),
+            plan_max: 5000,
+            stop_after: 50,
+            outcome_timeout: Duration::from_mins(2),
         }
     }
 }

@@ -21,6 +21,7 @@
 //! Floor 2, engines:
 //!
 //! - [`worker`]: what happens to one message.
+//! - [`dead_letters`]: what happens to a dead letter.
 //!
 //! Floor 3, faces:
 //!
@@ -39,6 +40,7 @@ pub mod telemetry;
 pub mod broker;
 pub mod storage;
 
+pub mod dead_letters;
 pub mod worker;
 
 pub mod cli;

@@ -14,8 +14,9 @@ const FOREIGN_HEADERS_MAX: usize = 16 * 1024;
 /// The `error` header, in bytes.
 const ERROR_MAX: usize = 1024;
 /// The headers that are ours.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "attempt",
+    "replay-of",
     "reason",
     "error",
     "first-failed-at",
@@ -94,6 +95,9 @@ impl Delivered {
         headers.insert("first-failed-at".into(), long(first));
         headers.insert("failed-at".into(), long(&now));
         headers.insert("error".into(), long(&excerpt::cut(error, ERROR_MAX)));
+        if let Some(AMQPValue::LongLongInt(letter)) = self.header("replay-of") {
+            headers.insert("replay-of".into(), AMQPValue::LongLongInt(*letter));
+        }
         if let Some(trace) = self.trace() {
             headers.insert("traceparent".into(), long(trace.traceparent()));
             if let Some(state) = trace.tracestate() {
@@ -181,6 +185,31 @@ impl Outgoing {
                 .with_delivery_mode(PERSISTENT)
                 .with_content_type(content_type.into())
                 .with_headers(headers),
+        }
+    }
+
+    /// An archived letter as an event again.
+    pub fn replay(
+        topology: &super::Topology,
+        body: Vec<u8>,
+        properties: &str,
+        _headers: &str,
+        letter_id: i64,
+    ) -> Self {
+        let mut headers = FieldTable::default();
+        headers.insert("replay-of".into(), AMQPValue::LongLongInt(letter_id));
+        let given: serde_json::Value = serde_json::from_str(properties).unwrap_or_default();
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_headers(headers);
+        if let Some(text) = given["content_type"].as_str() {
+            properties = properties.with_content_type(text.into());
+        }
+        Self {
+            exchange: topology.exchange().to_owned(),
+            routing_key: topology.routing_key().to_owned(),
+            body,
+            properties,
         }
     }
 

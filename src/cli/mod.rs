@@ -7,6 +7,7 @@ mod balance;
 mod bench;
 mod completions;
 mod credit;
+mod dlq;
 mod migrate;
 pub mod output;
 mod publish;
@@ -72,6 +73,8 @@ enum Command {
     Balance(balance::BalanceArgs),
     /// Give a company tokens, once per key
     Credit(credit::CreditArgs),
+    /// Work with the dead letters: what failed, and sending it again
+    Dlq(dlq::DlqArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print a shell's completion script
@@ -106,7 +109,6 @@ impl Role {
 enum Ended {
     Done,
     /// Nothing to do about it here, but somebody should look.
-    #[expect(dead_code, reason = "the commands that can find trouble come later")]
     NeedsPerson,
 }
 
@@ -154,6 +156,7 @@ fn dispatch(
         Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
         Command::Balance(args) => block_on(balance::run(args, &settings()?, output)),
         Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
+        Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     }
@@ -199,6 +202,14 @@ fn one_line(error: &anyhow::Error) -> String {
 /// A table or a function is missing, by `PostgreSQL`'s codes.
 fn not_migrated(text: &str) -> bool {
     text.contains("SQLSTATE 42P01") || text.contains("SQLSTATE 42883")
+}
+
+/// Who acts, for the record: who was named, else who is logged in.
+fn operator(named: Option<String>) -> String {
+    named
+        .or_else(|| variable("SUDO_USER"))
+        .or_else(|| variable("USER"))
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// The value of a variable; one that is set to nothing counts as absent, as it does in CI.

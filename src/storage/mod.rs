@@ -12,7 +12,10 @@ mod pool;
 mod scratch;
 
 pub use charging::PendingMark;
-pub use dead_letters::{Arrival, Letter, LetterState, Money, Selection};
+pub use dead_letters::{
+    Arrival, Candidate, Claim, Claimable, Claimed, Failures, Letter, LetterBody, LetterState,
+    Money, Outcomes, Rehearsal, Rest, Selection,
+};
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};

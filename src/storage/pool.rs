@@ -154,15 +154,20 @@ impl Storage {
         &self,
         statement: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, StorageError> {
-        let mut leased = Leased(Some(self.pool.acquire().await?));
-        let Some(connection) = leased.0.as_mut() else {
-            return Err(StorageError::NoAnswer);
-        };
-        let answer = tokio::time::timeout(self.answer_timeout, statement(connection)).await;
-        let answer = answer.map_err(|_| StorageError::NoAnswer)?;
-        // Answered: it goes back to the pool.
-        drop(leased.0.take());
-        Ok(answer?)
+        let mut session = self.session().await?;
+        let answer = session.call(statement).await;
+        if !matches!(answer, Err(StorageError::NoAnswer)) {
+            session.release();
+        }
+        answer
+    }
+
+    /// A connection of the pool for several calls in a row.
+    pub(super) async fn session(&self) -> Result<Session, StorageError> {
+        Ok(Session {
+            leased: Leased(Some(self.pool.acquire().await?)),
+            answer_timeout: self.answer_timeout,
+        })
     }
 
     /// Waits, however long, until the database can work. Says once that it is away and once that it is
@@ -233,6 +238,31 @@ impl Drop for Leased {
         if let Some(connection) = self.0.take() {
             drop(connection.detach());
         }
+    }
+}
+
+/// One connection for several calls. Dropped without [`Session::release`] it is closed, and the server
+/// rolls back what was open on it.
+pub(super) struct Session {
+    leased: Leased,
+    answer_timeout: Duration,
+}
+
+impl Session {
+    pub(super) async fn call<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, StorageError> {
+        let Some(connection) = self.leased.0.as_mut() else {
+            return Err(StorageError::NoAnswer);
+        };
+        let answer = tokio::time::timeout(self.answer_timeout, statement(connection)).await;
+        Ok(answer.map_err(|_| StorageError::NoAnswer)??)
+    }
+
+    /// Back to the pool.
+    pub(super) fn release(mut self) {
+        drop(self.leased.0.take());
     }
 }
 

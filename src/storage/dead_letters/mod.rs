@@ -5,6 +5,9 @@
 mod columns;
 
 mod archive;
+mod claims;
+mod rehearsal;
+mod runs;
 mod selection;
 
 use serde::Serialize;
@@ -12,6 +15,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use archive::Arrival;
+pub use claims::{Claim, Claimable, Claimed, Rest};
+pub use rehearsal::{Candidate, LetterBody, Rehearsal};
+pub use runs::{Failures, Outcomes};
 pub use selection::Selection;
 
 /// Where a letter stands.

@@ -1,0 +1,47 @@
+//! `dlq`: the dead letters, for people. One file a command.
+
+mod plan;
+mod replay;
+mod select;
+pub(super) mod sending;
+
+use clap::{Args, Subcommand};
+
+use super::output::{self, Format};
+use super::{Ended, one_line, open_storage};
+use crate::config::Settings;
+use crate::storage::Storage;
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(super) struct DlqArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send letters again, after showing what that would do
+    Replay(replay::ReplayArgs),
+}
+
+pub(super) async fn run(
+    args: DlqArgs,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    match args.command {
+        Command::Replay(args) => replay::run(args, settings, format).await,
+    }
+}
+
+/// The books, with the letters marked that they have settled meanwhile.
+async fn open(settings: &Settings) -> anyhow::Result<Storage> {
+    let storage = open_storage(settings).await?;
+    // Who only looks must not be stopped by it: the money is read live in any case.
+    if let Err(error) = storage.settle_dead_letters().await {
+        let error = one_line(&error.into());
+        output::note(&format!("note: settled letters are not marked: {error}"));
+    }
+    Ok(storage)
+}
