@@ -1,33 +1,10 @@
 //! The archive's own rules: what is one letter, what is another, and what the books settle.
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use token_billing::storage::{Arrival, Letter, LetterState, Money, Selection, Storage};
 use uuid::Uuid;
 
-use crate::support::site::{Site, event};
-
-/// A refusal for want of tokens, as the archivist would hand it over.
-fn arrival(job: Uuid, company: Uuid, tokens: i64) -> Arrival {
-    let now = OffsetDateTime::now_utc()
-        .replace_nanosecond(0)
-        .expect("valid");
-    Arrival {
-        reason: "insufficient_balance".to_owned(),
-        error: format!("Not enough tokens: the article needs {tokens} and the company has 0."),
-        error_signature: "Not enough tokens: the article needs # and the company has #.".to_owned(),
-        body: event(job, company, tokens).to_string().into_bytes(),
-        properties: "{}".to_owned(),
-        headers: "{}".to_owned(),
-        job_id: Some(job),
-        company_id: Some(company),
-        article_id: None,
-        tokens: Some(tokens),
-        attempts: 1,
-        first_failed_at: now,
-        last_failed_at: now,
-        replay_of: None,
-    }
-}
+use crate::support::{letters::arrival, site::Site};
 
 async fn all(storage: &Storage) -> Vec<Letter> {
     let everything = Selection::default();

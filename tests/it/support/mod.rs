@@ -7,6 +7,7 @@ pub(crate) mod command;
 pub(crate) mod db;
 pub(crate) mod eventually;
 pub(crate) mod ledger;
+pub(crate) mod letters;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod servers;
