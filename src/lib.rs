@@ -21,6 +21,8 @@
 //! Floor 2, engines:
 //!
 //! - [`worker`]: what happens to one message.
+//! - [`dead_letters`]: from their queue into the archive.
+//! - [`readiness`]: whether this process does what it is for.
 //!
 //! Floor 3, faces:
 //!
@@ -39,6 +41,8 @@ pub mod telemetry;
 pub mod broker;
 pub mod storage;
 
+pub mod dead_letters;
+pub mod readiness;
 pub mod worker;
 
 pub mod cli;

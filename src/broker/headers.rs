@@ -261,9 +261,7 @@ mod tests {
             ("mine", AMQPValue::FieldTable(looks_tagged.clone())),
             (
                 "array",
-                AMQPValue::FieldArray(
-                    vec![long(b"x"), AMQPValue::FieldTable(looks_tagged)].into(),
-                ),
+                AMQPValue::FieldArray(vec![long(b"x"), AMQPValue::FieldTable(looks_tagged)].into()),
             ),
         ]);
         // By way of text, as the archive keeps it.

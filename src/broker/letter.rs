@@ -38,7 +38,9 @@ impl Delivered {
         let own = self.text_header("error").map(headers::without_nul);
         let text = match (self.moved(), own) {
             (Some(moved), own) if moved.reason == DELIVERY_LIMIT => {
-                let last = own.map_or(String::new(), |own| format!(" Its last error before: {own}"));
+                let last = own.map_or(String::new(), |own| {
+                    format!(" Its last error before: {own}")
+                });
                 format!(
                     "The broker gave up: each worker that was given it died, or lost its connection, before \
                      it was done with it, as often as the delivery limit of {} allows.{last}",

@@ -6,6 +6,7 @@
 
 mod connection;
 mod consumer;
+mod copier;
 mod error;
 mod headers;
 mod letter;
@@ -16,6 +17,7 @@ mod topology;
 
 pub use connection::Connection;
 pub use consumer::{Batch, Consumer, SingleFile};
+pub use copier::Copier;
 pub use error::BrokerError;
 pub use message::Delivered;
 pub use outgoing::Outgoing;

@@ -101,8 +101,8 @@ impl Outgoing {
         let all = headers::from_json(&object(headers));
         let text = |name| all.inner().get(name).and_then(text_of);
         let mut headers = foreign_headers(&all);
-        let trace = text("traceparent")
-            .and_then(|parent| TraceContext::parse(parent, text("tracestate")));
+        let trace =
+            text("traceparent").and_then(|parent| TraceContext::parse(parent, text("tracestate")));
         if let Some(trace) = trace {
             insert_trace(&mut headers, &trace);
         }

@@ -220,7 +220,14 @@ mod tests {
 
     #[test]
     fn what_came_before_the_break_is_kept() {
-        for rest in [",", ",\"x\":", ",\"x\":tru", "} and more", ",'y':1}", "\u{0}"] {
+        for rest in [
+            ",",
+            ",\"x\":",
+            ",\"x\":tru",
+            "} and more",
+            ",'y':1}",
+            "\u{0}",
+        ] {
             let body = format!(r#"{{"job_id":"{JOB}"{rest}"#);
             assert_eq!(glimpse(&body), job_only(), "{rest}");
         }
@@ -241,7 +248,18 @@ mod tests {
         let started = Instant::now();
         let many = 4 * MAX_READ;
         for start in ["", "{\"a\":", "{\"data\":", "{\"job_id\":"] {
-            for fill in ["[", "{\"a\":", "\"", "\\", "1", "-", "\0", " ", "{\"a\":1,", "é"] {
+            for fill in [
+                "[",
+                "{\"a\":",
+                "\"",
+                "\\",
+                "1",
+                "-",
+                "\0",
+                " ",
+                "{\"a\":1,",
+                "é",
+            ] {
                 let body = start.to_owned() + &fill.repeat(many / fill.len());
                 assert_eq!(glimpse(&body), Glimpse::default());
             }

@@ -177,11 +177,17 @@ mod tests {
                 "tokens: expected an integer, got the number # with an exponent",
             ),
             (
-                vec![event("tokens", "0"), event("tokens", "-99999999999999999999")],
+                vec![
+                    event("tokens", "0"),
+                    event("tokens", "-99999999999999999999"),
+                ],
                 "tokens: # is not in #..=#",
             ),
             (
-                vec![event("job_id", r#""abc""#), event("job_id", r#""a \" \u001b 7""#)],
+                vec![
+                    event("job_id", r#""abc""#),
+                    event("job_id", r#""a \" \u001b 7""#),
+                ],
                 "job_id: \"…\" is not a UUID",
             ),
             (
@@ -200,7 +206,10 @@ mod tests {
                 "body: # bytes, the limit is #",
             ),
             (
-                vec![event("occurred_at", "\"yesterday\""), event("occurred_at", "\"1.1.2026\"")],
+                vec![
+                    event("occurred_at", "\"yesterday\""),
+                    event("occurred_at", "\"1.1.2026\""),
+                ],
                 "occurred_at: \"…\" is not RFC 3339",
             ),
             (
@@ -270,7 +279,10 @@ mod tests {
                 "job 9f86d081884c7d65 of queue7 waited 200ms",
                 "job # of queue# waited #ms",
             ),
-            ("the facade decade cafe deadbeef", "the facade decade cafe deadbeef"),
+            (
+                "the facade decade cafe deadbeef",
+                "the facade decade cafe deadbeef",
+            ),
             ("", ""),
         ] {
             assert_eq!(signature(error), folded);
@@ -279,7 +291,18 @@ mod tests {
 
     #[test]
     fn whatever_the_text_is_the_signature_is_short_and_the_work_is_bounded() {
-        for text in ["é", "\"", "\\\"", "1.", "e5", "-", "漢 7", "8b0c1c1e-", "…", "#"] {
+        for text in [
+            "é",
+            "\"",
+            "\\\"",
+            "1.",
+            "e5",
+            "-",
+            "漢 7",
+            "8b0c1c1e-",
+            "…",
+            "#",
+        ] {
             for times in [1, 7, 199, 200, 100_000] {
                 let long = text.repeat(times);
                 assert!(signature(&long).len() <= MAX_BYTES, "{times} × {text}");
