@@ -21,7 +21,8 @@
 //! Floor 2, engines:
 //!
 //! - [`worker`]: what happens to one message.
-//! - [`dead_letters`]: what happens to a dead letter.
+//! - [`dead_letters`]: from their queue into the archive, and sent again from there.
+//! - [`readiness`]: whether this process does what it is for.
 //!
 //! Floor 3, faces:
 //!
@@ -41,6 +42,7 @@ pub mod broker;
 pub mod storage;
 
 pub mod dead_letters;
+pub mod readiness;
 pub mod worker;
 
 pub mod cli;

@@ -6,14 +6,20 @@
 
 mod connection;
 mod consumer;
+mod copier;
 mod error;
+mod headers;
+mod letter;
 mod message;
+mod outgoing;
 mod publisher;
 mod topology;
 
 pub use connection::Connection;
 pub use consumer::{Batch, Consumer, SingleFile};
+pub use copier::Copier;
 pub use error::BrokerError;
-pub use message::{Delivered, Outgoing};
+pub use message::Delivered;
+pub use outgoing::Outgoing;
 pub use publisher::{PublishError, Publisher};
 pub use topology::Topology;

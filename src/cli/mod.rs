@@ -93,6 +93,8 @@ struct ServeArgs {
 pub enum Role {
     /// Takes events from the work queue and charges them
     Worker,
+    /// Takes dead letters from their queue into the archive
+    Archivist,
 }
 
 impl Role {

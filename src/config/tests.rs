@@ -355,6 +355,7 @@ fn every_key() -> Vec<String> {
         keys_of::<Database>("database"),
         keys_of::<Broker>("broker"),
         keys_of::<Worker>("worker"),
+        keys_of::<Archivist>("archivist"),
         keys_of::<Retry>("retry"),
         keys_of::<Reconnect>("reconnect"),
         keys_of::<Limits>("limits"),

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use serde::{Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
-use super::{Pace, watch::Watch};
+use super::{Pace, outcomes::Watch};
 use crate::{
     broker::{Outgoing, Publisher, Topology},
     config, failpoint,

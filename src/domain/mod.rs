@@ -4,12 +4,16 @@ mod deduction;
 mod disposition;
 mod event;
 pub mod excerpt;
+mod glimpse;
 mod json;
 mod retry;
+mod signature;
 mod trace;
 
 pub use deduction::{Charge, Deduction, Receipt, Refusal, RefusalCause};
 pub use disposition::{Disposition, Reason, Verdict, dispose};
 pub use event::{CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault};
+pub use glimpse::Glimpse;
 pub use retry::RetrySchedule;
+pub use signature::signature;
 pub use trace::TraceContext;

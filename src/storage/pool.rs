@@ -2,10 +2,7 @@
 
 use std::{
     str::FromStr as _,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,6 +13,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::StorageError;
@@ -33,7 +31,7 @@ pub struct Storage {
     answer_timeout: Duration,
     reconnect: config::Reconnect,
     /// Whether the last thing heard of the database was good: one log line a change.
-    available: AtomicBool,
+    available: watch::Sender<bool>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -106,7 +104,7 @@ impl Storage {
             connect_timeout: database.connect_timeout,
             answer_timeout: database.statement_timeout + ANSWER_GRACE,
             reconnect: reconnect.clone(),
-            available: AtomicBool::new(true),
+            available: watch::Sender::new(true),
             seen,
         })
     }
@@ -215,12 +213,19 @@ impl Storage {
     /// Notes what was heard of the database, and logs if that is news.
     pub fn heard(&self, trouble: Option<&StorageError>) {
         let available = trouble.is_none();
-        let changed = self.available.swap(available, Ordering::Relaxed) != available;
+        let changed = self
+            .available
+            .send_if_modified(|known| std::mem::replace(known, available) != available);
         match (changed, trouble) {
-            (true, Some(error)) => tracing::error!(%error, "database unavailable: charging pauses"),
-            (true, None) => tracing::info!("database available: charging goes on"),
+            (true, Some(error)) => tracing::error!(%error, "database unavailable: work pauses"),
+            (true, None) => tracing::info!("database available: work goes on"),
             _ => {}
         }
+    }
+
+    /// Whether the last thing heard of the database was good. Changes can be awaited.
+    pub fn available(&self) -> watch::Receiver<bool> {
+        self.available.subscribe()
     }
 
     /// Closes all connections.

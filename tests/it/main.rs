@@ -8,6 +8,7 @@
 mod support;
 
 mod archive;
+mod archiving;
 mod batches;
 mod books_model;
 mod charging;

@@ -21,53 +21,51 @@ fn words<'a>(parts: &[&[&'a str]]) -> Vec<&'a str> {
 #[tokio::test]
 async fn a_replay_after_a_top_up_charges() {
     let site = Site::new().await;
-    let running = site.start().await;
+    let (running, archivist) = (site.start().await, site.archive_running().await);
     let company = site.company(0, 100).await;
     let job = site.job(company).await;
-    site.archiving(async {
-        site.publish(job, company, 500).await;
-        eventually(
-            "it is in the archive",
-            PATIENCE,
-            async || site.letters().await.len(),
-            |&n| n == 1,
-        )
-        .await;
-        let id = site.letters().await[0].id.to_string();
-        let credit = [
-            "credit",
-            &*company.to_string(),
-            "--purchased",
-            "450",
-            "--key",
-            "k",
-        ];
-        site.run(&credit).await.done();
-
-        let flags = ["--as", "ann", "--note", "they paid"];
-        let ran = site.run(&words(&[&REPLAY, &[&id], &flags, &JSON])).await;
-        let document = ran.document();
-        assert_eq!(keys(&document), ["plan", "replay"]);
-        let plan = &document["plan"];
-        assert_eq!(
-            (&plan["charged"], &plan["charged_tokens"]),
-            (&json!(1), &json!(500))
-        );
-        assert_eq!(plan["companies"][0]["company_id"], json!(company));
-        let replay = &document["replay"];
-        assert_eq!(
-            [
-                &replay["sent"],
-                &replay["charged"],
-                &replay["charged_tokens"],
-                &replay["failed_again"]
-            ],
-            [&json!(1), &json!(1), &json!(500), &json!(0)]
-        );
-        assert_eq!(replay["ended"], json!("done"));
-    })
+    site.publish(job, company, 500).await;
+    eventually(
+        "it is in the archive",
+        PATIENCE,
+        async || site.letters().await.len(),
+        |&n| n == 1,
+    )
     .await;
+    let id = site.letters().await[0].id.to_string();
+    let credit = [
+        "credit",
+        &*company.to_string(),
+        "--purchased",
+        "450",
+        "--key",
+        "k",
+    ];
+    site.run(&credit).await.done();
+
+    let flags = ["--as", "ann", "--note", "they paid"];
+    let ran = site.run(&words(&[&REPLAY, &[&id], &flags, &JSON])).await;
+    let document = ran.document();
+    assert_eq!(keys(&document), ["plan", "replay"]);
+    let plan = &document["plan"];
+    assert_eq!(
+        (&plan["charged"], &plan["charged_tokens"]),
+        (&json!(1), &json!(500))
+    );
+    assert_eq!(plan["companies"][0]["company_id"], json!(company));
+    let replay = &document["replay"];
+    assert_eq!(
+        [
+            &replay["sent"],
+            &replay["charged"],
+            &replay["charged_tokens"],
+            &replay["failed_again"]
+        ],
+        [&json!(1), &json!(1), &json!(500), &json!(0)]
+    );
+    assert_eq!(replay["ended"], json!("done"));
     running.stop().await;
+    archivist.stop().await;
     assert_eq!(site.balance(company).await, (0, 50));
     assert_eq!(site.job_status(job).await.0, "completed");
     let storage = site.storage();

@@ -1,10 +1,7 @@
 //! Dead letters of a test: put into the archive, and looked up there.
 
-use std::time::Duration;
-
 use time::OffsetDateTime;
-use token_billing::storage::{Arrival, Letter, LetterState, Selection};
-use tokio::time::interval;
+use token_billing::storage::{Arrival, LetterState};
 use uuid::Uuid;
 
 use super::site::{Site, event};
@@ -56,19 +53,6 @@ impl Site {
         (jobs, self.archive(&arrivals).await)
     }
 
-    /// All letters, oldest first.
-    pub(crate) async fn letters(&self) -> Vec<Letter> {
-        let storage = self.storage();
-        let everything = Selection::default();
-        let mut letters = storage
-            .dead_letters(&everything, None, 100_000)
-            .await
-            .expect("read");
-        storage.close().await;
-        letters.reverse();
-        letters
-    }
-
     /// How many letters are in this state.
     pub(crate) async fn in_state(&self, state: LetterState) -> usize {
         let letters = self.letters().await;
@@ -85,42 +69,5 @@ impl Site {
         .fetch_one(self.db.pool())
         .await
         .expect("read")
-    }
-
-    /// Does something while dead letters are archived from their queue.
-    pub(crate) async fn archiving<T>(&self, during: impl Future<Output = T>) -> T {
-        tokio::select! {
-            done = during => done,
-            () = self.archive_for_ever() => unreachable!(),
-        }
-    }
-
-    async fn archive_for_ever(&self) {
-        let (storage, queue) = (self.storage(), self.broker.dead_letters());
-        let mut tick = interval(Duration::from_millis(20));
-        loop {
-            tick.tick().await;
-            let mut arrivals = Vec::new();
-            for message in self.broker.take_all(&queue).await {
-                let body: serde_json::Value =
-                    serde_json::from_slice(&message.body).unwrap_or_default();
-                let id = |name: &str| body[name].as_str().and_then(|text| text.parse().ok());
-                let header = |name| message.header(name).unwrap_or_default();
-                arrivals.push(Arrival {
-                    reason: header("reason"),
-                    error: header("error"),
-                    error_signature: header("reason"),
-                    job_id: id("job_id"),
-                    company_id: id("company_id"),
-                    tokens: body["tokens"].as_i64(),
-                    replay_of: header("replay-of").parse().ok(),
-                    body: message.body,
-                    ..arrival(Uuid::nil(), Uuid::nil(), 1)
-                });
-            }
-            if !arrivals.is_empty() {
-                storage.archive(&arrivals).await.expect("archived");
-            }
-        }
     }
 }
