@@ -10,9 +10,10 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use self::parked::Parked;
+use super::actor::ActorArgs;
 use super::dlq::sending;
 use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
-use super::{Ended, UsageError, one_line, open_storage, operator};
+use super::{Ended, UsageError, one_line, open_storage};
 use crate::config::Settings;
 use crate::dead_letters::Report;
 use crate::storage::{Credit, CreditGrant, CreditRecord, Storage};
@@ -55,9 +56,8 @@ pub(super) struct CreditArgs {
     #[arg(long)]
     replay_parked: bool,
 
-    /// Who asks, for the record [default: $SUDO_USER, or $USER]
-    #[arg(long = "as", value_name = "WHO", value_parser = NonEmptyStringValueParser::new())]
-    actor: Option<String>,
+    #[command(flatten)]
+    actor: ActorArgs,
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
@@ -97,7 +97,7 @@ pub(super) async fn run(
     if args.replay_parked {
         settings.require_broker()?;
     }
-    let actor = operator(args.actor);
+    let actor = args.actor.name();
     let storage = open_storage(settings).await?;
     let credit = Credit {
         key: &args.key,

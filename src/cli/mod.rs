@@ -3,6 +3,8 @@
 //! Results go to standard output, as a table or as one JSON document; notes, progress and errors go
 //! to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but something needs a person.
 
+mod actor;
+mod ask;
 mod balance;
 mod bench;
 mod completions;
@@ -73,7 +75,7 @@ enum Command {
     Balance(balance::BalanceArgs),
     /// Give a company tokens, once per key
     Credit(credit::CreditArgs),
-    /// Work with the dead letters: what failed, and sending it again
+    /// Watch the dead letters, and put right what failed
     Dlq(dlq::DlqArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
@@ -204,14 +206,6 @@ fn one_line(error: &anyhow::Error) -> String {
 /// A table or a function is missing, by `PostgreSQL`'s codes.
 fn not_migrated(text: &str) -> bool {
     text.contains("SQLSTATE 42P01") || text.contains("SQLSTATE 42883")
-}
-
-/// Who acts, for the record: who was named, else who is logged in.
-fn operator(named: Option<String>) -> String {
-    named
-        .or_else(|| variable("SUDO_USER"))
-        .or_else(|| variable("USER"))
-        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// The value of a variable; one that is set to nothing counts as absent, as it does in CI.

@@ -103,10 +103,18 @@ pub fn at_right(value: &str) -> Cell {
 pub fn printable(value: &str) -> String {
     let escaped = |char: char| match char {
         '\n' | '\r' | '\t' => " ".to_owned(),
-        char if char.is_control() => char.escape_debug().to_string(),
+        char if char.is_control() || is_invisible(char) => char.escape_unicode().to_string(),
         char => char.to_string(),
     };
     value.chars().map(escaped).collect()
+}
+
+/// What turns the direction of a line round, joins or hides characters: it could make one text look like
+/// another.
+fn is_invisible(char: char) -> bool {
+    matches!(char,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// `1234567` → `1,234,567`.
@@ -166,5 +174,6 @@ mod tests {
     #[test]
     fn nothing_in_a_cell_reaches_the_terminal_as_a_command() {
         assert_eq!(printable("a\u{1b}[31m\nb"), "a\\u{1b}[31m b");
+        assert_eq!(printable("é\u{202e}b\u{9b}"), "é\\u{202e}b\\u{9b}");
     }
 }

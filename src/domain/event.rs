@@ -4,6 +4,7 @@
 //! it stands; what it refuses comes with a message that tells the publisher which field, what was
 //! expected, and what was there.
 
+mod amend;
 mod draft;
 mod envelope;
 mod fields;
@@ -23,6 +24,7 @@ use crate::config::Limits;
 use envelope::Envelope;
 use fields::{Fields, text_of};
 
+pub use amend::{AmendError, amend};
 pub use draft::EventDraft;
 pub(super) use envelope::is_cloud_event;
 

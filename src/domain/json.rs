@@ -6,6 +6,7 @@
 //! a key that appears twice in one object, U+0000 and half surrogate pairs in strings, and numbers
 //! out of range. An error carries the path of the value it is about.
 
+pub mod layout;
 mod scalars;
 
 #[cfg(test)]

@@ -12,8 +12,11 @@ mod trace;
 
 pub use deduction::{Charge, Deduction, Receipt, Refusal, RefusalCause};
 pub use disposition::{Disposition, Reason, Verdict, dispose};
-pub use event::{CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault};
+pub use event::{
+    AmendError, CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault, amend,
+};
 pub use glimpse::Glimpse;
+pub use json::layout;
 pub use retry::RetrySchedule;
 pub use signature::signature;
 pub use trace::TraceContext;

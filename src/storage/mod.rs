@@ -13,8 +13,9 @@ mod scratch;
 
 pub use charging::PendingMark;
 pub use dead_letters::{
-    Arrival, Candidate, Claim, Claimable, Claimed, Failures, Letter, LetterBody, LetterState,
-    Money, Outcomes, Rehearsal, Rest, Selection,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Candidate, Claim, Claimable, Claimed,
+    CompanyShare, Draft, Edit, EditError, Failures, Letter, LetterBody, LetterState, Money,
+    Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};

@@ -16,6 +16,8 @@ mod command_line;
 mod concurrency;
 mod crashes;
 mod credits;
+mod dlq_acts;
+mod dlq_edit;
 mod full_speed;
 mod house;
 mod job_status;

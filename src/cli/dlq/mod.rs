@@ -1,5 +1,9 @@
 //! `dlq`: the dead letters, for people. One file a command.
 
+mod act;
+mod edit;
+mod history;
+mod list;
 mod plan;
 mod replay;
 mod select;
@@ -21,6 +25,13 @@ pub(super) struct DlqArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// List letters, newest first
+    List(list::ListArgs),
+    // A doc comment here would hide the long explanation that stands with the arguments.
+    Edit(edit::EditArgs),
+    Discard(act::DiscardArgs),
+    Restore(act::RestoreArgs),
+    History(history::HistoryArgs),
     /// Send letters again, after showing what that would do
     Replay(replay::ReplayArgs),
 }
@@ -31,6 +42,11 @@ pub(super) async fn run(
     format: Format,
 ) -> anyhow::Result<Ended> {
     match args.command {
+        Command::List(args) => list::run(args, settings, format).await,
+        Command::Edit(args) => edit::run(args, settings, format).await,
+        Command::Discard(args) => act::discard(args, settings, format).await,
+        Command::Restore(args) => act::restore(args, settings, format).await,
+        Command::History(args) => history::run(args, settings, format).await,
         Command::Replay(args) => replay::run(args, settings, format).await,
     }
 }

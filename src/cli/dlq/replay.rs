@@ -1,7 +1,5 @@
 //! `dlq replay`: the plan, the question, the replay.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-
 use anyhow::bail;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, value_parser};
@@ -11,7 +9,7 @@ use super::plan::{self, PlanDocument};
 use super::select::SelectArgs;
 use super::{open, sending};
 use crate::cli::output::{Format, count, note};
-use crate::cli::{Ended, UsageError, operator};
+use crate::cli::{Ended, UsageError, actor::ActorArgs, ask};
 use crate::config::Settings;
 use crate::dead_letters::{self, Order, Plan, Report};
 use crate::storage::{LetterState, Selection, Storage};
@@ -33,6 +31,15 @@ use crate::storage::{LetterState, Selection, Storage};
 )]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
+    asked: Asked,
+
+    #[command(flatten)]
+    actor: ActorArgs,
+}
+
+#[derive(Debug, Args)]
+struct Asked {
+    #[command(flatten)]
     select: SelectArgs,
 
     /// All open letters
@@ -43,8 +50,8 @@ pub(super) struct ReplayArgs {
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
 
-    /// Don't ask
-    #[arg(long)]
+    /// Do not ask
+    #[arg(long, short)]
     yes: bool,
 
     /// Send at most this many a second, evenly
@@ -62,10 +69,6 @@ pub(super) struct ReplayArgs {
     /// Why, for the record
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     note: Option<String>,
-
-    /// Who asks, for the record [default: $SUDO_USER, or $USER]
-    #[arg(long = "as", value_name = "WHO", value_parser = NonEmptyStringValueParser::new())]
-    actor: Option<String>,
 }
 
 /// As a program reads it.
@@ -76,7 +79,7 @@ struct Document<'a> {
     replay: Option<&'a Report>,
 }
 
-impl ReplayArgs {
+impl Asked {
     fn selection(&self) -> Result<Selection, UsageError> {
         let usage = |text: &str| Err(UsageError(text.to_owned()));
         if self.select.is_unrestricted() != self.all {
@@ -92,7 +95,7 @@ impl ReplayArgs {
                 "--state: only open letters are replayed; `dlq restore` opens discarded ones again",
             );
         }
-        if !self.dry_run && !self.yes && !io::stdin().is_terminal() {
+        if !self.dry_run && !self.yes && !ask::is_possible() {
             return usage(
                 "there is no terminal to ask on: --yes replays, --dry-run shows the plan",
             );
@@ -113,18 +116,20 @@ pub(super) async fn run(
     settings: &Settings,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    let selection = args.selection()?;
-    if !args.dry_run {
+    let (asked, actor) = (args.asked, args.actor.name());
+    let selection = asked.selection()?;
+    if !asked.dry_run {
         settings.require_broker()?;
     }
     let storage = open(settings).await?;
-    let ended = planned(&args, settings, format, &storage, selection).await;
+    let ended = planned(&asked, &actor, settings, format, &storage, selection).await;
     storage.close().await;
     ended
 }
 
 async fn planned(
-    args: &ReplayArgs,
+    args: &Asked,
+    actor: &str,
     settings: &Settings,
     format: Format,
     storage: &Storage,
@@ -156,7 +161,7 @@ async fn planned(
     };
     let order = Order {
         selection: &selection,
-        actor: &operator(args.actor.clone()),
+        actor,
         subject: &args.subject(),
         note: args.note.as_deref(),
         rate: args.rate,
@@ -181,22 +186,14 @@ fn done(format: Format, plan: &Plan, report: Option<&Report>) -> anyhow::Result<
     }
 }
 
-fn confirmed(args: &ReplayArgs, plan: &Plan, letters: u64, shown: bool) -> anyhow::Result<bool> {
+fn confirmed(args: &Asked, plan: &Plan, letters: u64, shown: bool) -> anyhow::Result<bool> {
     if args.yes {
         return Ok(true);
     }
     if !shown {
         note(&plan::in_words(plan));
     }
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "Replay {}? [y/N] ", count(letters, "letter"))?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(
-        answer.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes"
-    ))
+    ask::confirm(&format!("Replay {}?", count(letters, "letter")), false)
 }
 
 /// A mistyped id is an error; one that isn't open is passed over, and said so.

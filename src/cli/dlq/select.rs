@@ -183,7 +183,8 @@ fn group(text: &str) -> Result<String, String> {
     }
 }
 
-fn moment(text: &str) -> Result<OffsetDateTime, String> {
+/// A moment, or one so long ago.
+pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
     if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(moment);
     }

@@ -4,8 +4,11 @@
 #[macro_use]
 mod columns;
 
+mod acts;
 mod archive;
 mod claims;
+mod edit;
+mod history;
 mod rehearsal;
 mod runs;
 mod selection;
@@ -14,8 +17,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
 pub use claims::{Claim, Claimable, Claimed, Rest};
+pub use edit::{Draft, Edit, EditError, SettledJob};
+pub use history::{ActionFilter, PastAction};
 pub use rehearsal::{Candidate, LetterBody, Rehearsal};
 pub use runs::{Failures, Outcomes};
 pub use selection::Selection;

@@ -33,6 +33,36 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// As it stands in the record of an action: which letters were meant.
+    pub(super) fn describe(&self) -> String {
+        const IDS_NAMED: usize = 20;
+        let mut parts = Vec::new();
+        if !self.ids.is_empty() {
+            let ids: Vec<String> = self.ids.iter().map(i64::to_string).collect();
+            let mut text = ids[..ids.len().min(IDS_NAMED)].join(", ");
+            if ids.len() > IDS_NAMED {
+                text.push_str(&format!(" and {} more", ids.len() - IDS_NAMED));
+            }
+            parts.push(text);
+        }
+        let mut part = |name: &str, value: Option<String>| {
+            parts.extend(value.map(|value| format!("{name} {value}")));
+        };
+        part("group", self.group.clone());
+        for reason in &self.reasons {
+            part("reason", Some(reason.clone()));
+        }
+        part("company", self.company.map(|id| id.to_string()));
+        part("job", self.job.map(|id| id.to_string()));
+        part("since", self.since.map(|at| at.to_string()));
+        part("until", self.until.map(|at| at.to_string()));
+        part("text", self.text.as_ref().map(|text| format!("{text:?}")));
+        if parts.is_empty() {
+            return "all".to_owned();
+        }
+        parts.join("; ")
+    }
+
     /// Binds $1 to $10 of `selected!`.
     pub(super) fn bind<'q, O>(
         &self,

@@ -1,0 +1,285 @@
+//! Writing letters off, and taking that back. Neither touches the books.
+
+use serde::Serialize;
+use sqlx::{Acquire as _, PgConnection};
+use uuid::Uuid;
+
+use super::{LetterState, Selection};
+use crate::storage::{Storage, StorageError};
+
+/// Letters changed in one transaction: others wait for the archive's lock meanwhile.
+const PAGE: i64 = 1000;
+/// Companies that a plan names; of the others only the number.
+const COMPANIES_NAMED: i64 = 10;
+
+/// Who acts, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Signed<'a> {
+    /// Who.
+    pub actor: &'a str,
+    /// Why.
+    pub reason: Option<&'a str>,
+}
+
+/// What is done to letters as they are, without sending anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Open ones are written off.
+    Discard,
+    /// Discarded ones are open again.
+    Restore,
+}
+
+impl Act {
+    /// As it is typed and recorded.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Discard => "discard",
+            Self::Restore => "restore",
+        }
+    }
+
+    /// The state of the letters it can be done to.
+    pub fn from(self) -> LetterState {
+        match self {
+            Self::Discard => LetterState::Open,
+            Self::Restore => LetterState::Discarded,
+        }
+    }
+
+    /// Their state afterwards.
+    pub fn to(self) -> LetterState {
+        match self {
+            Self::Discard => LetterState::Discarded,
+            Self::Restore => LetterState::Open,
+        }
+    }
+}
+
+/// What an act would do now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ActPlan {
+    /// The figures.
+    #[serde(flatten)]
+    pub sums: ActSums,
+    /// The companies with the most tokens.
+    pub largest: Vec<CompanyShare>,
+}
+
+/// The figures of an [`ActPlan`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct ActSums {
+    /// Letters that would change.
+    pub letters: i64,
+    /// The tokens they ask for, where they can be read.
+    pub tokens: i64,
+    /// Letters whose tokens can't be read.
+    pub without_tokens: i64,
+    /// Different companies, where they can be read.
+    pub companies: i64,
+    /// Letters whose job was charged.
+    pub charged: i64,
+    /// Letters whose job the sweeper settles.
+    pub pending: i64,
+    /// Letters whose job was charged and refunded.
+    pub compensated: i64,
+    /// Selected, but in the hands of a replay: left out.
+    pub being_replayed: i64,
+    /// Selected, but in another state: left out.
+    pub in_other_state: i64,
+    /// The newest letter selected: what arrives later stays out.
+    #[serde(skip)]
+    pub up_to: Option<i64>,
+}
+
+/// One company's part of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct CompanyShare {
+    /// Which; `None`: it can't be read.
+    pub company_id: Option<Uuid>,
+    /// Letters.
+    pub letters: i64,
+    /// Tokens they ask for, where they can be read.
+    pub tokens: i64,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Acted {
+    /// The row of `operator_actions`; `None`: nothing was there to do.
+    pub action_id: Option<i64>,
+    /// Letters changed.
+    pub letters: i64,
+}
+
+/// A letter that an act on state $11 can have; the other ones are left out.
+macro_rules! free_to_act_on {
+    () => {
+        "(d.state = $11 and (d.claimed_until is null or d.claimed_until <= clock_timestamp()))"
+    };
+}
+
+impl Storage {
+    /// What `act` would do to this selection now.
+    pub async fn plan_act(&self, act: Act, selection: &Selection) -> Result<ActPlan, StorageError> {
+        let sums = sqlx::query_as(concat!(
+            "select count(*) filter (where e.free) as letters,
+                    least(coalesce(sum(greatest(d.tokens, 0)) filter (where e.free), 0), 9223372036854775807)::bigint
+                        as tokens,
+                    count(*) filter (where e.free and d.tokens is null) as without_tokens,
+                    count(distinct d.company_id) filter (where e.free) as companies,
+                    count(*) filter (where e.free and d.money = 'charged') as charged,
+                    count(*) filter (where e.free and d.money = 'pending') as pending,
+                    count(*) filter (where e.free and d.money = 'compensated') as compensated,
+                    count(*) filter (where not e.free and d.state = $11) as being_replayed,
+                    count(*) filter (where d.state <> $11) as in_other_state,
+                    max(d.id) as up_to
+             from dead_letters_and_money d
+             cross join lateral (select ", free_to_act_on!(), " as free) e
+             where ",
+            selected!()
+        ));
+        let sums = selection.bind(sums).bind(act.from().as_str());
+        let largest = sqlx::query_as(concat!(
+            "select d.company_id, count(*) as letters,
+                    least(coalesce(sum(greatest(d.tokens, 0)), 0), 9223372036854775807)::bigint as tokens
+             from dead_letters d
+             where ",
+            selected!(),
+            " and ",
+            free_to_act_on!(),
+            " group by d.company_id order by 3 desc, 2 desc, 1 limit $12"
+        ));
+        let largest = selection
+            .bind(largest)
+            .bind(act.from().as_str())
+            .bind(COMPANIES_NAMED);
+        self.call(async |connection| {
+            Ok(ActPlan {
+                sums: sums.fetch_one(&mut *connection).await?,
+                largest: largest.fetch_all(connection).await?,
+            })
+        })
+        .await
+    }
+
+    /// Does it, in pages; `done` hears after each how many there are so far. What it can't be done to is
+    /// left out. Interrupted, it has done a part, and that is recorded.
+    pub async fn act(
+        &self,
+        act: Act,
+        selection: &Selection,
+        signed: Signed<'_>,
+        mut done: impl FnMut(i64),
+    ) -> Result<Acted, StorageError> {
+        let mut acted = Acted::default();
+        let mut after = 0;
+        loop {
+            let known = acted.action_id;
+            let (action_id, ids) = self
+                .call(async |connection| {
+                    act_on_page(connection, act, selection, signed, known, after).await
+                })
+                .await?;
+            let (Some(action_id), Some(&last)) = (action_id, ids.last()) else {
+                return Ok(acted);
+            };
+            acted.action_id = Some(action_id);
+            acted.letters += i64::try_from(ids.len()).unwrap_or(i64::MAX);
+            after = last;
+            done(acted.letters);
+        }
+    }
+}
+
+/// One transaction: the letters of the page, in order, and the action that they belong to.
+async fn act_on_page(
+    connection: &mut PgConnection,
+    act: Act,
+    selection: &Selection,
+    signed: Signed<'_>,
+    action_id: Option<i64>,
+    after: i64,
+) -> sqlx::Result<(Option<i64>, Vec<i64>)> {
+    let mut transaction = connection.begin().await?;
+    lock(&mut transaction).await?;
+    let page = sqlx::query_as::<_, (i64,)>(concat!(
+        "with page as (
+             select d.id from dead_letters d
+             where ",
+        selected!(),
+        " and ",
+        free_to_act_on!(),
+        " and d.id > $12 order by d.id limit $13
+         )
+         update dead_letters d set state = $14 from page where d.id = page.id returning d.id"
+    ));
+    let rows = selection
+        .bind(page)
+        .bind(act.from().as_str())
+        .bind(after)
+        .bind(PAGE)
+        .bind(act.to().as_str())
+        .fetch_all(&mut *transaction)
+        .await?;
+    if rows.is_empty() {
+        return Ok((action_id, Vec::new()));
+    }
+    let mut ids: Vec<i64> = rows.into_iter().map(|(id,)| id).collect();
+    ids.sort_unstable();
+    let action_id = match action_id {
+        Some(id) => id,
+        None => {
+            let subject = selection.describe();
+            record(&mut transaction, signed, act.name(), &subject, "{}").await?
+        }
+    };
+    touched(&mut transaction, action_id, &ids).await?;
+    transaction.commit().await?;
+    Ok((Some(action_id), ids))
+}
+
+/// The archive's lock, to the end of the transaction.
+pub(super) async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("select lock_dead_letters()")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// A row of `operator_actions`; its id.
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    signed: Signed<'_>,
+    action: &str,
+    subject: &str,
+    details: &str,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "insert into operator_actions (at, actor, action, subject, reason, details)
+         values (clock_timestamp(), $1, $2, $3, $4, $5::text::jsonb) returning id",
+    )
+    .bind(signed.actor)
+    .bind(action)
+    .bind(subject)
+    .bind(signed.reason)
+    .bind(details)
+    .fetch_one(connection)
+    .await
+}
+
+/// The letters that an action touched.
+pub(super) async fn touched(
+    connection: &mut PgConnection,
+    action_id: i64,
+    ids: &[i64],
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into dead_letter_actions (action_id, dead_letter_id) select $1, unnest($2::bigint[])",
+    )
+    .bind(action_id)
+    .bind(ids)
+    .execute(connection)
+    .await
+    .map(drop)
+}
