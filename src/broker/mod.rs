@@ -7,6 +7,7 @@
 mod connection;
 mod consumer;
 mod copier;
+mod depth;
 mod error;
 mod headers;
 mod letter;

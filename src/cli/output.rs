@@ -1,4 +1,7 @@
-//! What a command prints: one table for people, or one JSON document for programs.
+//! What a command prints: one table for people, or one JSON document for programs. Nothing that it prints
+//! can make a terminal do anything but show it.
+
+mod printable;
 
 use std::io::{self, ErrorKind, Write as _};
 
@@ -6,6 +9,12 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, presets};
 use serde::Serialize;
+
+pub use printable::{cut_columns, is_printable, printable, push_printable};
+use printable::{printable_json, printable_lines};
+
+/// Columns of a line where there is no terminal to say how many it has.
+const UNBOUNDED_COLUMNS: usize = 1_000;
 
 /// The form of a command's result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -29,8 +38,9 @@ impl Format {
         text: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
         let text = match self {
-            Self::Table => text(document),
-            Self::Json => serde_json::to_string_pretty(document)?,
+            // Its cells are harmless already; this is for whatever was forgotten.
+            Self::Table => printable_lines(&text(document)),
+            Self::Json => printable_json(&serde_json::to_string_pretty(document)?),
         };
         print_bytes(format!("{}\n", text.trim_end()).as_bytes())
     }
@@ -42,16 +52,58 @@ impl Format {
 ///
 /// Any other failure: a full disk must not look like success.
 pub fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    offer(bytes).map(drop)
+}
+
+/// Whether anybody reads what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// It was written.
+    Present,
+    /// The pipe is closed at the other end.
+    Gone,
+}
+
+/// Prints one JSON document in one line, at once: for a program that reads a stream of them.
+///
+/// # Errors
+///
+/// As for [`print_bytes`].
+pub fn stream_json<T: Serialize>(document: &T) -> anyhow::Result<Reader> {
+    offer(format!("{}\n", printable_json(&serde_json::to_string(document)?)).as_bytes())
+}
+
+/// Prints one line for people at once, cut to the width of the terminal.
+///
+/// # Errors
+///
+/// As for [`print_bytes`].
+pub fn stream_line(line: &str) -> anyhow::Result<Reader> {
+    offer(format!("{}\n", cut_columns(printable(line).trim_end(), columns())).as_bytes())
+}
+
+fn offer(bytes: &[u8]) -> anyhow::Result<Reader> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("standard output"),
+        Ok(()) => Ok(Reader::Present),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error).context("standard output"),
     }
+}
+
+/// The width to print for: `COLUMNS` if that is set, else the terminal's, else as good as none.
+pub fn columns() -> usize {
+    let asked = super::variable("COLUMNS").and_then(|columns| columns.parse().ok());
+    let terminal = || comfy_table::Table::new().width().map(usize::from);
+    // Narrower ones are no terminals that a person reads.
+    let sane = |columns: &usize| *columns >= 20;
+    let known = asked.filter(sane).or_else(terminal);
+    known.filter(sane).unwrap_or(UNBOUNDED_COLUMNS)
 }
 
 /// One line on standard error, where notes, progress and errors go. Nobody may be there to read it.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable_lines(line));
 }
 
 /// A table without lines, so that its columns can be copied and grepped.
@@ -82,6 +134,13 @@ impl Table {
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         lines.join("\n")
     }
+
+    /// The table as text in which no line is wider than the terminal: what is too much is cut.
+    pub fn render_cut(self) -> String {
+        let (text, columns) = (self.render(), columns());
+        let lines = text.lines().map(|line| cut_columns(line, columns));
+        lines.collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// A cell of text. What could move the cursor or colour the terminal is escaped.
@@ -97,24 +156,6 @@ pub fn number(value: i64) -> Cell {
 /// A cell of text at the right.
 pub fn at_right(value: &str) -> Cell {
     text(value).set_alignment(CellAlignment::Right)
-}
-
-/// `value` in one line, with control characters escaped.
-pub fn printable(value: &str) -> String {
-    let escaped = |char: char| match char {
-        '\n' | '\r' | '\t' => " ".to_owned(),
-        char if char.is_control() || is_invisible(char) => char.escape_unicode().to_string(),
-        char => char.to_string(),
-    };
-    value.chars().map(escaped).collect()
-}
-
-/// What turns the direction of a line round, joins or hides characters: it could make one text look like
-/// another.
-fn is_invisible(char: char) -> bool {
-    matches!(char,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// `1234567` → `1,234,567`.
@@ -169,11 +210,5 @@ mod tests {
             table.render(),
             "         tokens\nmonthly   1,000  of 2,000\ntotal        10"
         );
-    }
-
-    #[test]
-    fn nothing_in_a_cell_reaches_the_terminal_as_a_command() {
-        assert_eq!(printable("a\u{1b}[31m\nb"), "a\\u{1b}[31m b");
-        assert_eq!(printable("é\u{202e}b\u{9b}"), "é\\u{202e}b\\u{9b}");
     }
 }

@@ -13,9 +13,10 @@ mod scratch;
 
 pub use charging::PendingMark;
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Candidate, Claim, Claimable, Claimed,
-    CompanyShare, Draft, Edit, EditError, Failures, Letter, LetterBody, LetterState, Money,
-    Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
+    Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
+    Letter, LetterAction, LetterArrivals, LetterBody, LetterGroup, LetterState, Link, Money, News,
+    OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};

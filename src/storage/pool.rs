@@ -29,7 +29,7 @@ pub struct Storage {
     connect_timeout: Duration,
     /// How long a statement may take before its connection is taken for dead.
     answer_timeout: Duration,
-    reconnect: config::Reconnect,
+    pub(super) reconnect: config::Reconnect,
     /// Whether the last thing heard of the database was good: one log line a change.
     available: watch::Sender<bool>,
     seen: Arc<Mutex<Seen>>,
@@ -138,7 +138,7 @@ impl Storage {
             .await
     }
 
-    async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         answer: impl Future<Output = sqlx::Result<T>>,
     ) -> Result<T, StorageError> {

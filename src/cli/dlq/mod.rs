@@ -1,13 +1,20 @@
 //! `dlq`: the dead letters, for people. One file a command.
 
 mod act;
+mod body;
 mod edit;
+mod groups;
 mod history;
+mod letters;
 mod list;
 mod plan;
+mod prospect;
 mod replay;
 mod select;
 pub(super) mod sending;
+mod show;
+mod stats;
+mod watch;
 
 use clap::{Args, Subcommand};
 
@@ -32,8 +39,15 @@ enum Command {
     Discard(act::DiscardArgs),
     Restore(act::RestoreArgs),
     History(history::HistoryArgs),
-    /// Send letters again, after showing what that would do
     Replay(replay::ReplayArgs),
+    /// Group letters by their cause
+    Groups(groups::GroupsArgs),
+    /// Show one letter with everything known about it
+    Show(show::ShowArgs),
+    /// Show letters as they arrive
+    Watch(watch::WatchArgs),
+    /// Count what is open, how old, how fast it comes; with thresholds for a probe
+    Stats(stats::StatsArgs),
 }
 
 pub(super) async fn run(
@@ -48,6 +62,10 @@ pub(super) async fn run(
         Command::Restore(args) => act::restore(args, settings, format).await,
         Command::History(args) => history::run(args, settings, format).await,
         Command::Replay(args) => replay::run(args, settings, format).await,
+        Command::Groups(args) => groups::run(args, settings, format).await,
+        Command::Show(args) => show::run(args, settings, format).await,
+        Command::Watch(args) => watch::run(args, settings, format).await,
+        Command::Stats(args) => stats::run(args, settings, format).await,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::storage::{LetterState, Selection, Storage};
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Send letters again, after showing what that would do",
     long_about = "Send open letters again, oldest first, after showing what that would do.\n\n\
         The plan tries each letter in the books, in a transaction that is rolled back: what would be \
         charged, what is charged already (harmless), what would fail again given today's balances. Nobody \

@@ -133,35 +133,30 @@ impl SelectArgs {
 
     /// The same flags as one would type them, each after a space; times that were "ago" as they are now.
     pub(super) fn as_typed(&self) -> String {
-        let mut words: Vec<String> = self.ids.iter().map(ToString::to_string).collect();
-        let mut flag =
-            |name: &str, value: String| words.push(format!("--{name} {}", quoted(&value)));
-        for group in &self.group {
-            flag("group", group.clone());
+        let moment = |moment: OffsetDateTime| moment.format(&Rfc3339).ok();
+        let state = |state: &State| Some(state.to_possible_value()?.get_name().to_owned());
+        let flags = [
+            ("group", self.group.clone().into_iter().collect()),
+            ("reason", self.reasons.clone()),
+            (
+                "company",
+                self.company.iter().map(Uuid::to_string).collect(),
+            ),
+            ("job", self.job.iter().map(Uuid::to_string).collect()),
+            ("since", self.since.and_then(moment).into_iter().collect()),
+            ("until", self.until.and_then(moment).into_iter().collect()),
+            ("state", self.states.iter().filter_map(state).collect()),
+            ("text", self.text.clone().into_iter().collect::<Vec<_>>()),
+        ];
+        let mut words: Vec<String> = self.ids.iter().map(|id| format!(" {id}")).collect();
+        for (name, values) in flags {
+            words.extend(
+                values
+                    .iter()
+                    .map(|value| format!(" --{name} {}", quoted(value))),
+            );
         }
-        for reason in &self.reasons {
-            flag("reason", reason.clone());
-        }
-        for company in &self.company {
-            flag("company", company.to_string());
-        }
-        for job in &self.job {
-            flag("job", job.to_string());
-        }
-        for (name, moment) in [("since", self.since), ("until", self.until)] {
-            for moment in moment.and_then(|moment| moment.format(&Rfc3339).ok()) {
-                flag(name, moment);
-            }
-        }
-        for state in &self.states {
-            for value in state.to_possible_value() {
-                flag("state", value.get_name().to_owned());
-            }
-        }
-        for text in &self.text {
-            flag("text", text.clone());
-        }
-        words.iter().map(|word| format!(" {word}")).collect()
+        words.concat()
     }
 }
 

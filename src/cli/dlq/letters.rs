@@ -1,0 +1,133 @@
+//! How a letter looks in a line: the columns of `list` and `watch`.
+
+use comfy_table::Cell;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use crate::cli::output::{at_right, columns, cut_columns, number, printable, text};
+use crate::storage::{Letter, Money};
+
+/// From so many columns on there is room for whole ids and words.
+const WIDE: usize = 140;
+/// Columns of a reason; ours are shorter, but anybody may dead-letter anything.
+const REASON: usize = 24;
+
+/// How much room a line has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    wide: bool,
+}
+
+impl Room {
+    pub(super) fn of_terminal() -> Self {
+        Self {
+            wide: columns() >= WIDE,
+        }
+    }
+
+    /// Columns of money and company.
+    pub(super) fn widths(self) -> (usize, usize) {
+        if self.wide { (13, 36) } else { (8, 9) }
+    }
+
+    /// The company: whole, or by the beginning of its id.
+    pub(super) fn company(self, id: Option<Uuid>) -> String {
+        match id {
+            None => "-".to_owned(),
+            Some(id) if self.wide => id.to_string(),
+            Some(id) => format!("{}…", &id.to_string()[..8]),
+        }
+    }
+
+    /// Whether money moved.
+    pub(super) fn money(self, money: Money) -> &'static str {
+        match money {
+            Money::NeverCharged if self.wide => "never charged",
+            Money::NeverCharged => "never",
+            Money::Charged => "charged",
+            Money::Pending => "pending",
+            Money::Compensated if self.wide => "compensated",
+            Money::Compensated => "refunded",
+        }
+    }
+}
+
+/// A reason as far as a column goes.
+pub(super) fn reason(reason: &str) -> String {
+    cut_columns(&printable(reason), REASON)
+}
+
+/// The columns after the id and the time.
+pub(super) fn heading() -> [Cell; 6] {
+    [
+        text("reason"),
+        text("charged?"),
+        text("company"),
+        at_right("tokens"),
+        at_right("times"),
+        text("error"),
+    ]
+}
+
+/// What stands in them.
+pub(super) fn cells(letter: &Letter, room: Room) -> [Cell; 6] {
+    [
+        text(&reason(&letter.reason)),
+        text(room.money(letter.money)),
+        text(&room.company(letter.company_id)),
+        letter.tokens.map_or_else(|| at_right("-"), number),
+        number(letter.occurrences.into()),
+        text(&letter.error),
+    ]
+}
+
+/// `12m`; what has yet to come by somebody's clock is `in 12m`.
+pub(super) fn age(since: OffsetDateTime, now: OffsetDateTime) -> String {
+    let seconds = (now - since).whole_seconds();
+    if seconds < -60 {
+        return format!("in {}", span(seconds.unsigned_abs()));
+    }
+    span(seconds.max(0).unsigned_abs())
+}
+
+/// A time in its largest unit that makes it two or more.
+pub(super) fn span(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let unit = units.into_iter().find(|(unit, _)| seconds / unit >= 2);
+    let (unit, name) = unit.unwrap_or((1, "s"));
+    format!("{}{name}", seconds / unit)
+}
+
+/// A moment to the second, as it can be typed after `--since`.
+pub(super) fn moment(at: OffsetDateTime) -> String {
+    let at = at.truncate_to_second();
+    // Only a year past 9999 can't be written.
+    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_in_one_unit() {
+        let now = datetime!(2026-11-21 10:00 UTC);
+        for (seconds, text) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (7_199, "119m"),
+            (7_200, "2h"),
+            (172_799, "47h"),
+            (172_800, "2d"),
+            (-59, "0s"),
+            (-7_200, "in 2h"),
+        ] {
+            assert_eq!(age(now - Duration::seconds(seconds), now), text);
+        }
+    }
+}

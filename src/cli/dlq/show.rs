@@ -1,0 +1,322 @@
+//! `dlq show`: one letter with everything that is known about it.
+
+use std::io::IsTerminal as _;
+
+use anyhow::bail;
+use clap::{Args, value_parser};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+
+use super::body::{base64, pretty};
+use super::letters::{age, moment};
+use super::open;
+use super::prospect::{Prospect, prospect};
+use crate::cli::output::{Format, count, print_bytes, printable, thousands};
+use crate::cli::{Ended, UsageError};
+use crate::config::Settings;
+use crate::storage::{DeductionRecord, FullLetter, Letter, LetterAction, Link, Money, Storage};
+
+/// Bytes of a body that people are shown.
+const SHOWN_BYTES: usize = 4 * 1024;
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Show one dead letter with everything that is known about it: why it failed, whether money \
+        moved, what a replay would do now, what people did to it, and what it says.\n\n\
+        The body is indented; no token of it is changed. Bytes that are not UTF-8 are shown as \\xNN, what a \
+        terminal would not show as \\u{NN}. Of a large body the first 4 KiB are shown; --raw and --output json have all of it.",
+    after_help = "Examples:\n  \
+        token-billing dlq show 42\n  \
+        token-billing dlq show 42 --raw > letter.json"
+)]
+pub(super) struct ShowArgs {
+    /// The letter
+    #[arg(value_name = "ID", value_parser = value_parser!(i64).range(1..))]
+    id: i64,
+
+    /// Write the body as it came, byte for byte, and nothing else
+    #[arg(long)]
+    raw: bool,
+}
+
+/// A letter and what surrounds it.
+struct Story {
+    full: FullLetter,
+    chain: Vec<Link>,
+    actions: Vec<LetterAction>,
+    record: Option<DeductionRecord>,
+    prospect: Prospect,
+}
+
+pub(super) async fn run(
+    args: ShowArgs,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    if args.raw && std::io::stdout().is_terminal() {
+        let problem = "--raw: standard output is a terminal, which the bytes could attack; send them to a \
+                       file or through a pipe";
+        return Err(UsageError(problem.to_owned()).into());
+    }
+    let storage = open(settings).await?;
+    let Some(full) = storage.dead_letter(args.id).await? else {
+        bail!("there is no dead letter {}", args.id);
+    };
+    if args.raw {
+        storage.close().await;
+        print_bytes(&full.body)?;
+        return Ok(Ended::Done);
+    }
+    let story = Story::of(full, &storage, settings).await?;
+    storage.close().await;
+    format.print(&story.document(), |_| story.for_people())?;
+    Ok(Ended::Done)
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    letter: &'a Letter,
+    error_signature: &'a str,
+    #[serde(with = "time::serde::rfc3339")]
+    archived_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    last_arrived_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    resolved_at: Option<OffsetDateTime>,
+    claimed_by: Option<i64>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    claimed_until: Option<OffsetDateTime>,
+    record: &'a Option<DeductionRecord>,
+    replay: &'a Prospect,
+    chain: &'a [Link],
+    actions: &'a [LetterAction],
+    properties: &'a RawValue,
+    headers: &'a RawValue,
+    body: Body<'a>,
+    body_sha256: &'a str,
+    edited_body: Option<Body<'a>>,
+}
+
+/// A body, whole, in the one of two ways that can hold it.
+#[derive(Serialize)]
+struct Body<'a> {
+    text: Option<&'a str>,
+    base64: Option<String>,
+}
+
+impl<'a> Body<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let text = std::str::from_utf8(bytes).ok();
+        let base64 = text.is_none().then(|| base64(bytes));
+        Self { text, base64 }
+    }
+}
+
+impl Story {
+    async fn of(full: FullLetter, storage: &Storage, settings: &Settings) -> anyhow::Result<Self> {
+        let id = full.letter.id;
+        let record = match full.letter.job_id {
+            Some(job_id) => storage.deduction_record(job_id).await?,
+            None => None,
+        };
+        Ok(Self {
+            chain: storage.dead_letter_chain(id).await?,
+            actions: storage.dead_letter_actions(id).await?,
+            prospect: prospect(storage, &settings.limits, &full).await,
+            record,
+            full,
+        })
+    }
+
+    fn document(&self) -> Document<'_> {
+        let full = &self.full;
+        Document {
+            letter: &full.letter,
+            error_signature: &full.error_signature,
+            archived_at: full.archived_at,
+            last_arrived_at: full.last_arrived_at,
+            resolved_at: full.resolved_at,
+            claimed_by: full.claimed_by,
+            claimed_until: full.claimed_until,
+            record: &self.record,
+            replay: &self.prospect,
+            chain: &self.chain,
+            actions: &self.actions,
+            properties: &full.properties.0,
+            headers: &full.headers.0,
+            body: Body::new(&full.body),
+            body_sha256: &full.body_sha256,
+            edited_body: full.edited_body.as_deref().map(Body::new),
+        }
+    }
+
+    fn for_people(&self) -> String {
+        let (full, letter) = (&self.full, &self.full.letter);
+        let now = OffsetDateTime::now_utc();
+        let at = |at: OffsetDateTime| format!("{} ({} ago)", moment(at), age(at, now));
+        let id = |id: Option<uuid::Uuid>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        let mut lines = vec![
+            format!(
+                "letter {}: {}, {}",
+                letter.id,
+                letter.reason,
+                letter.state.as_str()
+            ),
+            letter.error.clone(),
+            String::new(),
+        ];
+        let mut line = |label: &str, value: String| lines.push(format!("{label:<10} {value}"));
+        line("money", self.money());
+        line("replay", self.prospect.for_people());
+        line("job", id(letter.job_id));
+        line("company", id(letter.company_id));
+        line("article", id(letter.article_id));
+        line(
+            "tokens",
+            letter.tokens.map_or_else(|| "-".to_owned(), thousands),
+        );
+        let tries = count(letter.attempts.unsigned_abs().into(), "attempt");
+        line(
+            "failed",
+            format!("{}, after {tries}", at(letter.last_failed_at)),
+        );
+        line("at first", at(letter.first_failed_at));
+        let arrivals = count(letter.occurrences.unsigned_abs().into(), "arrival");
+        line(
+            "archived",
+            format!(
+                "{}, {arrivals}, the last {}",
+                at(full.archived_at),
+                at(full.last_arrived_at)
+            ),
+        );
+        if let Some(replayed_at) = letter.replayed_at {
+            line("replayed", at(replayed_at));
+        }
+        if let Some(resolved_at) = full.resolved_at {
+            line("resolved", at(resolved_at));
+        }
+        if let (Some(action), Some(until)) = (
+            full.claimed_by,
+            full.claimed_until.filter(|until| *until > now),
+        ) {
+            line(
+                "in hand",
+                format!("of operator action {action}, until {}", moment(until)),
+            );
+        }
+        line("group", letter.group_id.clone());
+        if self.chain.len() > 1 {
+            line("chain", self.chain());
+        }
+        for (at, action) in self.actions.iter().enumerate() {
+            line(if at == 0 { "history" } else { "" }, told(action));
+        }
+        let mut text: String = lines
+            .iter()
+            .map(|line| format!("{}\n", printable(line)))
+            .collect();
+        for (name, json) in [("properties", &full.properties), ("headers", &full.headers)] {
+            let json = json.0.get().as_bytes();
+            if json != b"{}" {
+                block(&mut text, name, json);
+            }
+        }
+        block(&mut text, "body", &full.body);
+        if let Some(edited) = &full.edited_body {
+            block(&mut text, "edited body, which a replay sends", edited);
+        }
+        text
+    }
+
+    /// Whether money moved, and why not.
+    fn money(&self) -> String {
+        let Some(record) = &self.record else {
+            return if self.full.letter.job_id.is_some() {
+                "never charged: the books don't know the job".to_owned()
+            } else {
+                "never charged by this letter: it names no job that could be read".to_owned()
+            };
+        };
+        let why = record
+            .error_message
+            .as_deref()
+            .or(record.error_code.as_deref());
+        let why = why.unwrap_or("no reason is recorded");
+        match self.full.letter.money {
+            Money::NeverCharged => format!("never charged: {why}"),
+            Money::Pending => {
+                format!("pending, the charge is owed and the sweeper settles it: {why}")
+            }
+            Money::Charged => format!("charged {}", charged(record)),
+            Money::Compensated => format!(
+                "compensated, given back after it was charged {}",
+                charged(record)
+            ),
+        }
+    }
+
+    fn chain(&self) -> String {
+        let link = |link: &Link| match link.id {
+            id if id == self.full.letter.id => format!("{id} (this one)"),
+            id => format!("{id} ({}, {})", link.reason, link.state.as_str()),
+        };
+        let links: Vec<String> = self.chain.iter().map(link).collect();
+        links.join(" → ")
+    }
+}
+
+fn charged(record: &DeductionRecord) -> String {
+    let mut text = format!("{} tokens", thousands(record.amount));
+    if let Some(at) = record.completed_at {
+        text.push_str(&format!(" on {}", moment(at)));
+    }
+    text.push_str(&format!(
+        " to company {}: {} monthly, {} purchased",
+        record.company_id,
+        thousands(record.monthly_deducted),
+        thousands(record.purchased_deducted)
+    ));
+    if let (Some(before), Some(after)) = (record.balance_before, record.balance_after) {
+        text.push_str(&format!(
+            "; balance {} → {}",
+            thousands(before),
+            thousands(after)
+        ));
+    }
+    text
+}
+
+fn told(action: &LetterAction) -> String {
+    let mut text = format!(
+        "{} {} by {}",
+        moment(action.at),
+        action.action,
+        action.actor
+    );
+    if let Some(reason) = &action.reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    format!("{text} (action {})", action.id)
+}
+
+/// A text of many lines under its name, each line indented: none of them can pass for one of ours.
+fn block(text: &mut String, name: &str, bytes: &[u8]) {
+    let shown = &bytes[..bytes.len().min(SHOWN_BYTES)];
+    let size = count(bytes.len() as u64, "byte");
+    let is_whole = shown.len() == bytes.len();
+    let part = if is_whole {
+        ""
+    } else {
+        ", of which the first 4 KiB"
+    };
+    text.push_str(&format!("\n{name}: {size}{part}\n"));
+    for line in pretty(shown).lines() {
+        text.push_str(&format!("  {line}\n"));
+    }
+    if !is_whole {
+        text.push_str("  …\n");
+    }
+}

@@ -1,0 +1,165 @@
+//! `dlq watch`: the letters as they arrive.
+
+use std::os::fd::AsFd as _;
+
+use clap::{Args, value_parser};
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::letters::{Room, reason};
+use super::{open, select::SelectArgs};
+use crate::cli::output::{self, Format, Reader, printable, thousands};
+use crate::cli::{Ended, one_line};
+use crate::config::Settings;
+use crate::storage::{Letter, News};
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Show dead letters as they arrive, a line each, until Ctrl-C. A letter that arrives again \
+        is shown again; times counts its arrivals. With --output json each line is one JSON object.\n\n\
+        It waits while the database is away, and misses nothing.",
+    after_help = "Examples:\n  \
+        token-billing dlq watch --reason insufficient_balance\n  \
+        token-billing dlq watch --tail 0 --output json | jq .error"
+)]
+pub(super) struct WatchArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+
+    /// Begin with the last so many that arrived before
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(i64).range(0..=10_000))]
+    tail: i64,
+}
+
+pub(super) async fn run(
+    args: WatchArgs,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    // What arrives is open; but it may be settled before we look, and has arrived all the same.
+    let selection = args.select.selection(&[])?;
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    let storage = open(settings).await?;
+    let stop = CancellationToken::new();
+    let watching = async {
+        let watched = storage.watch_dead_letters(selection, args.tail, stop.clone());
+        let (tail, mut arrivals) = watched.await?;
+        if format == Format::Table && output::stream_line(&heading())? == Reader::Gone {
+            return Ok(());
+        }
+        let mut news = News::Arrived(tail);
+        let mut away = false;
+        loop {
+            match news {
+                News::Over => return Ok(()),
+                News::Arrived(letters) => {
+                    if std::mem::take(&mut away) {
+                        output::note("the database is back");
+                    }
+                    if show(&letters, format)? == Reader::Gone {
+                        return Ok(());
+                    }
+                }
+                News::Away(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        let error = one_line(&error.into());
+                        output::note(&format!("the database is away, waiting for it: {error}"));
+                    }
+                }
+            }
+            news = arrivals.next().await;
+        }
+    };
+    let watched: anyhow::Result<()> = tokio::select! {
+        watched = watching => watched,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        () = reader_gone() => Ok(()),
+    };
+    stop.cancel();
+    storage.close().await;
+    watched.map(|()| Ended::Done)
+}
+
+fn show(letters: &[Letter], format: Format) -> anyhow::Result<Reader> {
+    let room = Room::of_terminal();
+    for letter in letters {
+        let reader = match format {
+            Format::Json => output::stream_json(letter)?,
+            Format::Table => output::stream_line(&line(letter, room))?,
+        };
+        if reader == Reader::Gone {
+            return Ok(reader);
+        }
+    }
+    Ok(Reader::Present)
+}
+
+fn heading() -> String {
+    columns(
+        [
+            "failed (UTC)",
+            "id",
+            "reason",
+            "charged?",
+            "company",
+            "tokens",
+            "times",
+            "error",
+        ],
+        Room::of_terminal(),
+    )
+}
+
+fn line(letter: &Letter, room: Room) -> String {
+    columns(
+        [
+            &failed_at(letter.last_failed_at),
+            &letter.id.to_string(),
+            &reason(&letter.reason),
+            room.money(letter.money),
+            &room.company(letter.company_id),
+            &letter.tokens.map_or_else(|| "-".to_owned(), thousands),
+            &thousands(letter.occurrences),
+            &printable(&letter.error),
+        ],
+        room,
+    )
+}
+
+/// The same widths in every line: nobody knows what comes next.
+fn columns(fields: [&str; 8], room: Room) -> String {
+    let [failed, id, reason, charged, company, tokens, times, error] = fields;
+    let (money, who) = room.widths();
+    format!(
+        "{failed:<14}  {id:>6}  {reason:<22}  {charged:<money$}  {company:<who$}  {tokens:>10}  {times:>5}  {error}"
+    )
+}
+
+fn failed_at(at: OffsetDateTime) -> String {
+    let form = format_description!("[month]-[day] [hour]:[minute]:[second]");
+    at.to_offset(time::UtcOffset::UTC)
+        .format(form)
+        .unwrap_or_else(|_| at.to_string())
+}
+
+/// Returns when standard output is a pipe that nobody reads any more: without it, `| head` would leave us
+/// here until the next letter arrives.
+async fn reader_gone() {
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+    // Never written to, so it needn't be told not to block. What can't be waited for, such as a file, is
+    // never gone.
+    if let Ok(stdout) = stdout.and_then(Sender::from_owned_fd_unchecked)
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}

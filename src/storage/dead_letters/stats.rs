@@ -1,0 +1,60 @@
+//! How many letters are open, for how long, and how fast they come.
+
+use serde::Serialize;
+use sqlx::FromRow;
+use time::OffsetDateTime;
+
+use crate::storage::{Storage, StorageError};
+
+/// The open letters with one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+pub struct OpenByReason {
+    /// Why they are dead.
+    pub reason: String,
+    /// How many.
+    pub open: i64,
+    /// Tokens they ask for, where that can be read.
+    pub tokens: i64,
+    /// When the oldest came into the archive: the database's clock, which nobody's headers can change.
+    #[serde(with = "time::serde::rfc3339")]
+    pub oldest_archived_at: OffsetDateTime,
+    /// How long ago that is.
+    pub oldest_age_seconds: i64,
+}
+
+/// Letters that arrived lately. One that arrived several times counts once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct LetterArrivals {
+    /// In the last minute.
+    pub last_minute: i64,
+    /// In the last quarter of an hour.
+    pub last_15_minutes: i64,
+}
+
+impl Storage {
+    /// The open letters by reason, the most frequent first.
+    pub async fn open_dead_letters(&self) -> Result<Vec<OpenByReason>, StorageError> {
+        let query = sqlx::query_as(
+            "select d.reason, count(*) as open,
+                    least(coalesce(sum(d.tokens), 0), 9223372036854775807)::bigint as tokens,
+                    min(d.archived_at) as oldest_archived_at,
+                    greatest(extract(epoch from clock_timestamp() - min(d.archived_at)), 0)::bigint
+                        as oldest_age_seconds
+             from dead_letters d where d.state = 'open'
+             group by d.reason order by count(*) desc, d.reason",
+        );
+        self.call(async |connection| query.fetch_all(connection).await)
+            .await
+    }
+
+    /// The letters that arrived lately, whatever became of them.
+    pub async fn dead_letter_arrivals(&self) -> Result<LetterArrivals, StorageError> {
+        let query = sqlx::query_as(
+            "select count(*) filter (where last_arrived_at > now() - interval '1 minute') as last_minute,
+                    count(*) as last_15_minutes
+             from dead_letters where last_arrived_at > now() - interval '15 minutes'",
+        );
+        self.call(async |connection| query.fetch_one(connection).await)
+            .await
+    }
+}
