@@ -23,6 +23,7 @@ mod archivist;
 mod arrival;
 mod backlog;
 mod copies;
+mod order;
 mod outcomes;
 mod pace;
 mod plan;
@@ -37,9 +38,10 @@ use crate::{broker::Topology, config::Settings, domain::RetrySchedule, storage::
 
 pub use archivist::run;
 pub use backlog::{Backlog, watch_backlog};
+pub use order::{Ended, Order, Progress, Report};
 pub use pace::Pace;
 pub use plan::{CompanyPlan, Forecast, Plan, plan};
-pub use replay::{Ended, Order, Progress, Replay, Report};
+pub use replay::Replay;
 pub use tally::{Tallied, Tally};
 
 /// What the archivist's tasks share.

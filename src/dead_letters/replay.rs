@@ -17,109 +17,21 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
-use super::{Pace, outcomes::Watch};
+use super::{Ended, Order, Pace, Progress, Report, outcomes::Watch};
 use crate::{
     broker::{Outgoing, Publisher, Topology},
     config, failpoint,
-    storage::{Claimable, Failures, Outcomes, Selection, Storage, StorageError},
+    storage::{Claimable, Storage, StorageError},
 };
 
 /// Bytes of the bodies of one page.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
+/// Pages of which the ids are read ahead: with a rate, a second's worth.
+const PAGES_AHEAD: usize = 10;
 /// Between two looks whether letters in other hands are free, at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// Which letters, for whom, and how.
-#[derive(Debug)]
-pub struct Order<'a> {
-    /// These, as far as they are open; with `up_to` of the plan.
-    pub selection: &'a Selection,
-    /// Who asks.
-    pub actor: &'a str,
-    /// The selection in words.
-    pub subject: &'a str,
-    /// Why.
-    pub note: Option<&'a str>,
-    /// Letters a second; `None`: as many as go.
-    pub rate: Option<u32>,
-    /// Send so many first, and the rest only if none of them fails.
-    pub canary: Option<u32>,
-    /// Wait for the outcomes at the end.
-    pub wait: bool,
-    /// Letters that the plan expects to fail again.
-    pub expected_failures: &'a [i64],
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    /// Everything was sent.
-    Done,
-    /// Told to stop; what was in hand is finished.
-    Interrupted,
-    /// One of the first failed, or is not back in time. Nothing else was sent.
-    CanaryFailed,
-    /// Too many failed that should not have.
-    FailuresPiledUp,
-    /// Something is broken.
-    Failed(String),
-}
-
-impl Serialize for Ended {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::Done => "done",
-            Self::Interrupted => "interrupted",
-            Self::CanaryFailed => "canary_failed",
-            Self::FailuresPiledUp => "failures_piled_up",
-            Self::Failed(_) => "failed",
-        })
-    }
-}
-
-/// What a run did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// The operator's action.
-    pub action_id: i64,
-    /// How it ended.
-    pub ended: Ended,
-    /// Resolved instead of sent: their jobs had been charged meanwhile.
-    pub settled: u64,
-    /// Sent, but after the claim had run out: somebody may send them again, which is harmless.
-    pub unmarked: u64,
-    /// What was sent, and what came of it.
-    #[serde(flatten)]
-    pub outcomes: Outcomes,
-    /// Why letters came back.
-    pub failures: Vec<Failures>,
-    /// For sending, not for waiting.
-    pub seconds: f64,
-}
-
-/// Told while a run goes on.
-#[derive(Debug, Clone, Copy)]
-pub enum Progress<'a> {
-    /// Confirmed so far, and what is known of these.
-    At {
-        /// Done with: sent, or resolved instead.
-        done: u64,
-        /// As of the last look.
-        outcomes: &'a Outcomes,
-    },
-    /// All that is left is in the hands of another run, for so long at most.
-    Held {
-        /// Letters.
-        letters: i64,
-        /// Until the last claim on them runs out.
-        longest: Duration,
-    },
-    /// Everything is sent; some of it isn't back.
-    Waiting(&'a Outcomes),
-}
 
 /// What a replay works with.
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +88,8 @@ impl Replay<'_> {
                 .filter(|ended| *ended != Ended::Interrupted)
                 .unwrap_or(Ended::Done);
         }
+        // The archivist would do the same within a minute.
+        let _ = self.storage.settle_dead_letters().await;
         let report = run.report(ended, seconds).await;
         // The report is right in any case; the action's details may lack it.
         if let Ok(details) = serde_json::to_value(&report) {
@@ -246,37 +160,45 @@ impl Run<'_> {
 
     /// Once through the selection, oldest first; at most so many letters.
     async fn pass(&mut self, most: Option<u64>) -> Step {
+        let (storage, selection) = (self.replay.storage, self.order.selection);
+        let limit = self.pace.page() * PAGES_AHEAD;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut cursor = 0;
         loop {
-            let left = most.map_or(u64::MAX, |most| most.saturating_sub(self.sent));
-            let limit = left.min(self.pace.page() as u64);
-            if limit == 0 {
-                return Ok(());
-            }
-            if self.stop.is_cancelled() {
-                return Err(Ended::Interrupted);
-            }
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let claimable = self
-                .replay
-                .storage
-                .claimable(self.order.selection, self.action_id, cursor, limit)
+            let ahead = storage
+                .claimable(selection, self.action_id, cursor, limit)
                 .await?;
-            let ids = page(&claimable);
-            let Some(last) = ids.last() else {
+            let Some(last) = ahead.last() else {
                 return Ok(());
             };
-            cursor = *last;
-            self.pace.turn().await;
-            self.send(&ids).await?;
-            if self.watch.look_if_due().await? && self.watch.piled_up() {
-                return Err(Ended::FailuresPiledUp);
+            cursor = last.id;
+            let mut ahead = ahead.as_slice();
+            while !ahead.is_empty() {
+                let left = most.map_or(u64::MAX, |most| most.saturating_sub(self.sent));
+                let page = page(&mut ahead, left.min(self.pace.page() as u64));
+                if page.is_empty() {
+                    return Ok(());
+                }
+                self.page(&page).await?;
             }
-            (self.progress)(Progress::At {
-                done: self.done,
-                outcomes: self.watch.outcomes(),
-            });
         }
+    }
+
+    /// One page in its turn, and what is to be seen after it.
+    async fn page(&mut self, ids: &[i64]) -> Step {
+        if self.stop.is_cancelled() {
+            return Err(Ended::Interrupted);
+        }
+        self.pace.turn().await;
+        self.send(ids).await?;
+        if self.watch.look_if_due().await? && self.watch.piled_up() {
+            return Err(Ended::FailuresPiledUp);
+        }
+        (self.progress)(Progress::At {
+            done: self.done,
+            outcomes: self.watch.outcomes(),
+        });
+        Ok(())
     }
 
     /// One page: claimed, published, marked.
@@ -378,13 +300,38 @@ impl Run<'_> {
     }
 }
 
-/// As many as fit into memory; never none of some.
-fn page(letters: &[Claimable]) -> Vec<i64> {
+/// Takes up to `most` from the front, as many as fit into memory and at least one.
+fn page(letters: &mut &[Claimable], most: u64) -> Vec<i64> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
     let mut bytes = 0;
     let fits = |letter: &&Claimable| {
         bytes += usize::try_from(letter.body_bytes).unwrap_or(0);
         bytes <= PAGE_BYTES
     };
-    let count = letters.iter().take_while(fits).count().max(1);
-    letters.iter().take(count).map(|letter| letter.id).collect()
+    let count = letters.iter().take_while(fits).count().max(1).min(most);
+    let (page, rest) = letters.split_at(count.min(letters.len()));
+    *letters = rest;
+    page.iter().map(|letter| letter.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_cut_by_number_and_by_bytes_and_leaves_the_rest() {
+        const MIB: i32 = 1024 * 1024;
+        let letters = [1, 2, 6, 9, 1].map(|size| Claimable {
+            id: size.into(),
+            body_bytes: size * MIB,
+        });
+        let mut rest = &letters[..];
+        for expected in [&[1, 2][..], &[6], &[9], &[1], &[]] {
+            assert_eq!(page(&mut rest, 500), expected);
+        }
+        let mut rest = &letters[..];
+        assert_eq!(page(&mut rest, 1), [1]);
+        assert_eq!(page(&mut rest, 0), [0; 0]);
+        assert_eq!(rest.len(), 4);
+    }
 }

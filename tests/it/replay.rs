@@ -68,8 +68,6 @@ async fn a_replay_after_a_top_up_charges() {
     archivist.stop().await;
     assert_eq!(site.balance(company).await, (0, 50));
     assert_eq!(site.job_status(job).await.0, "completed");
-    let storage = site.storage();
-    storage.settle_dead_letters().await.expect("settled");
     assert_eq!(site.in_state(LetterState::Resolved).await, 1);
     let (actor, action, subject, reason, details): (String, String, String, String, Value) =
         sqlx::query_as(

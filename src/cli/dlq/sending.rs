@@ -86,7 +86,7 @@ impl Shown {
         let bar = stderr().is_terminal().then(|| {
             let target = ProgressDrawTarget::stderr();
             let bar = ProgressBar::with_draw_target(Some(letters), target);
-            let form = "{bar:30} {human_pos} of {human_len} letters, {per_sec}{msg}";
+            let form = "{bar:20} {human_pos}/{human_len}{msg}";
             if let Ok(style) = ProgressStyle::with_template(form) {
                 bar.set_style(style);
             }
@@ -109,12 +109,13 @@ impl Shown {
         let known = came_back(outcomes);
         if let Some(bar) = &self.bar {
             if let Some(done) = done {
+                let rate = done as f64 / bar.elapsed().as_secs_f64().max(0.001);
                 bar.set_length(self.letters.max(done));
                 bar.set_position(done);
+                bar.set_message(format!(", {}/s: {known}", thousands(rate as i64)));
             } else {
-                bar.tick();
+                bar.set_message(format!(" sent: {known}"));
             }
-            bar.set_message(format!(": {known}"));
         } else if self.last.elapsed() >= SPARSE {
             self.last = Instant::now();
             note(&match done {
