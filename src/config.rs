@@ -44,6 +44,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How dead letters are sent again.
     pub replay: Replay,
+    /// What a refund gives back.
+    pub refund: Refund,
     /// The log on standard error.
     pub log: Log,
 }
@@ -306,6 +308,43 @@ impl Default for Replay {
             plan_max: 5000,
             stop_after: 50,
             outcome_timeout: Duration::from_mins(2),
+        }
+    }
+}
+
+/// What a refund gives back.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub struct Refund {
+    /// What becomes of monthly tokens whose period is over: `forfeit`, or `purchased` to give as many
+    /// purchased ones. Default `forfeit`.
+    #[serde(deserialize_with = "values::expired_monthly")]
+    pub expired_monthly: ExpiredMonthly,
+}
+
+impl Default for Refund {
+    fn default() -> Self {
+        Self {
+            expired_monthly: ExpiredMonthly::Forfeit,
+        }
+    }
+}
+
+/// What a refund does with monthly tokens whose period is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpiredMonthly {
+    /// They are gone, as they would be had nobody spent them.
+    Forfeit,
+    /// As many purchased tokens are given.
+    Purchased,
+}
+
+impl ExpiredMonthly {
+    /// As it is set and stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forfeit => "forfeit",
+            Self::Purchased => "purchased",
         }
     }
 }

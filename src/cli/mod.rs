@@ -13,6 +13,7 @@ mod dlq;
 mod migrate;
 pub mod output;
 mod publish;
+mod refund;
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use thiserror::Error;
 
 use crate::broker::BrokerError;
 use crate::config::{Settings, redacted_url};
-use crate::storage::{CreditError, Storage, StorageError};
+use crate::storage::{CreditError, RefundError, Storage, StorageError};
 use output::Format;
 
 /// Charges every finished article exactly once: RabbitMQ in, PostgreSQL books, nothing lost
@@ -75,6 +76,8 @@ enum Command {
     Balance(balance::BalanceArgs),
     /// Give a company tokens, once per key
     Credit(credit::CreditArgs),
+    // A doc comment here would hide the long explanation that stands with the arguments.
+    Refund(refund::RefundArgs),
     /// Watch the dead letters, and put right what failed
     Dlq(dlq::DlqArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
@@ -160,6 +163,7 @@ fn dispatch(
         Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
         Command::Balance(args) => block_on(balance::run(args, &settings()?, output)),
         Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
+        Command::Refund(args) => block_on(refund::run(args, &settings()?, output)),
         Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
@@ -193,7 +197,11 @@ fn one_line(error: &anyhow::Error) -> String {
             text = format!("{text}: {said}");
         }
         // The adapters' errors have their causes in their own words already.
-        if cause.is::<StorageError>() || cause.is::<CreditError>() || cause.is::<BrokerError>() {
+        if cause.is::<StorageError>()
+            || cause.is::<CreditError>()
+            || cause.is::<RefundError>()
+            || cause.is::<BrokerError>()
+        {
             break;
         }
     }

@@ -360,6 +360,7 @@ fn every_key() -> Vec<String> {
         keys_of::<Reconnect>("reconnect"),
         keys_of::<Limits>("limits"),
         keys_of::<Replay>("replay"),
+        keys_of::<Refund>("refund"),
         keys_of::<Log>("log"),
     ];
     assert_eq!(keys.len(), sections.len(), "a section is missing above");

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::LogFormat;
+use super::{ExpiredMonthly, LogFormat};
 
 pub(super) const MILLISECOND: u64 = 1;
 pub(super) const SECOND: u64 = 1000 * MILLISECOND;
@@ -161,6 +161,19 @@ pub(super) fn prefix<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::
             "{} is not 1 to 64 of A-Z a-z 0-9 . _ -",
             shown(&text)
         )))
+    }
+}
+
+pub(super) fn expired_monthly<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<ExpiredMonthly, D::Error> {
+    match String::deserialize(source)?.as_str() {
+        "forfeit" => Ok(ExpiredMonthly::Forfeit),
+        "purchased" => Ok(ExpiredMonthly::Purchased),
+        other => Err(D::Error::custom(format_args!(
+            "{} is not forfeit or purchased",
+            shown(other)
+        ))),
     }
 }
 

@@ -9,6 +9,7 @@ mod dead_letters;
 mod error;
 mod ledger;
 mod pool;
+mod refund;
 mod scratch;
 
 pub use charging::PendingMark;
@@ -21,4 +22,5 @@ pub use dead_letters::{
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
+pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;

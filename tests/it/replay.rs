@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::support::{
     command::keys,
     eventually::{PATIENCE, eventually},
-    letters::arrival,
+    letters::refused,
     site::Site,
 };
 
@@ -163,7 +163,7 @@ async fn it_takes_bytes_as_they_came_and_an_edited_body_in_their_place() {
     );
     let raw = token_billing::storage::Arrival {
         body: body.clone().into_bytes(),
-        ..arrival(Uuid::new_v4(), company, 7)
+        ..refused(Uuid::new_v4(), company, 7)
     };
     let malformed = token_billing::storage::Arrival {
         body: b"\xff\x00 no event".to_vec(),
@@ -245,8 +245,8 @@ async fn a_dry_run_changes_nothing_at_all_and_holds_nobody_up() {
     let job = site.job(company).await;
     let (paid, _) = site.park(company, 300, 4).await;
     site.archive(&[
-        arrival(job, company, 400),
-        arrival(Uuid::new_v4(), Uuid::new_v4(), 1),
+        refused(job, company, 400),
+        refused(Uuid::new_v4(), Uuid::new_v4(), 1),
     ])
     .await;
     assert!(site.db.deduct(paid[0], company, 299).await.success);

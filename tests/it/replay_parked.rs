@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use token_billing::storage::{Arrival, LetterState};
 use uuid::Uuid;
 
-use crate::support::{letters::arrival, site::Site};
+use crate::support::{letters::refused, site::Site};
 
 const JSON: [&str; 2] = ["--output", "json"];
 
@@ -24,7 +24,7 @@ async fn a_credit_says_what_it_pays_for_and_sends_it_again_as_far_as_it_goes() {
     site.park(other, 1, 1).await;
     site.archive(&[Arrival {
         reason: "company_not_found".into(),
-        ..arrival(Uuid::new_v4(), company, 1)
+        ..refused(Uuid::new_v4(), company, 1)
     }])
     .await;
     let id = company.to_string();

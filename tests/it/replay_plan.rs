@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use token_billing::storage::Arrival;
 use uuid::Uuid;
 
-use crate::support::{letters::arrival, site::Site};
+use crate::support::{letters::refused, site::Site};
 
 /// Numbers that look random and are the same each time.
 struct Dice(u64);
@@ -32,7 +32,7 @@ async fn mixed_letters(site: &Site, dice: &mut Dice) -> Vec<Arrival> {
     for _ in 0..150 {
         let company = companies[usize::try_from(dice.below(6)).expect("small")];
         let tokens = i64::try_from(1 + dice.below(600)).expect("small");
-        let plain = arrival(Uuid::new_v4(), company, tokens);
+        let plain = refused(Uuid::new_v4(), company, tokens);
         let job = plain.job_id.expect("it has one");
         let body = |value: Value| value.to_string().into_bytes();
         letters.push(match dice.below(12) {
@@ -48,7 +48,7 @@ async fn mixed_letters(site: &Site, dice: &mut Dice) -> Vec<Arrival> {
                 reason: "amount_out_of_range".into(),
                 ..plain
             },
-            2 => arrival(job, Uuid::new_v4(), tokens),
+            2 => refused(job, Uuid::new_v4(), tokens),
             // Its company is known by the job's row only, which is there by now.
             3 => {
                 let job = site.job(company).await;
@@ -66,7 +66,7 @@ async fn mixed_letters(site: &Site, dice: &mut Dice) -> Vec<Arrival> {
                 company_id: None,
                 ..plain
             },
-            5 => arrival(site.job(companies[0]).await, companies[1], tokens),
+            5 => refused(site.job(companies[0]).await, companies[1], tokens),
             // The same event, dead in two ways.
             6 if !letters.is_empty() => Arrival {
                 reason: "retries_exhausted".into(),
@@ -176,7 +176,7 @@ async fn a_company_that_is_busy_keeps_only_its_own_letters_from_being_planned() 
         reason: "malformed".into(),
         job_id: None,
         company_id: None,
-        ..arrival(Uuid::new_v4(), busy, 1)
+        ..refused(Uuid::new_v4(), busy, 1)
     }])
     .await;
     let mut other = site.db.pool().begin().await.expect("begun");

@@ -5,11 +5,12 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::books::{Books, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 11] = [
+const CALLS: [&str; 12] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select deduct_tokens_atomic('job', gen_random_uuid(), null, 1)",
     "select * from mark_deductions_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select credit_tokens('key', gen_random_uuid(), 1, null, null, 'me')",
+    "select refund_tokens('key', 'forfeit', 'me', 'why')",
     "select * from deduct_tokens_segment('{}', '{}', '{}', '{}', '{}', '{}', '{}', 1)",
     "select update_article_jobs('{}', '{}', '{}')",
     "select tokens_left_step(1, 1, 1)",
@@ -44,7 +45,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(books.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 11, "a new function is called here too");
+    assert_eq!(functions, 12, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -77,6 +78,7 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
         "deduct_tokens_atomic",
         "deduct_tokens_batch",
         "mark_deductions_pending",
+        "refund_tokens",
         "settle_dead_letters",
     ];
     assert_eq!(names, expected);
@@ -101,7 +103,8 @@ async fn a_caller_needs_no_right_but_execute_and_its_temporary_objects_shadow_no
         &format!(
             "create role attacker;
              grant execute on function deduct_tokens_atomic(text, uuid, uuid, bigint, jsonb),
-                 credit_tokens(text, uuid, bigint, bigint, timestamptz, text) to attacker;
+                 credit_tokens(text, uuid, bigint, bigint, timestamptz, text),
+                 refund_tokens(text, text, text, text) to attacker;
              set local role attacker;
              create temp table company_subscriptions as
                  select '{id}'::uuid as company_id, 0::bigint as monthly_token_quota,
@@ -109,6 +112,8 @@ async fn a_caller_needs_no_right_but_execute_and_its_temporary_objects_shadow_no
                         null::timestamptz as current_period_end, now() as updated_at;
              create temp table token_deduction_records (idempotency_key text, status text);
              create temp table token_usage_logs (id int);
+             create temp table token_credits (idempotency_key text, kind text);
+             create temp table operator_actions (id int);
              create temp table article_jobs (id uuid);
              create temp sequence token_ledger_seq;
              create type pg_temp.deduction_result as (item int);
@@ -137,6 +142,8 @@ async fn a_caller_needs_no_right_but_execute_and_its_temporary_objects_shadow_no
     )
     .await
     .expect("credited");
+    let refund = format!("select public.refund_tokens('{job}', 'forfeit', 'attacker', 'why')");
+    run(&mut transaction, &refund).await.expect("refunded");
     run(
         &mut transaction,
         "reset role; drop owned by attacker; drop role attacker",
@@ -144,8 +151,8 @@ async fn a_caller_needs_no_right_but_execute_and_its_temporary_objects_shadow_no
     .await
     .expect("the attacker leaves");
     transaction.commit().await.expect("committed");
-    assert_eq!(books.balances(company).await, (0, 650));
-    assert_eq!(books.usage_logs(company).await.len(), 1);
+    assert_eq!(books.balances(company).await, (0, 1050));
+    assert_eq!(books.usage_logs(company).await.len(), 2);
     assert_eq!(books.job_status(job).await.0, "completed");
 }
 

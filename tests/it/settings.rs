@@ -96,6 +96,11 @@ const WRONG_VARIABLES: &[(&str, &str, &str)] = &[
     ),
     // Words.
     (
+        "REFUND__EXPIRED_MONTHLY",
+        "keep",
+        "refund.expired_monthly: \"keep\" is not forfeit or purchased",
+    ),
+    (
         "LOG__FORMAT",
         "xml",
         "log.format: \"xml\" is not text or json",

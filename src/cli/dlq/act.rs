@@ -264,7 +264,7 @@ fn plan_text(act: Act, report: &Report) -> String {
         "{} of {}, asking for {}",
         letters(sums.letters),
         match sums.companies {
-            0 => "unknown companies".to_owned(),
+            0 => "no known company".to_owned(),
             1 => "1 company".to_owned(),
             many => format!("{} companies", output::thousands(many)),
         },

@@ -90,7 +90,7 @@ pub(super) async fn run(
     refuse_early(&draft)?;
     if let Some(action) = draft.half_replayed_by {
         output::note(&format!(
-            "note: a replay (action {action}) was interrupted with this letter in hand: it may have been sent as it is"
+            "note: a replay (action {action}) had this letter in hand and broke off: it may have been sent as it is"
         ));
     }
     let changed = if args.set.is_empty() {

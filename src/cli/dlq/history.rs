@@ -4,10 +4,9 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, value_parser};
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::open;
 use super::select::moment;
+use super::{letters, open};
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, text, thousands};
 use crate::config::Settings;
@@ -82,17 +81,17 @@ fn for_people(page: &Page) -> String {
         text("why"),
     ]);
     for action in &page.actions {
-        let letters = match action.letters {
+        let number = match action.letters {
             0 => String::new(),
             many => thousands(many),
         };
         table.row([
             at_right(&action.id.to_string()),
-            text(&rfc3339(action.at)),
+            text(&letters::moment(action.at)),
             text(&action.actor),
             text(&action.action),
             text(&which(action)),
-            at_right(&letters),
+            at_right(&number),
             text(action.reason.as_deref().unwrap_or_default()),
         ]);
     }
@@ -120,10 +119,4 @@ fn which(action: &PastAction) -> String {
     } else {
         format!("{} {}", action.subject, gifts.join(" "))
     }
-}
-
-fn rfc3339(at: OffsetDateTime) -> String {
-    let at = at.truncate_to_second();
-    // Only a year past 9999 can't be written.
-    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }

@@ -114,7 +114,6 @@ impl SelectArgs {
     }
 
     /// Nothing was typed that says which letters (a state alone doesn't): all are meant.
-    #[allow(dead_code, reason = "for the commands that change letters")]
     pub(super) fn is_unrestricted(&self) -> bool {
         self.ids.is_empty()
             && self.group.is_none()

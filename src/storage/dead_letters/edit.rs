@@ -22,7 +22,7 @@ pub struct Draft {
     pub edited_body: Option<Vec<u8>>,
     /// The content type under which it was published, and goes out again.
     pub content_type: Option<String>,
-    /// The replay that had it in hand and neither marked it nor gave it back: it may have been sent.
+    /// The replay that had it in hand last and didn't mark it as sent: it may have been sent all the same.
     pub half_replayed_by: Option<i64>,
 }
 
@@ -121,7 +121,7 @@ impl Storage {
             "select ",
             letter_columns!(),
             ", d.body, d.edited_body, d.properties ->> 'content_type' as content_type,
-             case when d.state = 'open' and d.claimed_until is not null then d.claimed_by end as half_replayed_by
+             case d.state when 'open' then d.claimed_by end as half_replayed_by
              from dead_letters_and_money d where d.id = $1"
         ))
         .bind(id);

@@ -62,6 +62,7 @@ pub(super) struct Model {
     pub(super) jobs: HashMap<String, Job>,
     /// The keys in the order in which they were charged.
     pub(super) charged: Vec<String>,
+    pub(super) refunded: Vec<String>,
 }
 
 impl Model {
@@ -221,12 +222,37 @@ impl Model {
         fits
     }
 
-    pub(super) fn compensate(&mut self, key: &str) {
-        if let Some(entry) = self.records.get_mut(key)
-            && entry.status == "completed"
-        {
-            entry.status = "compensated";
+    /// Monthly, purchased and forfeited tokens of the refund made now; else the error, empty where it was
+    /// made before.
+    pub(super) fn refund(
+        &mut self,
+        key: &str,
+        as_purchased: bool,
+    ) -> Result<(i64, i64, i64), &'static str> {
+        let entry = self.records.get_mut(key).ok_or("not_found")?;
+        match entry.status {
+            "completed" => {}
+            "compensated" => return Err(""),
+            _ => return Err("not_charged"),
         }
+        let company = self.companies.get_mut(&entry.company_id);
+        let company = company.ok_or("company_not_found")?;
+        let current =
+            entry.period_end == Some(company.period_end) && company.period_end >= THIS_YEAR;
+        let (monthly, purchased, forfeited) = match (current, as_purchased) {
+            (true, _) => (entry.monthly_deducted, entry.purchased_deducted, 0),
+            (false, true) => (0, entry.amount, 0),
+            (false, false) => (0, entry.purchased_deducted, entry.monthly_deducted),
+        };
+        let held = i128::from(company.monthly) + i128::from(company.purchased);
+        if !Company::holds(held + i128::from(monthly) + i128::from(purchased)) {
+            return Err("balance_too_large");
+        }
+        entry.status = "compensated";
+        company.monthly += monthly;
+        company.purchased += purchased;
+        self.refunded.push(key.to_owned());
+        Ok((monthly, purchased, forfeited))
     }
 }
 

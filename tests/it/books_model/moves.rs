@@ -30,8 +30,10 @@ pub(super) enum Move {
     Expire {
         company: usize,
     },
-    Compensate {
+    Refund {
         key: usize,
+        /// What is expired is given as purchased tokens.
+        as_purchased: bool,
     },
 }
 
@@ -140,6 +142,10 @@ fn charges() -> impl Strategy<Value = Move> {
     })
 }
 
+fn refund() -> impl Strategy<Value = Move> {
+    (0..KEYS, any::<bool>()).prop_map(|(key, as_purchased)| Move::Refund { key, as_purchased })
+}
+
 /// Whatever may happen.
 pub(super) fn sequence() -> impl Strategy<Value = Vec<Move>> {
     let top_up = prop_oneof![
@@ -153,7 +159,7 @@ pub(super) fn sequence() -> impl Strategy<Value = Vec<Move>> {
         2 => (0..COMPANIES, top_up).prop_map(|(company, amount)| Move::TopUp { company, amount }),
         1 => (0..COMPANIES, quota).prop_map(|(company, quota)| Move::Renew { company, quota }),
         1 => (0..COMPANIES).prop_map(|company| Move::Expire { company }),
-        1 => (0..KEYS).prop_map(|key| Move::Compensate { key }),
+        2 => refund(),
     ];
     prop::collection::vec(one, 1..10)
 }
@@ -164,6 +170,7 @@ pub(super) fn unbroken_sequence() -> impl Strategy<Value = Vec<Move>> {
         6 => charges(),
         1 => chargeable().prop_map(Move::Mark),
         1 => (0..COMPANIES).prop_map(|company| Move::TopUp { company, amount: 40 }),
+        1 => refund(),
     ];
     prop::collection::vec(one, 1..8)
 }

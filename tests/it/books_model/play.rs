@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -121,17 +122,11 @@ impl<'b> Play<'b> {
                     company.period_end = THIS_YEAR - 1;
                 }
             }
-            Move::Compensate { key } => {
+            Move::Refund { key, as_purchased } => {
                 let key = &self.names.keys[*key];
-                sqlx::query(
-                    "update token_deduction_records set status = 'compensated'
-                     where idempotency_key = $1 and status = 'completed'",
-                )
-                .bind(key)
-                .execute(self.books.pool())
-                .await
-                .expect("compensated");
-                self.model.compensate(key);
+                let answer = refund(self.books, key, *as_purchased).await;
+                let expected = self.model.refund(key, *as_purchased);
+                assert_eq!(answer, expected.map_err(str::to_owned), "of {key}");
             }
         }
     }
@@ -216,10 +211,28 @@ impl<'b> Play<'b> {
         for &company in &self.names.companies {
             logs.extend(self.books.usage_logs(company).await);
         }
-        assert_eq!(logs.len(), charged.len(), "one usage log for each charge");
+        let refunded = &self.model.refunded;
+        assert_eq!(
+            logs.len(),
+            charged.len() + refunded.len(),
+            "one usage log for each charge and each refund"
+        );
         for Json(row) in &rows {
             assert_eq!(&entry(row), &self.model.records[&row.idempotency_key]);
-            let log = logs.iter().find(|log| log.deduction_record_id == row.id);
+            let of_it: Vec<_> = logs
+                .iter()
+                .filter(|log| log.deduction_record_id == row.id)
+                .collect();
+            if row.status == "compensated" {
+                let sum: i64 = of_it.iter().map(|log| log.token_amount).sum();
+                assert_eq!(
+                    (sum, of_it.len()),
+                    (0, 2),
+                    "logs of {}",
+                    row.idempotency_key
+                );
+            }
+            let log = of_it.first();
             assert_eq!(log.is_some(), row.ledger_seq.is_some());
             if let Some(log) = log {
                 assert_eq!(Some(log.id), row.ledger_seq);
@@ -234,6 +247,31 @@ impl<'b> Play<'b> {
                 assert_eq!(log.metadata, row.metadata);
             }
         }
+    }
+}
+
+/// As [`Model::refund`].
+pub(super) async fn refund(
+    books: &Books,
+    key: &str,
+    as_purchased: bool,
+) -> Result<(i64, i64, i64), String> {
+    let setting = if as_purchased { "purchased" } else { "forfeit" };
+    let answer: Value = sqlx::query_scalar("select refund_tokens($1, $2, 'model', 'why')")
+        .bind(key)
+        .bind(setting)
+        .fetch_one(books.pool())
+        .await
+        .expect("a refund never raises");
+    let figure = |key: &str| answer[key].as_i64().expect("a number");
+    match answer["error"].as_str() {
+        Some(error) => Err(error.to_owned()),
+        None if answer["idempotent"] == true => Err(String::new()),
+        None => Ok((
+            figure("monthly_amount"),
+            figure("purchased_amount"),
+            figure("forfeited_amount"),
+        )),
     }
 }
 

@@ -86,6 +86,11 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
+    /// What it printed, however it ended.
+    pub(crate) fn printed(&self) -> &str {
+        &self.stdout
+    }
+
     /// What it said beside its result.
     pub(crate) fn notes(&self) -> &str {
         &self.stderr
@@ -102,6 +107,16 @@ impl Site {
     pub(crate) async fn run_in(&self, variables: &[(&str, &str)], args: &[&str]) -> Ran {
         let environment = [&self.environment(), variables].concat();
         Ran::to_its_end(args, &environment, b"").await
+    }
+
+    /// Exactly what a command wrote to its standard output, having done what was asked.
+    pub(crate) async fn bytes_of(&self, args: &[&str]) -> Vec<u8> {
+        let output = command(args, &self.environment())
+            .stdin(Stdio::null())
+            .output();
+        let output = output.await.expect("the binary can be run");
+        assert!(output.status.success(), "{output:#?}");
+        output.stdout
     }
 
     /// Runs a command that reads its standard input.

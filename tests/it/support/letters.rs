@@ -1,4 +1,4 @@
-//! Dead letters of a test: put into the archive, and looked up there.
+//! Dead letters as the archivist would hand them over.
 
 use time::OffsetDateTime;
 use token_billing::storage::{Arrival, LetterState};
@@ -6,18 +6,16 @@ use uuid::Uuid;
 
 use super::site::{Site, event};
 
-/// A refusal for want of tokens, as the archivist would hand it over.
-pub(crate) fn arrival(job: Uuid, company: Uuid, tokens: i64) -> Arrival {
-    let now = OffsetDateTime::now_utc()
-        .replace_nanosecond(0)
-        .expect("valid");
+/// A refusal for want of tokens, just now.
+pub(crate) fn refused(job: Uuid, company: Uuid, tokens: i64) -> Arrival {
+    let now = OffsetDateTime::now_utc().truncate_to_second();
     Arrival {
         reason: "insufficient_balance".to_owned(),
         error: format!("Not enough tokens: the article needs {tokens} and the company has 0."),
         error_signature: "Not enough tokens: the article needs # and the company has #.".to_owned(),
         body: event(job, company, tokens).to_string().into_bytes(),
         properties: r#"{"content_type": "application/json"}"#.to_owned(),
-        headers: "{}".to_owned(),
+        headers: r#"{"attempt": 0}"#.to_owned(),
         job_id: Some(job),
         company_id: Some(company),
         article_id: None,
@@ -29,13 +27,25 @@ pub(crate) fn arrival(job: Uuid, company: Uuid, tokens: i64) -> Arrival {
     }
 }
 
+/// A body that nobody can read.
+pub(crate) fn malformed(body: &[u8], error: &str) -> Arrival {
+    Arrival {
+        reason: "malformed".to_owned(),
+        error: error.to_owned(),
+        error_signature: error.to_owned(),
+        body: body.to_vec(),
+        job_id: None,
+        company_id: None,
+        tokens: None,
+        ..refused(Uuid::nil(), Uuid::nil(), 1)
+    }
+}
+
 impl Site {
-    /// Archives letters; their ids.
+    /// Archives them; the ids of their letters.
     pub(crate) async fn archive(&self, arrivals: &[Arrival]) -> Vec<i64> {
-        let storage = self.storage();
-        let ids = storage.archive(arrivals).await.expect("archived");
-        storage.close().await;
-        ids
+        let archived = self.storage().archive(arrivals).await;
+        archived.expect("archived")
     }
 
     /// So many open letters of one company, each of another job that costs `tokens`: jobs and letters.
@@ -48,7 +58,7 @@ impl Site {
         let jobs: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();
         let arrivals: Vec<Arrival> = jobs
             .iter()
-            .map(|job| arrival(*job, company, tokens))
+            .map(|job| refused(*job, company, tokens))
             .collect();
         (jobs, self.archive(&arrivals).await)
     }

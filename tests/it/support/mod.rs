@@ -12,6 +12,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod servers;
 pub(crate) mod site;
+pub(crate) mod stream;
 
 use std::future::Future;
 

@@ -1,15 +1,15 @@
 //! Old and new lines of a body.
 
-use crate::cli::output::printable;
-use crate::domain::{excerpt::cut, layout};
+use crate::cli::dlq::body::pretty;
+use crate::cli::output::cut_columns;
 
-/// Lines shown of each, and bytes of a line.
+/// Lines shown of each, and columns of a line.
 const LINES: usize = 30;
-const LINE_BYTES: usize = 160;
+const COLUMNS: usize = 160;
 
 /// The lines that went (`-`) and those that came (`+`), one field a line where the body is JSON.
 pub(super) fn changes(old: &[u8], new: &[u8]) -> Vec<String> {
-    let (old, new) = (shown(old), shown(new));
+    let (old, new) = (pretty(old), pretty(new));
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let kept = common(&old, &new);
     let (mut lines, mut at) = (Vec::new(), (0, 0));
@@ -21,14 +21,8 @@ pub(super) fn changes(old: &[u8], new: &[u8]) -> Vec<String> {
     lines
 }
 
-/// Laid out if it is JSON; what is not text is shown as such.
-pub(super) fn shown(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    layout::indented(&text).unwrap_or_else(|| text.into_owned())
-}
-
 fn marked(mark: char, lines: &[&str]) -> Vec<String> {
-    let line = |line: &&str| format!("{mark} {}", printable(&cut(line, LINE_BYTES)));
+    let line = |line: &&str| format!("{mark} {}", cut_columns(line, COLUMNS));
     let mut marked: Vec<String> = lines.iter().take(LINES).map(line).collect();
     if lines.len() > LINES {
         marked.push(format!("{mark} … {} more lines", lines.len() - LINES));
@@ -107,7 +101,7 @@ mod tests {
     #[test]
     fn nothing_of_a_body_reaches_the_terminal_as_a_command() {
         let lines = changes(b"\x1b[2J\xff", "a\u{202e}b".as_bytes());
-        assert_eq!(lines, ["- \\u{1b}[2J\u{fffd}", "+ a\\u{202e}b"]);
+        assert_eq!(lines, ["- \\u{1b}[2J\\xff", "+ a\\u{202e}b"]);
         let long = changes(&[b'x'; 300_000], b"y\n".repeat(100_000).as_slice());
         assert_eq!(long.len(), 1 + LINES + 1);
         assert!(long.iter().all(|line| line.len() < 200), "{long:?}");

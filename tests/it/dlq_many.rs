@@ -1,0 +1,100 @@
+//! Ten thousand letters.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::site::Site;
+
+/// As ten thousand refusals and broken bodies would leave them, with the records of those refused.
+async fn ten_thousand(site: &Site) {
+    site.db
+        .execute(
+            "insert into token_deduction_records (
+                 idempotency_key, company_id, amount, status, error_code, error_message)
+             select md5('job' || n)::uuid, md5('company' || n % 500)::uuid, n, 'failed', 'insufficient_balance', '-'
+             from generate_series(1, 10000) n where n % 4 <> 0;
+             insert into dead_letters (
+                 reason, error, error_signature, body, headers, job_id, company_id, tokens, attempts,
+                 first_failed_at, last_failed_at, last_arrival)
+             select reason, error, regexp_replace(error, '[0-9]+', '#', 'g'), convert_to(body, 'UTF8'),
+                    '{\"attempt\": 0}', case when n % 4 <> 0 then job end, case when n % 4 <> 0 then company end,
+                    case when n % 4 <> 0 then n end, 1, at, at, nextval('dead_letter_arrival_seq')
+             from generate_series(1, 10000) n
+             cross join lateral (select md5('job' || n)::uuid as job, md5('company' || n % 500)::uuid as company,
+                                        now() - n * interval '1 second' as at) a
+             cross join lateral (
+                 select case when n % 4 = 0 then 'malformed' else 'insufficient_balance' end as reason,
+                        case when n % 4 = 0 then format('tokens: expected an integer, got \"%s\"', n)
+                             else format('Not enough tokens: the article needs %s and the company has %s.', n, n % 7)
+                        end as error,
+                        format('{\"job_id\":\"%s\",\"tokens\":%s,\"metadata\":{\"prompt\":\"%s\"}}', job, n,
+                               repeat(md5(n::text), 10)) as body
+             ) b;
+             analyze;",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn ten_thousand_letters_are_grouped_and_paged_through_without_missing_one() {
+    let site = Site::new().await;
+    ten_thousand(&site).await;
+    let groups = site
+        .run(&["dlq", "groups", "--output", "json"])
+        .await
+        .document();
+    let figures: Vec<[Value; 3]> = groups["groups"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|group| ["reason", "letters", "companies"].map(|key| group[key].clone()))
+        .collect();
+    assert_eq!(
+        figures,
+        [
+            [json!("insufficient_balance"), json!(7_500), json!(375)],
+            [json!("malformed"), json!(2_500), json!(0)]
+        ]
+    );
+
+    let mut seen = BTreeSet::new();
+    let mut before = String::from("1000000");
+    for page in 0..5 {
+        let list = [
+            "dlq", "list", "--limit", "2000", "--before", &before, "--output", "json",
+        ];
+        let document = site.run(&list).await.document();
+        assert_eq!(document["more"], json!(8_000 - page * 2_000));
+        for letter in document["letters"].as_array().expect("a list") {
+            assert!(seen.insert(letter["id"].as_i64().expect("a number")));
+        }
+        before = document["next_before"].to_string();
+    }
+    assert_eq!((seen.len(), before.as_str()), (10_000, "null"));
+    let ran = site.run(&["dlq", "list"]).await;
+    assert!(ran.done().contains("50 letters, 9,950 more: "), "{ran:#?}");
+}
+
+#[tokio::test]
+async fn a_page_costs_a_page_however_many_letters_there_are() {
+    let site = Site::new().await;
+    ten_thousand(&site).await;
+    let plan: Vec<(String,)> = sqlx::query_as(
+        "explain (analyze, costs off, timing off, summary off)
+         select d.id, d.money from dead_letters_and_money d
+         where (cardinality(array['open']) = 0 or d.state = any(array['open'])) order by d.id desc limit 50",
+    )
+    .fetch_all(site.db.pool())
+    .await
+    .expect("explained");
+    let plan: Vec<String> = plan.into_iter().map(|(line,)| line).collect();
+    assert!(
+        !plan.iter().any(|line| line.contains("Seq Scan")),
+        "{plan:#?}"
+    );
+    assert!(
+        !plan.iter().any(|line| line.contains("rows=10000")),
+        "{plan:#?}"
+    );
+}
