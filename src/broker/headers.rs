@@ -8,7 +8,7 @@
 //! | bytes; text that isn't UTF-8 or has a NUL | `{"hex": "00ff"}`, back as text |
 //! | timestamp | `{"timestamp": 1763719200}`, in seconds |
 //! | decimal | `{"decimal": [scale, value]}` |
-//! | a float that is no number | `{"float": "NaN"}` |
+//! | a float that is no number, or very large or small | `{"float": "1e300"}` |
 //! | a table that looks like one of these | `{"table": {…}}` |
 //! | what is nested too deep | `{"omitted": "nesting deeper than 32"}`, back as this table |
 
@@ -80,10 +80,12 @@ fn tagged(members: &Map<String, Value>) -> Option<(&str, &Value)> {
         .then_some((name.as_str(), value))
 }
 
+/// `jsonb` writes numbers without exponents: hundreds of digits, which not every reader takes.
 fn float(number: f64) -> Value {
-    match serde_json::Number::from_f64(number) {
-        Some(number) => Value::Number(number),
-        None => json!({ "float": number.to_string() }),
+    if number == 0.0 || (1e-9..1e15).contains(&number.abs()) {
+        json!(number)
+    } else {
+        json!({ "float": format!("{number:e}") })
     }
 }
 
@@ -254,6 +256,7 @@ mod tests {
             ("int", AMQPValue::LongLongInt(i64::MIN)),
             ("double", AMQPValue::Double(3.0)),
             ("huge", AMQPValue::Double(1e300)),
+            ("tiny", AMQPValue::Double(-5e-324)),
             ("infinite", AMQPValue::Double(f64::NEG_INFINITY)),
             ("time", AMQPValue::Timestamp(u64::MAX)),
             ("decimal", AMQPValue::DecimalValue(decimal)),
