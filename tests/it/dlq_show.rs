@@ -53,40 +53,47 @@ async fn a_body_is_indented_and_no_token_of_it_is_changed() {
     );
 }
 
-#[tokio::test]
-async fn it_says_what_a_replay_would_do_and_does_nothing() {
-    let site = Site::new().await;
+/// One letter for each thing that a replay could meet, and the company that can pay.
+async fn letters_of_every_prospect(site: &Site) -> (Uuid, Vec<i64>) {
     let (rich, poor) = (site.company(100, 900).await, site.company(0, 7).await);
-    let unknown = Uuid::new_v4();
-    let known_job = site.job(rich).await;
-    let jobs: Vec<Uuid> = (0..6).map(|_| Uuid::new_v4()).collect();
+    let jobs_of_rich = site.job(rich).await;
+    let (nameless, charged) = (Uuid::new_v4(), Uuid::new_v4());
     let without_company = Arrival {
-        body: json!({ "job_id": jobs[4], "tokens": 10 })
+        body: json!({ "job_id": nameless, "tokens": 10 })
             .to_string()
             .into_bytes(),
-        ..refused(jobs[4], rich, 10)
+        ..refused(nameless, rich, 10)
     };
     let charged_since = Arrival {
         reason: "idempotency_key_reused".to_owned(),
-        ..refused(jobs[5], rich, 10)
+        ..refused(charged, rich, 10)
     };
     let ids = site
         .archive(&[
-            refused(jobs[0], rich, 300),
-            refused(jobs[1], poor, 300),
-            refused(jobs[2], unknown, 300),
-            refused(known_job, poor, 1),
+            refused(Uuid::new_v4(), rich, 300),
+            refused(Uuid::new_v4(), poor, 300),
+            refused(Uuid::new_v4(), Uuid::new_v4(), 300),
+            refused(jobs_of_rich, poor, 1),
             without_company,
             malformed(b"{\"job_id\": 7", "line 1"),
             charged_since,
         ])
         .await;
-    assert!(site.db.deduct(jobs[5], rich, 10).await.success);
-    let before = (
-        site.balance(rich).await,
-        site.number("select count(*) from token_deduction_records")
-            .await,
-    );
+    assert!(site.db.deduct(charged, rich, 10).await.success);
+    (rich, ids)
+}
+
+#[tokio::test]
+async fn it_says_what_a_replay_would_do_and_does_nothing() {
+    let site = Site::new().await;
+    let (rich, ids) = letters_of_every_prospect(&site).await;
+    let state = async || {
+        let records = site
+            .number("select count(*) from token_deduction_records")
+            .await;
+        (site.balance(rich).await, records)
+    };
+    let before = state().await;
 
     let expected = [
         ("would_charge", Value::Null, "balance 990 → 690"),
@@ -124,12 +131,7 @@ async fn it_says_what_a_replay_would_do_and_does_nothing() {
             .expect("a line");
         assert!(line.contains(text), "{line}");
     }
-    let after = (
-        site.balance(rich).await,
-        site.number("select count(*) from token_deduction_records")
-            .await,
-    );
-    assert_eq!(before, after, "a rehearsal leaves nothing behind");
+    assert_eq!(before, state().await, "a rehearsal leaves nothing behind");
 }
 
 #[tokio::test]

@@ -71,13 +71,22 @@ async fn it_shows_only_what_is_selected() {
 async fn what_nobody_was_notified_of_is_found_all_the_same() {
     let site = Site::new().await;
     let company = site.company(0, 0).await;
-    let first = site.archive(&[refused(Uuid::new_v4(), company, 1)]).await[0];
+    let archive = async || site.archive(&[refused(Uuid::new_v4(), company, 1)]).await[0];
+    let first = archive().await;
     let mut stream = Stream::start(&WATCH, &site.environment());
     assert_eq!(next_id(&mut stream).await, first);
-    site.db
-        .execute("update dead_letters set occurrences = 7, last_arrival = nextval('dead_letter_arrival_seq')")
-        .await;
-    assert_eq!(next(&mut stream).await["occurrences"], json!(7));
+    let second = archive().await;
+    assert_eq!(next_id(&mut stream).await, second);
+    // The first of these may still be met by the look for which the letters were the occasion.
+    for occurrences in [7, 8] {
+        site.db
+            .execute(format!(
+                "update dead_letters set occurrences = {occurrences},
+                                         last_arrival = nextval('dead_letter_arrival_seq') where id = {first}"
+            ))
+            .await;
+        assert_eq!(next(&mut stream).await["occurrences"], json!(occurrences));
+    }
 }
 
 #[tokio::test]

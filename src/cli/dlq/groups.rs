@@ -11,6 +11,7 @@ use crate::cli::output::{Format, Table, at_right, count, number, text, thousands
 use crate::config::Settings;
 use crate::storage::{LetterGroup, LetterState};
 
+/// Group letters by their cause
 #[derive(Debug, Args)]
 #[command(
     long_about = "Group dead letters by their cause: the reason, and the error with ids, numbers and quoted \

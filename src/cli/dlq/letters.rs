@@ -91,6 +91,16 @@ pub(super) fn age(since: OffsetDateTime, now: OffsetDateTime) -> String {
     span(seconds.max(0).unsigned_abs())
 }
 
+/// `12m ago`.
+pub(super) fn ago(at: OffsetDateTime, now: OffsetDateTime) -> String {
+    let age = age(at, now);
+    if age.starts_with("in ") {
+        age
+    } else {
+        format!("{age} ago")
+    }
+}
+
 /// A time in its largest unit that makes it two or more.
 pub(super) fn span(seconds: u64) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
@@ -129,5 +139,7 @@ mod tests {
         ] {
             assert_eq!(age(now - Duration::seconds(seconds), now), text);
         }
+        assert_eq!(ago(now, now), "0s ago");
+        assert_eq!(ago(now + Duration::hours(2), now), "in 2h");
     }
 }

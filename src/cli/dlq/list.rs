@@ -11,6 +11,7 @@ use crate::cli::output::{Format, Table, at_right, count, text, thousands};
 use crate::config::Settings;
 use crate::storage::{Letter, LetterState, Selection};
 
+/// List letters, newest first
 #[derive(Debug, Args)]
 #[command(
     long_about = "List dead letters, the newest first: open ones, or whatever the flags select.\n\n\

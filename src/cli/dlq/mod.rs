@@ -30,23 +30,18 @@ pub(super) struct DlqArgs {
     command: Command,
 }
 
+/// Each says what it does beside its arguments: a comment here would hide the long form of it.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List letters, newest first
     List(list::ListArgs),
-    // A doc comment here would hide the long explanation that stands with the arguments.
     Edit(edit::EditArgs),
     Discard(act::DiscardArgs),
     Restore(act::RestoreArgs),
     History(history::HistoryArgs),
     Replay(replay::ReplayArgs),
-    /// Group letters by their cause
     Groups(groups::GroupsArgs),
-    /// Show one letter with everything known about it
     Show(show::ShowArgs),
-    /// Show letters as they arrive
     Watch(watch::WatchArgs),
-    /// Count what is open, how old, how fast it comes; with thresholds for a probe
     Stats(stats::StatsArgs),
 }
 

@@ -14,7 +14,7 @@ use crate::storage::{LetterState, Selection};
 #[command(next_help_heading = "Which letters")]
 pub(super) struct SelectArgs {
     /// These letters
-    #[arg(value_name = "ID", value_parser = value_parser!(i64).range(1..))]
+    #[arg(value_name = "ID", value_parser = value_parser!(i64).range(1..), help_heading = "Arguments")]
     ids: Vec<i64>,
 
     /// Of this group: see `dlq groups`

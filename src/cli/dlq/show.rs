@@ -7,9 +7,10 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::body::{base64, pretty};
-use super::letters::{age, moment};
+use super::letters::{ago, moment};
 use super::open;
 use super::prospect::{Prospect, prospect};
 use crate::cli::output::{Format, count, print_bytes, printable, thousands};
@@ -20,6 +21,7 @@ use crate::storage::{DeductionRecord, FullLetter, Letter, LetterAction, Link, Mo
 /// Bytes of a body that people are shown.
 const SHOWN_BYTES: usize = 4 * 1024;
 
+/// Show one letter with everything known about it
 #[derive(Debug, Args)]
 #[command(
     long_about = "Show one dead letter with everything that is known about it: why it failed, whether money \
@@ -154,70 +156,20 @@ impl Story {
 
     fn for_people(&self) -> String {
         let (full, letter) = (&self.full, &self.full.letter);
-        let now = OffsetDateTime::now_utc();
-        let at = |at: OffsetDateTime| format!("{} ({} ago)", moment(at), age(at, now));
-        let id = |id: Option<uuid::Uuid>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        let state = letter.state.as_str();
         let mut lines = vec![
-            format!(
-                "letter {}: {}, {}",
-                letter.id,
-                letter.reason,
-                letter.state.as_str()
-            ),
+            format!("letter {}: {}, {state}", letter.id, letter.reason),
             letter.error.clone(),
             String::new(),
         ];
-        let mut line = |label: &str, value: String| lines.push(format!("{label:<10} {value}"));
-        line("money", self.money());
-        line("replay", self.prospect.for_people());
-        line("job", id(letter.job_id));
-        line("company", id(letter.company_id));
-        line("article", id(letter.article_id));
-        line(
-            "tokens",
-            letter.tokens.map_or_else(|| "-".to_owned(), thousands),
-        );
-        let tries = count(letter.attempts.unsigned_abs().into(), "attempt");
-        line(
-            "failed",
-            format!("{}, after {tries}", at(letter.last_failed_at)),
-        );
-        line("at first", at(letter.first_failed_at));
-        let arrivals = count(letter.occurrences.unsigned_abs().into(), "arrival");
-        line(
-            "archived",
-            format!(
-                "{}, {arrivals}, the last {}",
-                at(full.archived_at),
-                at(full.last_arrived_at)
-            ),
-        );
-        if let Some(replayed_at) = letter.replayed_at {
-            line("replayed", at(replayed_at));
+        let facts = self.facts().into_iter();
+        for (label, value) in facts.chain(self.times()).chain(self.history()) {
+            lines.push(format!("{label:<10} {value}"));
         }
-        if let Some(resolved_at) = full.resolved_at {
-            line("resolved", at(resolved_at));
+        let mut text = String::new();
+        for line in &lines {
+            text.push_str(&format!("{}\n", printable(line)));
         }
-        if let (Some(action), Some(until)) = (
-            full.claimed_by,
-            full.claimed_until.filter(|until| *until > now),
-        ) {
-            line(
-                "in hand",
-                format!("of operator action {action}, until {}", moment(until)),
-            );
-        }
-        line("group", letter.group_id.clone());
-        if self.chain.len() > 1 {
-            line("chain", self.chain());
-        }
-        for (at, action) in self.actions.iter().enumerate() {
-            line(if at == 0 { "history" } else { "" }, told(action));
-        }
-        let mut text: String = lines
-            .iter()
-            .map(|line| format!("{}\n", printable(line)))
-            .collect();
         for (name, json) in [("properties", &full.properties), ("headers", &full.headers)] {
             let json = json.0.get().as_bytes();
             if json != b"{}" {
@@ -229,6 +181,64 @@ impl Story {
             block(&mut text, "edited body, which a replay sends", edited);
         }
         text
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let letter = &self.full.letter;
+        let nothing = || "-".to_owned();
+        let id = |id: Option<Uuid>| id.map_or_else(nothing, |id| id.to_string());
+        vec![
+            ("money", self.money()),
+            ("replay", self.prospect.for_people()),
+            ("job", id(letter.job_id)),
+            ("company", id(letter.company_id)),
+            ("article", id(letter.article_id)),
+            ("tokens", letter.tokens.map_or_else(nothing, thousands)),
+            ("group", letter.group_id.clone()),
+        ]
+    }
+
+    fn times(&self) -> Vec<(&'static str, String)> {
+        let (full, letter) = (&self.full, &self.full.letter);
+        let now = OffsetDateTime::now_utc();
+        let at = |at: OffsetDateTime| format!("{} ({})", moment(at), ago(at, now));
+        let tries = count(letter.attempts.unsigned_abs().into(), "attempt");
+        let failed = format!("{}, after {tries}", at(letter.last_failed_at));
+        let mut archived = at(full.archived_at);
+        if letter.occurrences > 1 {
+            let arrivals = count(letter.occurrences.unsigned_abs().into(), "arrival");
+            archived = format!(
+                "{archived}, {arrivals}, the last {}",
+                at(full.last_arrived_at)
+            );
+        }
+        let mut times = vec![
+            ("failed", failed),
+            ("at first", at(letter.first_failed_at)),
+            ("archived", archived),
+        ];
+        times.extend(
+            letter
+                .replayed_at
+                .map(|replayed| ("replayed", at(replayed))),
+        );
+        times.extend(full.resolved_at.map(|resolved| ("resolved", at(resolved))));
+        let until = full.claimed_until.filter(|until| *until > now);
+        if let Some((action, until)) = full.claimed_by.zip(until) {
+            let until = moment(until);
+            times.push((
+                "in hand",
+                format!("of operator action {action}, until {until}"),
+            ));
+        }
+        times
+    }
+
+    fn history(&self) -> Vec<(&'static str, String)> {
+        let chain = (self.chain.len() > 1).then(|| ("chain", self.chain()));
+        let actions = self.actions.iter().enumerate();
+        let action = |(at, action)| (if at == 0 { "history" } else { "" }, told(action));
+        chain.into_iter().chain(actions.map(action)).collect()
     }
 
     /// Whether money moved, and why not.

@@ -16,6 +16,7 @@ use crate::config::Settings;
 use crate::domain::RetrySchedule;
 use crate::storage::OpenByReason;
 
+/// Count what is open, how old, how fast it comes; with thresholds for a probe
 #[derive(Debug, Args)]
 #[command(
     long_about = "Count the open dead letters, by reason, with the age of the oldest; how fast they arrive; \

@@ -17,6 +17,7 @@ use crate::cli::{Ended, one_line};
 use crate::config::Settings;
 use crate::storage::{Letter, News};
 
+/// Show letters as they arrive
 #[derive(Debug, Args)]
 #[command(
     long_about = "Show dead letters as they arrive, a line each, until Ctrl-C. A letter that arrives again \

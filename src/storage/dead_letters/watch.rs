@@ -25,6 +25,8 @@ pub struct Arrivals<'s> {
     selection: Selection,
     /// The last arrival that was looked at.
     seen: i64,
+    /// The last look found all there was.
+    caught_up: bool,
     listener: Option<PgListener>,
     reconnect: Reconnect,
     cancelled: CancellationToken,
@@ -68,6 +70,7 @@ impl Storage {
             storage: self,
             selection,
             seen,
+            caught_up: false,
             listener: None,
             reconnect,
             cancelled,
@@ -101,16 +104,15 @@ impl Arrivals<'_> {
     /// Waits for arrivals, or for something else to tell.
     pub async fn next(&mut self) -> News {
         loop {
+            if std::mem::take(&mut self.caught_up) {
+                self.wait().await;
+            }
             if self.cancelled.is_cancelled() {
                 return News::Over;
             }
             match self.look().await {
-                Ok(letters) => {
-                    self.reconnect.reset();
-                    if !letters.is_empty() {
-                        return News::Arrived(letters);
-                    }
-                }
+                Ok(letters) if letters.is_empty() => {}
+                Ok(letters) => return News::Arrived(letters),
                 Err(error) => {
                     self.listener = None;
                     self.storage.distrust_connections();
@@ -121,7 +123,6 @@ impl Arrivals<'_> {
                     };
                 }
             }
-            self.wait().await;
         }
     }
 
@@ -147,8 +148,10 @@ impl Arrivals<'_> {
             .storage
             .call(async |connection| query.fetch_all(connection).await)
             .await?;
+        self.reconnect.reset();
+        self.caught_up = (letters.len() as i64) < PAGE;
         self.seen = match letters.last() {
-            Some(last) if letters.len() as i64 == PAGE => last.last_arrival,
+            Some(last) if !self.caught_up => last.last_arrival,
             // What doesn't match needn't be looked at again.
             _ => newest,
         };
