@@ -4,6 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use serde_json::json;
 use token_billing::storage::{LetterState, Selection};
+use uuid::Uuid;
 
 use crate::support::{
     eventually::{PATIENCE, eventually},
@@ -54,30 +55,7 @@ async fn kill_9_at_any_step_and_a_second_run_completes() {
                 "{ran:#?}"
             );
         }
-        eventually(
-            "every payable job is charged",
-            PATIENCE,
-            async || {
-                site.number(
-                    "select count(*) from token_deduction_records where status = 'completed'",
-                )
-                .await
-            },
-            |&n| n == 29,
-        )
-        .await;
-        eventually(
-            "the one that fails is back, as one open letter, and nothing else is open",
-            PATIENCE,
-            async || {
-                site.storage().settle_dead_letters().await.expect("settled");
-                let letters = site.letters().await;
-                let open = letters.iter().filter(|l| l.state == LetterState::Open);
-                open.map(|l| l.job_id).collect::<Vec<_>>()
-            },
-            |open| *open == [Some(unpayable[0])],
-        )
-        .await;
+        settled(&site, 29, unpayable[0]).await;
         running.stop().await;
         archivist.stop().await;
         assert_eq!(site.balance(company).await, (0, 1_000 - 290), "{step}");
@@ -100,6 +78,32 @@ async fn kill_9_at_any_step_and_a_second_run_completes() {
             "{step}"
         );
     }
+}
+
+/// So many jobs are charged; the one that can't be is back, as one open letter, and nothing else is open.
+async fn settled(site: &Site, charged: i64, unpayable: Uuid) {
+    eventually(
+        "every payable job is charged",
+        PATIENCE,
+        async || {
+            site.number("select count(*) from token_deduction_records where status = 'completed'")
+                .await
+        },
+        |&n| n == charged,
+    )
+    .await;
+    eventually(
+        "the one that fails is back, as one open letter, and nothing else is open",
+        PATIENCE,
+        async || {
+            site.storage().settle_dead_letters().await.expect("settled");
+            let letters = site.letters().await;
+            let open = letters.iter().filter(|l| l.state == LetterState::Open);
+            open.map(|l| l.job_id).collect::<Vec<_>>()
+        },
+        |open| *open == [Some(unpayable)],
+    )
+    .await;
 }
 
 #[tokio::test]
