@@ -1,17 +1,21 @@
 //! Builds the adapters, starts the roles, and stops them in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     cli::Role,
     config::Settings,
+    dead_letters::{self, Archivist, Backlog},
+    readiness::{Readiness, Signs, watch_readiness},
     storage::Storage,
-    sweeper::{self, SweepError, Sweeper},
     telemetry,
-    worker::{self, Tally, Worker},
+    worker::{self, Worker},
 };
 
 /// How often the counts are logged while anything happens.
@@ -27,53 +31,97 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
     );
     telemetry::init(&settings.log)?;
     let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let worker = Arc::new(Worker::new(&settings, storage.clone()));
-    if roles.contains(&Role::Worker) {
-        tasks.spawn(worker::run(worker.clone(), stop.clone()));
-        tasks.spawn(log_progress(worker.tally(), stop.clone()));
-    }
-    if roles.contains(&Role::Sweeper) {
-        let sweeper = Sweeper::new(&settings, storage.clone());
-        // A query that can't work is refused now. If the database is away, a pass will say so.
-        if storage.reach().await.is_ok()
-            && let Err(error @ SweepError::ArticleQuery(_)) = sweeper.article_query().await
-        {
-            return Err(error.into());
-        }
-        tasks.spawn(sweeper::run(sweeper, stop.clone()));
-    }
-    tasks.close();
+    let service = Service::start(&settings, &storage, &roles);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = tasks.wait() => {}
+        () = service.working.wait() => {}
     }
     tracing::info!("stopping: finishing what is in hand");
-    stop.cancel();
-    let drained = tokio::time::timeout(settings.worker.drain_timeout, tasks.wait()).await;
+    service.stop.cancel();
+    let drained = tokio::time::timeout(settings.worker.drain_timeout, service.working.wait()).await;
     storage.close().await;
-    let tally = worker.tally().read();
+    let counts = service.counts();
     if drained.is_err() {
-        // Unacked messages go back to the queue; a charge that committed is found by its key.
-        anyhow::bail!("not drained within worker.drain_timeout; {tally}");
+        // Unacked messages go back to their queues; what committed is found by its key, or counted again.
+        anyhow::bail!("not drained within worker.drain_timeout; {counts}");
     }
-    tracing::info!("drained: {tally}");
+    tracing::info!("drained: {counts}");
     Ok(())
 }
 
-async fn log_progress(tally: Arc<Tally>, stop: CancellationToken) {
+/// The roles of this process while they run.
+struct Service {
+    worker: Option<Arc<Worker>>,
+    archivist: Option<Arc<Archivist>>,
+    working: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Service {
+    fn start(settings: &Settings, storage: &Arc<Storage>, roles: &[Role]) -> Self {
+        let has = |role| roles.contains(&role);
+        let service = Self {
+            worker: has(Role::Worker).then(|| Arc::new(Worker::new(settings, storage.clone()))),
+            archivist: has(Role::Archivist)
+                .then(|| Arc::new(Archivist::new(settings, storage.clone()))),
+            working: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let (stop, working) = (&service.stop, &service.working);
+        if let Some(worker) = &service.worker {
+            working.spawn(worker::run(worker.clone(), stop.clone()));
+            let tally = worker.tally();
+            working.spawn(log_progress(move || tally.read(), stop.clone()));
+        }
+        let backlog = watch::Sender::new(Backlog::default());
+        let signs = Signs {
+            database: storage.available(),
+            charging: service.worker.as_ref().map(|worker| worker.consuming()),
+            archiving: service.archivist.as_ref().map(|one| one.archiving()),
+            backlog: service.archivist.as_ref().map(|_| backlog.subscribe()),
+        };
+        if let Some(archivist) = service.archivist.clone() {
+            working.spawn(dead_letters::run(archivist.clone(), stop.clone()));
+            let tally = archivist.tally();
+            working.spawn(log_progress(move || tally.read(), stop.clone()));
+            let stop = stop.clone();
+            working.spawn(async move {
+                dead_letters::watch_backlog(&archivist, &backlog, &stop).await;
+            });
+        }
+        let stop = stop.clone();
+        working.spawn(async move {
+            watch_readiness(signs, &watch::Sender::new(Readiness::default()), &stop).await;
+        });
+        working.close();
+        service
+    }
+
+    fn counts(&self) -> String {
+        let worker = self
+            .worker
+            .iter()
+            .map(|worker| worker.tally().read().to_string());
+        let archivist = self
+            .archivist
+            .iter()
+            .map(|one| one.tally().read().to_string());
+        worker.chain(archivist).collect::<Vec<_>>().join("; ")
+    }
+}
+
+async fn log_progress<T: Display + PartialEq>(read: impl Fn() -> T, stop: CancellationToken) {
     let mut every = tokio::time::interval(PROGRESS_EVERY);
-    let mut last = tally.read();
+    let mut last = read();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = every.tick() => {}
         }
-        let now = tally.read();
+        let now = read();
         if now != last {
             tracing::info!("{now}");
             last = now;

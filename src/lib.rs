@@ -23,6 +23,8 @@
 //! - [`worker`]: what happens to one message.
 //! - [`sweeper`]: what happens to a charge that is owed.
 //! - [`audit`]: whether the books are right.
+//! - [`dead_letters`]: from their queue into the archive, and sent again from there.
+//! - [`readiness`]: whether this process does what it is for.
 //!
 //! Floor 3, faces:
 //!
@@ -42,6 +44,8 @@ pub mod broker;
 pub mod storage;
 
 pub mod audit;
+pub mod dead_letters;
+pub mod readiness;
 pub mod sweeper;
 pub mod worker;
 

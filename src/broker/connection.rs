@@ -2,7 +2,9 @@
 
 use std::{str::FromStr as _, time::Duration};
 
-use lapin::{Channel, ConnectionProperties, uri::AMQPUri};
+use lapin::{
+    Channel, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable, uri::AMQPUri,
+};
 use secrecy::ExposeSecret as _;
 
 use super::BrokerError;
@@ -41,6 +43,22 @@ impl Connection {
             self.inner.create_channel(),
         )
         .await
+    }
+
+    /// How many messages are ready in a queue. Not what a consumer has in hand, nor a dead letter that the
+    /// broker has still to move.
+    pub async fn ready_count(&self, queue: &str) -> Result<u32, BrokerError> {
+        // A channel of its own, which a missing queue closes.
+        let channel = self.channel().await?;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
+        let queue = BrokerError::answered("counting messages", self.patience, declared).await?;
+        let closed = channel.close(200, "counted".into());
+        BrokerError::answered("closing a channel", self.patience, closed).await?;
+        Ok(queue.message_count())
     }
 
     /// Whether it was still there when last heard of.

@@ -80,6 +80,15 @@ impl Consumer {
     ///
     /// Cancel safe: the only wait is for the first message.
     pub async fn next_batch(&mut self, max: usize) -> Result<Batch, BrokerError> {
+        self.next_batch_within(max, usize::MAX).await
+    }
+
+    /// The same, and no further message once the bodies have `max_bytes` together.
+    pub async fn next_batch_within(
+        &mut self,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<Batch, BrokerError> {
         let first = match self.alone.take() {
             Some(message) => message,
             None => {
@@ -88,8 +97,9 @@ impl Consumer {
             }
         };
         let alone = first.redelivered;
+        let mut bytes = first.body.len();
         let mut messages = vec![first];
-        while !alone && messages.len() < max {
+        while !alone && messages.len() < max && bytes < max_bytes {
             let Some(next) = self.deliveries.next().now_or_never() else {
                 break;
             };
@@ -98,6 +108,7 @@ impl Consumer {
                 self.alone = Some(message);
                 break;
             }
+            bytes += message.body.len();
             messages.push(message);
         }
         Ok(Batch {

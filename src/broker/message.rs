@@ -1,4 +1,4 @@
-//! One message, as it came and as it goes on.
+//! One message, as it came.
 
 use lapin::{
     Acker, BasicProperties,
@@ -6,6 +6,7 @@ use lapin::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::letter::text_of;
 use crate::domain::{TraceContext, excerpt};
 
 /// Foreign headers travel on up to this size, in bytes: the header frame of a publish is limited, and a
@@ -14,12 +15,13 @@ const FOREIGN_HEADERS_MAX: usize = 16 * 1024;
 /// The `error` header, in bytes.
 const ERROR_MAX: usize = 1024;
 /// The headers that are ours.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "attempt",
     "reason",
     "error",
     "first-failed-at",
     "failed-at",
+    "replay-of",
     "traceparent",
     "tracestate",
 ];
@@ -46,17 +48,22 @@ impl Delivered {
 
     /// How often the event failed before: the `attempt` header. What isn't a count is 0.
     pub fn attempt(&self) -> u32 {
-        let number = match self.header("attempt") {
-            Some(AMQPValue::LongLongInt(n)) => *n,
-            Some(AMQPValue::LongInt(n)) => i64::from(*n),
-            Some(AMQPValue::LongUInt(n)) => i64::from(*n),
-            Some(AMQPValue::ShortInt(n)) => i64::from(*n),
-            Some(AMQPValue::ShortUInt(n)) => i64::from(*n),
-            Some(AMQPValue::ShortShortInt(n)) => i64::from(*n),
-            Some(AMQPValue::ShortShortUInt(n)) => i64::from(*n),
-            _ => 0,
-        };
+        let number = self.whole_header("attempt").unwrap_or(0);
         u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// A whole number of whatever width.
+    pub(super) fn whole_header(&self, name: &str) -> Option<i64> {
+        match self.header(name)? {
+            AMQPValue::LongLongInt(n) => Some(*n),
+            AMQPValue::LongInt(n) => Some(i64::from(*n)),
+            AMQPValue::LongUInt(n) => Some(i64::from(*n)),
+            AMQPValue::ShortInt(n) => Some(i64::from(*n)),
+            AMQPValue::ShortUInt(n) => Some(i64::from(*n)),
+            AMQPValue::ShortShortInt(n) => Some(i64::from(*n)),
+            AMQPValue::ShortShortUInt(n) => Some(i64::from(*n)),
+            _ => None,
+        }
     }
 
     /// The W3C trace context that the publisher sent along.
@@ -67,21 +74,17 @@ impl Delivered {
         )
     }
 
-    fn header(&self, name: &str) -> Option<&AMQPValue> {
+    pub(super) fn header(&self, name: &str) -> Option<&AMQPValue> {
         self.properties.headers().as_ref()?.inner().get(name)
     }
 
-    fn text_header(&self, name: &str) -> Option<&str> {
-        match self.header(name)? {
-            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
-            AMQPValue::ShortString(text) => Some(text.as_str()),
-            _ => None,
-        }
+    pub(super) fn text_header(&self, name: &str) -> Option<&str> {
+        text_of(self.header(name)?)
     }
 
-    /// The same message to be sent on after a failure: same body, same trace, the failure in the
-    /// headers. What the broker or the publisher set to steer routing and expiry stays behind.
-    fn failed(&self, error: &str) -> (BasicProperties, FieldTable) {
+    /// The headers that the same message is sent on with after a failure: the publisher's own, the same
+    /// trace, and the failure.
+    pub(super) fn failed_headers(&self, error: &str) -> FieldTable {
         let now = OffsetDateTime::now_utc()
             .format(&Rfc3339)
             .unwrap_or_default();
@@ -90,16 +93,31 @@ impl Delivered {
             .text_header("first-failed-at")
             .filter(|text| text.len() <= 64 && OffsetDateTime::parse(text, &Rfc3339).is_ok())
             .unwrap_or(&now);
-        let mut headers = self.foreign_headers();
+        let mut headers = self.travelling_headers();
         headers.insert("first-failed-at".into(), long(first));
         headers.insert("failed-at".into(), long(&now));
         headers.insert("error".into(), long(&excerpt::cut(error, ERROR_MAX)));
-        if let Some(trace) = self.trace() {
-            headers.insert("traceparent".into(), long(trace.traceparent()));
-            if let Some(state) = trace.tracestate() {
-                headers.insert("tracestate".into(), long(state));
-            }
+        headers
+    }
+
+    /// The headers that go wherever the message goes: the publisher's own, the trace, and whose replay it is.
+    pub(super) fn travelling_headers(&self) -> FieldTable {
+        let mut headers = FieldTable::default();
+        if let Some(all) = self.properties.headers() {
+            headers = foreign_headers(all);
         }
+        if let Some(trace) = self.trace() {
+            insert_trace(&mut headers, &trace);
+        }
+        if let Some(id) = self.replay_of() {
+            headers.insert("replay-of".into(), AMQPValue::LongLongInt(id));
+        }
+        headers
+    }
+
+    /// The properties that go with it. What the broker or the publisher set to steer routing and expiry
+    /// stays behind.
+    pub(super) fn travelling_properties(&self) -> BasicProperties {
         let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         if let Some(text) = self.properties.content_type() {
             properties = properties.with_content_type(text.clone());
@@ -119,113 +137,40 @@ impl Delivered {
         if let Some(timestamp) = self.properties.timestamp() {
             properties = properties.with_timestamp(*timestamp);
         }
-        (properties, headers)
-    }
-
-    /// The publisher's own headers. Never `x-…`: the broker takes copies of its own dead-letter headers
-    /// for a cycle and hides the message. Never CC and BCC: they would route it elsewhere as well.
-    fn foreign_headers(&self) -> FieldTable {
-        let mut kept = FieldTable::default();
-        let Some(headers) = self.properties.headers() else {
-            return kept;
-        };
-        let mut size = 0;
-        for (name, value) in headers.inner() {
-            let steers = name.as_str().starts_with("x-") || matches!(name.as_str(), "CC" | "BCC");
-            if steers || OWN.contains(&name.as_str()) {
-                continue;
-            }
-            size += name.as_str().len() + encoded_size(value);
-            kept.insert(name.clone(), value.clone());
-        }
-        if size > FOREIGN_HEADERS_MAX {
-            FieldTable::default()
-        } else {
-            kept
-        }
+        properties
     }
 }
 
-const PERSISTENT: u8 = 2;
-
-/// A message to be published.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
-    pub(super) body: Vec<u8>,
-    pub(super) properties: BasicProperties,
-}
-
-impl Outgoing {
-    /// A completion event, as a publisher sends it: plain (`application/json`) or in an envelope
-    /// (`application/cloudevents+json`).
-    pub fn event(
-        topology: &super::Topology,
-        body: Vec<u8>,
-        content_type: &'static str,
-        trace: Option<&TraceContext>,
-    ) -> Self {
-        let mut headers = FieldTable::default();
-        if let Some(trace) = trace {
-            headers.insert("traceparent".into(), long(trace.traceparent()));
-            if let Some(state) = trace.tracestate() {
-                headers.insert("tracestate".into(), long(state));
-            }
+/// The publisher's own among these headers. Never `x-…`: the broker takes copies of its own dead-letter
+/// headers for a cycle and hides the message. Never CC and BCC: they would route it elsewhere as well.
+pub(super) fn foreign_headers(headers: &FieldTable) -> FieldTable {
+    let mut kept = FieldTable::default();
+    let mut size = 0;
+    for (name, value) in headers.inner() {
+        let steers = name.as_str().starts_with("x-") || matches!(name.as_str(), "CC" | "BCC");
+        if steers || OWN.contains(&name.as_str()) {
+            continue;
         }
-        Self {
-            exchange: topology.exchange().to_owned(),
-            routing_key: topology.routing_key().to_owned(),
-            body,
-            properties: BasicProperties::default()
-                .with_delivery_mode(PERSISTENT)
-                .with_content_type(content_type.into())
-                .with_headers(headers),
-        }
+        size += name.as_str().len() + encoded_size(value);
+        kept.insert(name.clone(), value.clone());
     }
-
-    /// The same message, into the delay queue for `delay`, to come back as attempt `attempt`.
-    pub fn delayed(
-        message: &Delivered,
-        topology: &super::Topology,
-        delay: std::time::Duration,
-        attempt: u32,
-        error: &str,
-    ) -> Self {
-        let (properties, mut headers) = message.failed(error);
-        headers.insert("attempt".into(), AMQPValue::LongLongInt(attempt.into()));
-        Self {
-            // The default exchange: straight to the queue of that name.
-            exchange: String::new(),
-            routing_key: topology.delay_queue(delay),
-            body: message.body.clone(),
-            properties: properties.with_headers(headers),
-        }
-    }
-
-    /// The same message as a dead letter.
-    pub fn dead_letter(
-        message: &Delivered,
-        topology: &super::Topology,
-        reason: &'static str,
-        error: &str,
-    ) -> Self {
-        let (properties, mut headers) = message.failed(error);
-        headers.insert(
-            "attempt".into(),
-            AMQPValue::LongLongInt(message.attempt().into()),
-        );
-        headers.insert("reason".into(), long(reason));
-        Self {
-            exchange: topology.dead_letters(),
-            routing_key: topology.dead_letter_key().to_owned(),
-            body: message.body.clone(),
-            properties: properties.with_headers(headers),
-        }
+    if size > FOREIGN_HEADERS_MAX {
+        FieldTable::default()
+    } else {
+        kept
     }
 }
 
-fn long(text: &str) -> AMQPValue {
+pub(super) fn insert_trace(headers: &mut FieldTable, trace: &TraceContext) {
+    headers.insert("traceparent".into(), long(trace.traceparent()));
+    if let Some(state) = trace.tracestate() {
+        headers.insert("tracestate".into(), long(state));
+    }
+}
+
+pub(super) const PERSISTENT: u8 = 2;
+
+pub(super) fn long(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 

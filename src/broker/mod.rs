@@ -6,15 +6,21 @@
 
 mod connection;
 mod consumer;
+mod copier;
 mod depth;
 mod error;
+mod headers;
+mod letter;
 mod message;
+mod outgoing;
 mod publisher;
 mod topology;
 
 pub use connection::Connection;
 pub use consumer::{Batch, Consumer, SingleFile};
+pub use copier::Copier;
 pub use error::BrokerError;
-pub use message::{Delivered, Outgoing};
+pub use message::Delivered;
+pub use outgoing::Outgoing;
 pub use publisher::{PublishError, Publisher};
 pub use topology::Topology;

@@ -1,16 +1,22 @@
-//! `credit`: a top-up or a renewal, once per key.
+//! `credit`: a top-up or a renewal, once per key, and what it can pay for.
+
+mod parked;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, value_parser};
+use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use self::parked::Parked;
 use super::actor::ActorArgs;
-use super::output::{Format, Table, at_right, count, number, printable, text, thousands};
-use super::{Ended, UsageError, open_storage};
+use super::dlq::sending;
+use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
+use super::{Ended, UsageError, one_line, open_storage};
 use crate::config::Settings;
-use crate::storage::{Credit, CreditGrant, CreditRecord};
+use crate::dead_letters::Report;
+use crate::storage::{Credit, CreditGrant, CreditRecord, Storage};
 
 #[derive(Debug, Args)]
 #[command(
@@ -19,7 +25,9 @@ use crate::storage::{Credit, CreditGrant, CreditRecord};
     long_about = "Give a company tokens, once per key.\n\n\
         The same key credits once, however often it is used: the second time shows what the first one \
         did. A renewal (--monthly) sets the monthly balance; what was left of the old one is forfeited, \
-        and recorded as such.",
+        and recorded as such.\n\n\
+        Says how many parked letters of the company (dead for want of tokens) the balance now pays for. \
+        With --replay-parked those are sent again, oldest first; nothing else is, and nothing by itself.",
     after_help = "Examples:\n  \
         token-billing credit 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90 --purchased 50000 --key invoice-1047\n  \
         token-billing credit 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90 --monthly 100000 \\\n      \
@@ -45,6 +53,10 @@ pub(super) struct CreditArgs {
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     key: String,
 
+    /// Send again the parked letters of the company that its balance now pays for
+    #[arg(long)]
+    replay_parked: bool,
+
     #[command(flatten)]
     actor: ActorArgs,
 }
@@ -66,12 +78,26 @@ impl CreditArgs {
     }
 }
 
+/// As a program reads it.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    record: &'a CreditRecord,
+    #[serde(flatten)]
+    parked: &'a Parked,
+    /// `None`: nothing was sent.
+    replay: Option<&'a Report>,
+}
+
 pub(super) async fn run(
     args: CreditArgs,
     settings: &Settings,
     format: Format,
 ) -> anyhow::Result<Ended> {
     let grant = args.grant()?;
+    if args.replay_parked {
+        settings.require_broker()?;
+    }
     let actor = args.actor.name();
     let storage = open_storage(settings).await?;
     let credit = Credit {
@@ -80,10 +106,71 @@ pub(super) async fn run(
         grant,
         actor: &actor,
     };
-    let record = storage.credit(credit).await;
+    let ended = match storage.credit(credit).await {
+        Ok(record) => {
+            if format == Format::Table {
+                format.print(&record, for_people)?;
+            }
+            let asked = args.replay_parked.then_some(&*actor);
+            with_parked(&record, asked, settings, format, &storage).await
+        }
+        Err(error) => Err(error.into()),
+    };
     storage.close().await;
-    format.print(&record?, for_people)?;
-    Ok(Ended::Done)
+    ended
+}
+
+/// The parked letters, for `asked` also to be sent again. The credit stands, whatever becomes of them.
+async fn with_parked(
+    record: &CreditRecord,
+    asked: Option<&str>,
+    settings: &Settings,
+    format: Format,
+    storage: &Storage,
+) -> anyhow::Result<Ended> {
+    let company = record.company_id;
+    let parked = Parked::of(company, storage, settings).await;
+    let mut failed = None;
+    let parked = parked.unwrap_or_else(|error| {
+        failed = Some(anyhow::Error::from(error));
+        Parked::default()
+    });
+    if let Some(text) = parked.in_words(asked.is_some())
+        && format == Format::Table
+    {
+        format.print(&(), |()| text)?;
+    }
+    let mut report = None;
+    if let (Some(actor), None) = (asked, &failed) {
+        match parked.replay(actor, company, storage, settings).await {
+            Ok(sent) => report = sent,
+            Err(error) => failed = Some(error),
+        }
+    }
+    if format == Format::Json {
+        let document = Document {
+            record,
+            parked: &parked,
+            replay: report.as_ref(),
+        };
+        format.print(&document, |_| String::new())?;
+    } else if let Some(report) = &report {
+        format.print(&(), |()| sending::in_words(report))?;
+    }
+    match (failed, report) {
+        (Some(error), _) if asked.is_some() => {
+            Err(error.context("the credit stands, but its parked letters were not replayed"))
+        }
+        (Some(error), _) => {
+            let error = one_line(&error);
+            note(&format!(
+                "the credit stands, but its parked letters could not be counted: {error}"
+            ));
+            Ok(Ended::Done)
+        }
+        (None, Some(report)) => sending::ended(&report, true),
+        (None, None) => Ok(Ended::Done),
+    }
 }
 
 fn for_people(record: &CreditRecord) -> String {

@@ -103,6 +103,8 @@ pub enum Role {
     Worker,
     /// Settles charges that are owed
     Sweeper,
+    /// Takes dead letters from their queue into the archive
+    Archivist,
 }
 
 impl Role {

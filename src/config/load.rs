@@ -122,6 +122,7 @@ impl Settings {
             database,
             broker,
             worker,
+            archivist,
             retry,
             reconnect,
             ..
@@ -147,6 +148,13 @@ impl Settings {
                 worker.prefetch, worker.batch_max
             );
             return Some(("worker.prefetch", problem));
+        }
+        if archivist.prefetch < archivist.batch_max {
+            let problem = format!(
+                "{} is below archivist.batch_max, {}: no batch could fill",
+                archivist.prefetch, archivist.batch_max
+            );
+            return Some(("archivist.prefetch", problem));
         }
         // What was prefetched behind a batch that was held may be held for as long again.
         if worker.hold_max >= CONSUMER_TIMEOUT / 2 {

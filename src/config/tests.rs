@@ -355,11 +355,13 @@ fn every_key() -> Vec<String> {
         keys_of::<Database>("database"),
         keys_of::<Broker>("broker"),
         keys_of::<Worker>("worker"),
+        keys_of::<Archivist>("archivist"),
         keys_of::<Retry>("retry"),
         keys_of::<Reconnect>("reconnect"),
         keys_of::<Sweeper>("sweeper"),
         keys_of::<Audit>("audit"),
         keys_of::<Limits>("limits"),
+        keys_of::<Replay>("replay"),
         keys_of::<Refund>("refund"),
         keys_of::<Log>("log"),
     ];

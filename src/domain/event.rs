@@ -21,11 +21,12 @@ use uuid::Uuid;
 use super::excerpt::cut;
 use super::json::{Reader, Value};
 use crate::config::Limits;
-use envelope::{Envelope, is_cloud_event};
+use envelope::Envelope;
 use fields::{Fields, text_of};
 
 pub use amend::{AmendError, amend};
 pub use draft::EventDraft;
+pub(super) use envelope::is_cloud_event;
 
 /// The usage type of an event that names none.
 pub const DEFAULT_USAGE_TYPE: &str = "article_generation";

@@ -5,8 +5,10 @@ mod deduction;
 mod disposition;
 mod event;
 pub mod excerpt;
+mod glimpse;
 mod json;
 mod retry;
+mod signature;
 mod trace;
 
 pub use chain::{Buckets, Chain, ChargeFigures, Gap, Movement};
@@ -15,6 +17,8 @@ pub use disposition::{Disposition, Reason, Verdict, dispose};
 pub use event::{
     AmendError, CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault, amend,
 };
+pub use glimpse::Glimpse;
 pub use json::layout;
 pub use retry::RetrySchedule;
+pub use signature::signature;
 pub use trace::TraceContext;

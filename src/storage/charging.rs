@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::FromRow;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, pool::Session};
 use crate::domain::{Charge, CompletionEvent, Deduction, Receipt, Refusal, RefusalCause};
 
 /// What [`Storage::mark_pending`] found when it came to one event.
@@ -49,44 +49,16 @@ impl Storage {
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
         let resolved = self.resolve(events).await?;
-        let charges: Vec<Charge<'_>> = resolved
-            .iter()
-            .filter_map(|resolved| match resolved {
-                Resolved::Chargeable(charge) => Some(*charge),
-                Resolved::Answered(_) => None,
-            })
-            .collect();
-        let mut answers = self.deduct_batch(&charges).await?.into_iter();
-        let deductions: Vec<Deduction> = resolved
-            .into_iter()
-            .filter_map(|resolved| match resolved {
-                Resolved::Chargeable(_) => answers.next(),
-                Resolved::Answered(deduction) => Some(deduction),
-            })
-            .collect();
-        Ok(deductions)
+        let answers = self.deduct_batch(&chargeable(&resolved)).await?;
+        Ok(merged(resolved, answers))
     }
 
-    /// Finds company and article where the event leaves them out, and compares where both name one.
     async fn resolve<'e>(
         &self,
         events: &[&'e CompletionEvent],
     ) -> Result<Vec<Resolved<'e>>, StorageError> {
-        let ids: Vec<Uuid> = events.iter().map(|event| event.job_id()).collect();
-        let query = sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(
-            "select id, company_id, article_id from article_jobs where id = any($1)",
-        )
-        .bind(&ids);
-        let jobs: HashMap<Uuid, (Uuid, Option<Uuid>)> = self
-            .call(async |connection| query.fetch_all(connection).await)
-            .await?
-            .into_iter()
-            .map(|(id, company_id, article_id)| (id, (company_id, article_id)))
-            .collect();
-        Ok(events
-            .iter()
-            .map(|event| resolve(event, jobs.get(&event.job_id()).copied()))
-            .collect())
+        self.call(async |connection| resolve_all(connection, events).await)
+            .await
     }
 
     /// The function alone, for charges that are resolved.
@@ -97,30 +69,10 @@ impl Storage {
         if charges.is_empty() {
             return Ok(Vec::new());
         }
-        let arrays = Arrays::of(charges);
-        let query = sqlx::query_as::<_, ResultRow>(
-            "select idempotent, error, error_message, deduction_record_id, monthly_deducted,
-                    purchased_deducted, balance_before, balance_after, job_status_error
-             from deduct_tokens_batch($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)",
-        )
-        .bind(&arrays.keys)
-        .bind(&arrays.company_ids)
-        .bind(&arrays.article_ids)
-        .bind(&arrays.amounts)
-        .bind(&arrays.metadata)
-        .bind(&arrays.usage_types)
-        .bind(&arrays.job_ids);
         let rows = self
-            .call(async |connection| query.fetch_all(connection).await)
+            .call(async |connection| deduct_rows(connection, charges).await)
             .await?;
-        if rows.len() != charges.len() {
-            return Err(unexpected(format!(
-                "{} results for {} charges",
-                rows.len(),
-                charges.len()
-            )));
-        }
-        rows.into_iter().map(deduction).collect()
+        deductions(charges, rows)
     }
 
     /// Records that these charges are owed, in one transaction; one mark per event, in order. Takes no
@@ -175,6 +127,101 @@ impl Storage {
         }
         Ok(marks)
     }
+}
+
+/// What [`Storage::deduct`] does, within the transaction that is open in this session.
+pub(super) async fn deduct_in(
+    session: &mut Session,
+    events: &[&CompletionEvent],
+) -> Result<Vec<Deduction>, StorageError> {
+    let resolved = session
+        .call(async |connection| resolve_all(connection, events).await)
+        .await?;
+    let charges = chargeable(&resolved);
+    let answers = if charges.is_empty() {
+        Vec::new()
+    } else {
+        let rows = session
+            .call(async |connection| deduct_rows(connection, &charges).await)
+            .await?;
+        deductions(&charges, rows)?
+    };
+    Ok(merged(resolved, answers))
+}
+
+/// Finds company and article where an event leaves them out, and compares where both name one.
+async fn resolve_all<'e>(
+    connection: &mut PgConnection,
+    events: &[&'e CompletionEvent],
+) -> sqlx::Result<Vec<Resolved<'e>>> {
+    let ids: Vec<Uuid> = events.iter().map(|event| event.job_id()).collect();
+    let jobs = sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(
+        "select id, company_id, article_id from article_jobs where id = any($1)",
+    )
+    .bind(&ids)
+    .fetch_all(connection)
+    .await?;
+    let jobs: HashMap<Uuid, (Uuid, Option<Uuid>)> = jobs
+        .into_iter()
+        .map(|(id, company_id, article_id)| (id, (company_id, article_id)))
+        .collect();
+    Ok(events
+        .iter()
+        .map(|event| resolve(event, jobs.get(&event.job_id()).copied()))
+        .collect())
+}
+
+fn chargeable<'e>(resolved: &[Resolved<'e>]) -> Vec<Charge<'e>> {
+    let charge = |resolved: &Resolved<'e>| match resolved {
+        Resolved::Chargeable(charge) => Some(*charge),
+        Resolved::Answered(_) => None,
+    };
+    resolved.iter().filter_map(charge).collect()
+}
+
+/// The answers of the charges among those that needed none.
+fn merged(resolved: Vec<Resolved<'_>>, answers: Vec<Deduction>) -> Vec<Deduction> {
+    let mut answers = answers.into_iter();
+    let answer = |resolved| match resolved {
+        Resolved::Chargeable(_) => answers.next(),
+        Resolved::Answered(deduction) => Some(deduction),
+    };
+    resolved.into_iter().filter_map(answer).collect()
+}
+
+async fn deduct_rows(
+    connection: &mut PgConnection,
+    charges: &[Charge<'_>],
+) -> sqlx::Result<Vec<ResultRow>> {
+    let arrays = Arrays::of(charges);
+    sqlx::query_as(
+        "select idempotent, error, error_message, deduction_record_id, monthly_deducted,
+                purchased_deducted, balance_before, balance_after, job_status_error
+         from deduct_tokens_batch($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)",
+    )
+    .bind(&arrays.keys)
+    .bind(&arrays.company_ids)
+    .bind(&arrays.article_ids)
+    .bind(&arrays.amounts)
+    .bind(&arrays.metadata)
+    .bind(&arrays.usage_types)
+    .bind(&arrays.job_ids)
+    .fetch_all(connection)
+    .await
+}
+
+fn deductions(
+    charges: &[Charge<'_>],
+    rows: Vec<ResultRow>,
+) -> Result<Vec<Deduction>, StorageError> {
+    if rows.len() == charges.len() {
+        return rows.into_iter().map(deduction).collect();
+    }
+    Err(unexpected(format!(
+        "{} results for {} charges",
+        rows.len(),
+        charges.len()
+    )))
 }
 
 fn resolve(event: &CompletionEvent, job: Option<(Uuid, Option<Uuid>)>) -> Resolved<'_> {

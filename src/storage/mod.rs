@@ -18,10 +18,10 @@ mod timeline;
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use charging::PendingMark;
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, CompanyShare, DeductionRecord,
-    Details, Draft, Edit, EditError, FullLetter, Letter, LetterAction, LetterArrivals, LetterGroup,
-    LetterState, Link, Money, News, OpenByReason, PastAction, Rehearsal, Selection, SettledJob,
-    Signed,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
+    Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
+    Letter, LetterAction, LetterArrivals, LetterBody, LetterGroup, LetterState, Link, Money, News,
+    OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};

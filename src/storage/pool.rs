@@ -2,10 +2,7 @@
 
 use std::{
     str::FromStr as _,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,6 +13,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::StorageError;
@@ -33,7 +31,7 @@ pub struct Storage {
     answer_timeout: Duration,
     pub(super) reconnect: config::Reconnect,
     /// Whether the last thing heard of the database was good: one log line a change.
-    available: AtomicBool,
+    available: watch::Sender<bool>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -106,7 +104,7 @@ impl Storage {
             connect_timeout: database.connect_timeout,
             answer_timeout: database.statement_timeout + ANSWER_GRACE,
             reconnect: reconnect.clone(),
-            available: AtomicBool::new(true),
+            available: watch::Sender::new(true),
             seen,
         })
     }
@@ -154,15 +152,20 @@ impl Storage {
         &self,
         statement: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, StorageError> {
-        let mut leased = Leased(Some(self.pool.acquire().await?));
-        let Some(connection) = leased.0.as_mut() else {
-            return Err(StorageError::NoAnswer);
-        };
-        let answer = tokio::time::timeout(self.answer_timeout, statement(connection)).await;
-        let answer = answer.map_err(|_| StorageError::NoAnswer)?;
-        // Answered: it goes back to the pool.
-        drop(leased.0.take());
-        Ok(answer?)
+        let mut session = self.session().await?;
+        let answer = session.call(statement).await;
+        if !matches!(answer, Err(StorageError::NoAnswer)) {
+            session.release();
+        }
+        answer
+    }
+
+    /// A connection of the pool for several calls in a row.
+    pub(super) async fn session(&self) -> Result<Session, StorageError> {
+        Ok(Session {
+            leased: Leased(Some(self.pool.acquire().await?)),
+            answer_timeout: self.answer_timeout,
+        })
     }
 
     /// Waits, however long, until the database can work. Says once that it is away and once that it is
@@ -210,12 +213,19 @@ impl Storage {
     /// Notes what was heard of the database, and logs if that is news.
     pub fn heard(&self, trouble: Option<&StorageError>) {
         let available = trouble.is_none();
-        let changed = self.available.swap(available, Ordering::Relaxed) != available;
+        let changed = self
+            .available
+            .send_if_modified(|known| std::mem::replace(known, available) != available);
         match (changed, trouble) {
-            (true, Some(error)) => tracing::error!(%error, "database unavailable: charging pauses"),
-            (true, None) => tracing::info!("database available: charging goes on"),
+            (true, Some(error)) => tracing::error!(%error, "database unavailable: work pauses"),
+            (true, None) => tracing::info!("database available: work goes on"),
             _ => {}
         }
+    }
+
+    /// Whether the last thing heard of the database was good. Changes can be awaited.
+    pub fn available(&self) -> watch::Receiver<bool> {
+        self.available.subscribe()
     }
 
     /// Closes all connections.
@@ -233,6 +243,31 @@ impl Drop for Leased {
         if let Some(connection) = self.0.take() {
             drop(connection.detach());
         }
+    }
+}
+
+/// One connection for several calls. Dropped without [`Session::release`] it is closed, and the server
+/// rolls back what was open on it.
+pub(super) struct Session {
+    leased: Leased,
+    answer_timeout: Duration,
+}
+
+impl Session {
+    pub(super) async fn call<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, StorageError> {
+        let Some(connection) = self.leased.0.as_mut() else {
+            return Err(StorageError::NoAnswer);
+        };
+        let answer = tokio::time::timeout(self.answer_timeout, statement(connection)).await;
+        Ok(answer.map_err(|_| StorageError::NoAnswer)??)
+    }
+
+    /// Back to the pool.
+    pub(super) fn release(mut self) {
+        drop(self.leased.0.take());
     }
 }
 

@@ -1,33 +1,10 @@
 //! The archive's own rules: what is one letter, what is another, and what the books settle.
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use token_billing::storage::{Arrival, Letter, LetterState, Money, Selection, Storage};
 use uuid::Uuid;
 
-use crate::support::site::{Site, event};
-
-/// A refusal for want of tokens, as the archivist would hand it over.
-fn arrival(job: Uuid, company: Uuid, tokens: i64) -> Arrival {
-    let now = OffsetDateTime::now_utc()
-        .replace_nanosecond(0)
-        .expect("valid");
-    Arrival {
-        reason: "insufficient_balance".to_owned(),
-        error: format!("Not enough tokens: the article needs {tokens} and the company has 0."),
-        error_signature: "Not enough tokens: the article needs # and the company has #.".to_owned(),
-        body: event(job, company, tokens).to_string().into_bytes(),
-        properties: "{}".to_owned(),
-        headers: "{}".to_owned(),
-        job_id: Some(job),
-        company_id: Some(company),
-        article_id: None,
-        tokens: Some(tokens),
-        attempts: 1,
-        first_failed_at: now,
-        last_failed_at: now,
-        replay_of: None,
-    }
-}
+use crate::support::{letters::refused, site::Site};
 
 async fn all(storage: &Storage) -> Vec<Letter> {
     let everything = Selection::default();
@@ -44,7 +21,7 @@ async fn the_same_reason_and_body_is_the_same_letter_while_open() {
     let site = Site::new().await;
     let storage = site.storage();
     let (job, company) = (Uuid::new_v4(), site.company(0, 0).await);
-    let first = arrival(job, company, 500);
+    let first = refused(job, company, 500);
     let later = Arrival {
         last_failed_at: first.last_failed_at + Duration::minutes(5),
         first_failed_at: first.first_failed_at - Duration::minutes(5),
@@ -84,13 +61,13 @@ async fn what_the_books_have_charged_is_resolved_but_not_a_complaint_about_that_
     let (job, other) = (Uuid::new_v4(), Uuid::new_v4());
     let reused = Arrival {
         reason: "idempotency_key_reused".to_owned(),
-        ..arrival(job, company, 400)
+        ..refused(job, company, 400)
     };
     storage
         .archive(&[
-            arrival(job, company, 500),
+            refused(job, company, 500),
             reused,
-            arrival(other, company, 9),
+            refused(other, company, 9),
         ])
         .await
         .expect("archived");
@@ -125,7 +102,7 @@ async fn a_replay_that_comes_back_is_another_letter_and_both_know_it() {
     let site = Site::new().await;
     let storage = site.storage();
     let (job, company) = (Uuid::new_v4(), site.company(0, 0).await);
-    let first = arrival(job, company, 500);
+    let first = refused(job, company, 500);
     let id = storage
         .archive(std::slice::from_ref(&first))
         .await

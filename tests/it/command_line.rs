@@ -169,7 +169,7 @@ async fn a_company_that_nobody_knows_has_no_balance_and_gets_no_credit() {
 }
 
 /// The keys of a credit, as JSON.
-const CREDIT: [&str; 11] = [
+const CREDIT: [&str; 15] = [
     "actor",
     "company_id",
     "forfeited_amount",
@@ -179,8 +179,12 @@ const CREDIT: [&str; 11] = [
     "ledger_seq",
     "monthly_after",
     "monthly_before",
+    "parked_letters",
+    "parked_payable",
+    "parked_payable_tokens",
     "purchased_after",
     "purchased_before",
+    "replay",
 ];
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 mod support;
 
 mod archive;
+mod archiving;
 mod audit;
 mod batches;
 mod books_model;
@@ -39,6 +40,11 @@ mod reconcile;
 mod refund;
 mod refund_races;
 mod refund_typed;
+mod replay;
+mod replay_crashes;
+mod replay_parked;
+mod replay_plan;
+mod replay_stops;
 mod rights;
 mod rollback;
 mod settings;

@@ -7,8 +7,11 @@ mod groups;
 mod history;
 mod letters;
 mod list;
+mod plan;
 mod prospect;
+mod replay;
 mod select;
+pub(super) mod sending;
 mod show;
 mod stats;
 mod watch;
@@ -35,6 +38,7 @@ enum Command {
     Discard(act::DiscardArgs),
     Restore(act::RestoreArgs),
     History(history::HistoryArgs),
+    Replay(replay::ReplayArgs),
     Groups(groups::GroupsArgs),
     Show(show::ShowArgs),
     Watch(watch::WatchArgs),
@@ -52,6 +56,7 @@ pub(super) async fn run(
         Command::Discard(args) => act::discard(args, settings, format).await,
         Command::Restore(args) => act::restore(args, settings, format).await,
         Command::History(args) => history::run(args, settings, format).await,
+        Command::Replay(args) => replay::run(args, settings, format).await,
         Command::Groups(args) => groups::run(args, settings, format).await,
         Command::Show(args) => show::run(args, settings, format).await,
         Command::Watch(args) => watch::run(args, settings, format).await,

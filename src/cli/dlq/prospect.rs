@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::cli::one_line;
 use crate::cli::output::thousands;
 use crate::config::Limits;
-use crate::domain::CompletionEvent;
-use crate::storage::{FullLetter, LetterState, Rehearsal, Storage};
+use crate::domain::{CompletionEvent, Deduction, Reason};
+use crate::storage::{FullLetter, LetterState, Storage, StorageError};
 
 /// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -85,29 +85,42 @@ pub(super) async fn prospect(storage: &Storage, limits: &Limits, full: &FullLett
             return Prospect::new(Outcome::WouldFail, Some(error.reason()), message);
         }
     };
-    match storage.rehearse_one(&event).await {
-        Ok(Some(rehearsal)) => of_rehearsal(rehearsal, event.tokens()),
-        Ok(None) => Prospect::new(
-            Outcome::WouldFail,
-            Some("job_not_found"),
-            Some("the event names no company, and article_jobs doesn't know the job".to_owned()),
-        ),
+    match rehearsed(storage, &event).await {
+        Ok(Some(answer)) => of_answer(answer, event.tokens()),
+        Ok(None) => Prospect::new(Outcome::Unknown, None, None),
         Err(error) => Prospect::new(Outcome::Unknown, None, Some(one_line(&error.into()))),
     }
 }
 
-fn of_rehearsal(rehearsal: Rehearsal, tokens: i64) -> Prospect {
-    let outcome = match (&rehearsal.error, rehearsal.idempotent) {
-        (Some(_), _) => Outcome::WouldFail,
-        (None, true) => Outcome::AlreadyCharged,
-        (None, false) => Outcome::WouldCharge,
+async fn rehearsed(
+    storage: &Storage,
+    event: &CompletionEvent,
+) -> Result<Option<Deduction>, StorageError> {
+    let mut rehearsal = storage.rehearse().await?;
+    let mut answers = rehearsal.deduct(&[event]).await?;
+    rehearsal.end().await?;
+    Ok(answers.pop())
+}
+
+fn of_answer(answer: Deduction, tokens: i64) -> Prospect {
+    let (outcome, receipt) = match answer {
+        Deduction::Charged(receipt) => (Outcome::WouldCharge, receipt),
+        Deduction::AlreadyCharged(receipt) => (Outcome::AlreadyCharged, receipt),
+        Deduction::Refused(refusal) => {
+            let reason = Reason::from(refusal.cause).as_str();
+            return Prospect::new(Outcome::WouldFail, Some(reason), Some(refusal.message));
+        }
+        Deduction::JobNotFound => {
+            let message = "the event names no company, and article_jobs doesn't know the job";
+            let reason = Reason::JobNotFound.as_str();
+            return Prospect::new(Outcome::WouldFail, Some(reason), Some(message.to_owned()));
+        }
     };
-    let message = rehearsal.error_message.or_else(|| rehearsal.error.clone());
     Prospect {
         tokens: Some(tokens),
-        balance_before: rehearsal.balance_before,
-        balance_after: rehearsal.balance_after,
-        ..Prospect::new(outcome, rehearsal.error.as_deref(), message)
+        balance_before: Some(receipt.balance_before),
+        balance_after: Some(receipt.balance_after),
+        ..Prospect::new(outcome, None, None)
     }
 }
 

@@ -10,7 +10,7 @@ const VERSION: &str = "1.0";
 const TYPE: &str = "article.generation.completed";
 
 /// Whether a content type is that of a structured envelope; parameters and case don't matter.
-pub(super) fn is_cloud_event(content_type: Option<&str>) -> bool {
+pub(in crate::domain) fn is_cloud_event(content_type: Option<&str>) -> bool {
     let media_type = content_type.and_then(|value| value.split(';').next());
     media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(MEDIA_TYPE))
 }

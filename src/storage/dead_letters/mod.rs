@@ -6,9 +6,12 @@ mod columns;
 
 mod acts;
 mod archive;
+mod claims;
 mod edit;
 mod groups;
 mod history;
+mod rehearsal;
+mod runs;
 mod selection;
 mod show;
 mod stats;
@@ -20,11 +23,14 @@ use uuid::Uuid;
 
 pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
+pub use claims::{Claim, Claimable, Claimed, Rest};
 pub use edit::{Draft, Edit, EditError, SettledJob};
 pub use groups::LetterGroup;
 pub use history::{ActionFilter, PastAction};
+pub use rehearsal::{Candidate, LetterBody, Rehearsal};
+pub use runs::{Failures, Outcomes};
 pub use selection::Selection;
-pub use show::{DeductionRecord, Details, FullLetter, LetterAction, Link, Rehearsal};
+pub use show::{DeductionRecord, Details, FullLetter, LetterAction, Link};
 pub use stats::{LetterArrivals, OpenByReason};
 pub use watch::{Arrivals, News};
 

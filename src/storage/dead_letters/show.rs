@@ -7,7 +7,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Letter, LetterState};
-use crate::domain::CompletionEvent;
 use crate::storage::{Storage, StorageError};
 
 /// Links of a chain and actions that are told of one letter, at most.
@@ -134,21 +133,6 @@ pub struct DeductionRecord {
     pub completed_at: Option<OffsetDateTime>,
 }
 
-/// What the books would answer to a charge now.
-#[derive(Debug, Clone, FromRow)]
-pub struct Rehearsal {
-    /// Charged before: nothing would change.
-    pub idempotent: bool,
-    /// Why it would be refused: a code.
-    pub error: Option<String>,
-    /// The same for a person.
-    pub error_message: Option<String>,
-    /// What the company has.
-    pub balance_before: Option<i64>,
-    /// What would be left.
-    pub balance_after: Option<i64>,
-}
-
 impl Storage {
     /// One letter, whole.
     pub async fn dead_letter(&self, id: i64) -> Result<Option<FullLetter>, StorageError> {
@@ -214,52 +198,5 @@ impl Storage {
         .bind(key);
         self.call(async |connection| query.fetch_optional(connection).await)
             .await
-    }
-
-    /// Charges one event in a transaction that is rolled back: what would be the answer now? `None`: its
-    /// company can't be found.
-    pub async fn rehearse_one(
-        &self,
-        event: &CompletionEvent,
-    ) -> Result<Option<Rehearsal>, StorageError> {
-        use sqlx::Connection as _;
-        let job_id = event.job_id();
-        self.call(async |connection| {
-            let mut transaction = connection.begin().await?;
-            let job: Option<Uuid> =
-                sqlx::query_scalar("select company_id from article_jobs where id = $1")
-                    .bind(job_id)
-                    .fetch_optional(&mut *transaction)
-                    .await?;
-            let company_id = match (event.company_id(), job) {
-                (Some(named), Some(jobs)) if named != jobs => {
-                    return Ok(Some(Rehearsal {
-                        idempotent: false,
-                        error: Some("company_mismatch".to_owned()),
-                        error_message: Some(format!(
-                            "company_id: the event names {named}, article_jobs names {jobs}"
-                        )),
-                        balance_before: None,
-                        balance_after: None,
-                    }));
-                }
-                (Some(company_id), _) | (None, Some(company_id)) => company_id,
-                (None, None) => return Ok(None),
-            };
-            let rehearsal = sqlx::query_as(
-                "select idempotent, error, error_message, balance_before, balance_after
-                 from deduct_tokens_batch(array[$1], array[$2], array[null::uuid], array[$3],
-                                          array['{}'::jsonb], array[null::text], array[$4])",
-            )
-            .bind(job_id.to_string())
-            .bind(company_id)
-            .bind(event.tokens())
-            .bind(job_id)
-            .fetch_one(&mut *transaction)
-            .await?;
-            transaction.rollback().await?;
-            Ok(Some(rehearsal))
-        })
-        .await
     }
 }

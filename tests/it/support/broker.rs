@@ -114,8 +114,18 @@ impl TestBroker {
 
     /// Straight into a queue, past every exchange.
     pub(crate) async fn publish_to_queue(&self, queue: &str, body: impl AsRef<[u8]>) {
-        self.send("", queue, body.as_ref(), event_properties())
+        self.publish_to_queue_with(queue, body, event_properties())
             .await;
+    }
+
+    /// The same, with any headers.
+    pub(crate) async fn publish_to_queue_with(
+        &self,
+        queue: &str,
+        body: impl AsRef<[u8]>,
+        properties: BasicProperties,
+    ) {
+        self.send("", queue, body.as_ref(), properties).await;
     }
 
     async fn send(

@@ -1,7 +1,7 @@
 //! Dead letters as the archivist would hand them over.
 
 use time::OffsetDateTime;
-use token_billing::storage::Arrival;
+use token_billing::storage::{Arrival, LetterState};
 use uuid::Uuid;
 
 use super::site::{Site, event};
@@ -46,5 +46,38 @@ impl Site {
     pub(crate) async fn archive(&self, arrivals: &[Arrival]) -> Vec<i64> {
         let archived = self.storage().archive(arrivals).await;
         archived.expect("archived")
+    }
+
+    /// So many open letters of one company, each of another job that costs `tokens`: jobs and letters.
+    pub(crate) async fn park(
+        &self,
+        company: Uuid,
+        tokens: i64,
+        count: usize,
+    ) -> (Vec<Uuid>, Vec<i64>) {
+        let jobs: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();
+        let arrivals: Vec<Arrival> = jobs
+            .iter()
+            .map(|job| refused(*job, company, tokens))
+            .collect();
+        (jobs, self.archive(&arrivals).await)
+    }
+
+    /// How many letters are in this state.
+    pub(crate) async fn in_state(&self, state: LetterState) -> usize {
+        let letters = self.letters().await;
+        letters.iter().filter(|l| l.state == state).count()
+    }
+
+    /// Every row of the archive and of its audit trail.
+    pub(crate) async fn archive_rows(&self) -> serde_json::Value {
+        sqlx::query_scalar(
+            "select jsonb_build_array(
+                (select jsonb_agg(d order by id) from dead_letters d),
+                (select jsonb_agg(a order by action_id, dead_letter_id) from dead_letter_actions a))",
+        )
+        .fetch_one(self.db.pool())
+        .await
+        .expect("read")
     }
 }

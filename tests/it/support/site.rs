@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use token_billing::{
     config::Settings,
-    storage::Storage,
+    dead_letters::{self, Archivist},
+    storage::{Letter, Selection, Storage},
     worker::{self, Tally, Worker},
 };
 use tokio::task::JoinHandle;
@@ -38,6 +39,13 @@ pub(crate) struct Running {
     stop: CancellationToken,
     done: JoinHandle<()>,
     pub(crate) tally: Arc<Tally>,
+}
+
+/// An archivist in this process.
+pub(crate) struct Archiving {
+    stop: CancellationToken,
+    done: JoinHandle<()>,
+    pub(crate) tally: Arc<dead_letters::Tally>,
 }
 
 impl Site {
@@ -98,6 +106,51 @@ impl Site {
         let (stop, tally) = (CancellationToken::new(), worker.tally());
         let done = tokio::spawn(worker::run(worker, stop.clone()));
         Running { stop, done, tally }
+    }
+
+    /// Declares the queues and starts an archivist; returns when it takes dead letters.
+    pub(crate) async fn archive_running(&self) -> Archiving {
+        self.declare().await;
+        let archivist = Arc::new(Archivist::new(&self.settings(), Arc::new(self.storage())));
+        let (stop, tally) = (CancellationToken::new(), archivist.tally());
+        let mut archiving = archivist.archiving();
+        let done = tokio::spawn(dead_letters::run(archivist, stop.clone()));
+        let archives = archiving.wait_for(|archiving| *archiving);
+        tokio::time::timeout(PATIENCE, archives)
+            .await
+            .expect("it archives soon")
+            .expect("it runs");
+        Archiving { stop, done, tally }
+    }
+
+    /// All archived letters, oldest first.
+    pub(crate) async fn letters(&self) -> Vec<Letter> {
+        let storage = self.storage();
+        let (mut letters, mut before) = (Vec::new(), None);
+        loop {
+            let page = storage
+                .dead_letters(&Selection::default(), before, 1000)
+                .await
+                .expect("letters can be read");
+            let Some(last) = page.last() else { break };
+            before = Some(last.id);
+            letters.extend(page);
+        }
+        storage.close().await;
+        letters.reverse();
+        letters
+    }
+
+    /// Waits until the archive has so many letters; all of them, oldest first.
+    pub(crate) async fn archived(&self, count: i64) -> Vec<Letter> {
+        eventually(
+            &format!("{count} letters are archived"),
+            PATIENCE,
+            async || self.number("select count(*) from dead_letters").await,
+            |&archived| archived == count,
+        )
+        .await;
+        self.letters().await
     }
 
     /// Declares the queues, so that events can be published before there is a worker.
@@ -185,6 +238,14 @@ impl Running {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.done.await.expect("the pool doesn't panic");
+    }
+}
+
+impl Archiving {
+    /// Stops as SIGTERM does, and waits for the drain.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.done.await.expect("the archivist doesn't panic");
     }
 }
 

@@ -1,0 +1,98 @@
+//! A plan, for people and for programs.
+
+use serde::Serialize;
+
+use crate::cli::output::{Table, at_right, count, number, text, thousands};
+use crate::dead_letters::{CompanyPlan, Forecast, Plan};
+
+/// Companies that are shown.
+const SHOWN: usize = 20;
+
+#[derive(Debug, Serialize)]
+pub(super) struct PlanDocument<'p> {
+    #[serde(flatten)]
+    total: &'p Forecast,
+    companies: &'p [CompanyPlan],
+}
+
+impl<'p> PlanDocument<'p> {
+    pub(super) fn new(plan: &'p Plan) -> Self {
+        Self {
+            total: &plan.total,
+            companies: &plan.companies,
+        }
+    }
+}
+
+type Column = (&'static str, fn(&Forecast) -> i64);
+
+fn size(number: u64) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+/// What a replay would do, by company. What happens to no letter has no column.
+pub(super) fn in_words(plan: &Plan) -> String {
+    let always: [Column; 3] = [
+        ("letters", |forecast| size(forecast.letters)),
+        ("to charge", |forecast| size(forecast.charged)),
+        ("tokens", |forecast| forecast.charged_tokens),
+    ];
+    let sometimes: [Column; 4] = [
+        ("charged already", |forecast| size(forecast.already_charged)),
+        ("fail again", |forecast| size(forecast.fail_again)),
+        ("refused", |forecast| size(forecast.refused)),
+        ("not computed", |forecast| size(forecast.not_computed)),
+    ];
+    let happens = |(_, figure): &Column| figure(&plan.total) > 0;
+    let columns: Vec<Column> = always
+        .into_iter()
+        .chain(sometimes.into_iter().filter(happens))
+        .collect();
+    let heading = columns.iter().map(|(name, _)| at_right(name));
+    let mut table = Table::new(std::iter::once(text("company")).chain(heading));
+    let mut row = |name: &str, forecast: &Forecast| {
+        let figures = columns.iter().map(|(_, figure)| number(figure(forecast)));
+        table.row(std::iter::once(text(name)).chain(figures));
+    };
+    for company in plan.companies.iter().take(SHOWN) {
+        let name = company
+            .company_id
+            .map_or("(unknown)".to_owned(), |id| id.to_string());
+        row(&name, &company.forecast);
+    }
+    let more = plan.companies.len().saturating_sub(SHOWN);
+    if plan.companies.len() > 1 {
+        let name = match more {
+            0 => "all".to_owned(),
+            more => format!("all, with {} more", thousands(more as u64)),
+        };
+        row(&name, &plan.total);
+    }
+    let mut lines = vec![table.render()];
+    let total = &plan.total;
+    if total.fail_again > 0 {
+        lines.push(format!("will fail again: {}", reasons(total)));
+    }
+    if total.refused > 0 {
+        lines.push(format!(
+            "refused: {} of refunded jobs, which are never charged again",
+            count(total.refused, "letter")
+        ));
+    }
+    if total.not_computed > 0 {
+        lines.push(format!(
+            "not computed: {} of companies that are busy, or beyond replay.plan_max",
+            count(total.not_computed, "letter")
+        ));
+    }
+    lines.join("\n")
+}
+
+/// `80 insufficient_balance, 10 malformed`, the most frequent first.
+fn reasons(forecast: &Forecast) -> String {
+    let mut failures: Vec<_> = forecast.failures.iter().collect();
+    failures.sort_by_key(|(reason, letters)| (std::cmp::Reverse(**letters), **reason));
+    let named = |(reason, letters): (&&str, &u64)| format!("{} {reason}", thousands(*letters));
+    let named: Vec<String> = failures.into_iter().map(named).collect();
+    named.join(", ")
+}

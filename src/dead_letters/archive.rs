@@ -1,0 +1,91 @@
+//! Committing letters, whatever the database thinks of one of them.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Archivist, Tally, arrival};
+use crate::{
+    reconnect::Reconnect,
+    storage::{Arrival, Fault, StorageError},
+};
+
+/// A call that fails so often while the database looks well has a fault of its own.
+const ENOUGH_TRIES: u32 = 3;
+
+impl Archivist {
+    /// Archives all, in one transaction if nothing is wrong with any; the letters' ids, in order. The error
+    /// that remains is nobody's letter's fault, or comes from being told to stop.
+    pub(super) async fn archive(
+        &self,
+        arrivals: &[Arrival],
+        stop: &CancellationToken,
+    ) -> Result<Vec<i64>, StorageError> {
+        if arrivals.len() > 1 {
+            match self.try_archive(arrivals, stop).await {
+                Err(refusal) if !is_everybodys(&refusal) && !stop.is_cancelled() => {
+                    tracing::warn!(error = %refusal, letters = arrivals.len(), "batch refused: archiving one by one");
+                }
+                done => return done,
+            }
+        }
+        let mut ids = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            ids.extend(self.archive_one(arrival, stop).await?);
+        }
+        Ok(ids)
+    }
+
+    async fn archive_one(
+        &self,
+        arrival: &Arrival,
+        stop: &CancellationToken,
+    ) -> Result<Vec<i64>, StorageError> {
+        let one = std::slice::from_ref(arrival);
+        let refusal = match self.try_archive(one, stop).await {
+            Err(refusal) if !is_everybodys(&refusal) && !stop.is_cancelled() => refusal,
+            done => return done,
+        };
+        if refusal.fault() != Fault::Rejected {
+            // Nothing in hand takes the same lock by the same function: if that fails too, the letter is innocent.
+            self.storage.archive(&[]).await?;
+            if let Ok(id) = self.storage.archive(one).await {
+                return Ok(id);
+            }
+        }
+        let bare = arrival::bare(arrival, &refusal);
+        let id = self.storage.archive(std::slice::from_ref(&bare)).await?;
+        tracing::warn!(
+            error = %refusal,
+            dead_letter_id = id.first(),
+            job_id = arrival.job_id.map(tracing::field::display),
+            "archived without headers, properties and error: the database refused it whole"
+        );
+        Tally::add(&self.tally.bare, 1);
+        Ok(id)
+    }
+
+    /// Again, a few times, if it may be bad luck: behind a held lock each try has waited already.
+    async fn try_archive(
+        &self,
+        arrivals: &[Arrival],
+        stop: &CancellationToken,
+    ) -> Result<Vec<i64>, StorageError> {
+        let mut reconnect = Reconnect::new(&self.settings.reconnect);
+        let mut tries = 0;
+        loop {
+            let error = match self.storage.archive(arrivals).await {
+                Ok(ids) => return Ok(ids),
+                Err(error) => error,
+            };
+            tries += 1;
+            let may_pass = matches!(error.fault(), Fault::Transient | Fault::Installation);
+            if !may_pass || tries == ENOUGH_TRIES || !reconnect.wait(stop).await {
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// The database as a whole, or the way to it.
+fn is_everybodys(error: &StorageError) -> bool {
+    matches!(error.fault(), Fault::Unavailable | Fault::Disconnected)
+}

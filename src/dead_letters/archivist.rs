@@ -1,0 +1,192 @@
+//! The supervisor that builds everything anew after any failure, and one batch from the queue to its ack.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Archivist, Tally,
+    arrival::arrival,
+    copies::{Copies, copies},
+};
+use crate::{
+    broker::{Batch, BrokerError, Connection, Consumer},
+    failpoint,
+    reconnect::Reconnect,
+    storage::{Arrival, Fault, StorageError, Waited},
+};
+
+/// Bytes of bodies in one transaction: it has them two or three times in memory.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Why a batch was not acked. Its letters come again.
+#[derive(Debug, thiserror::Error)]
+enum Unarchived {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error("not archived: {0}")]
+    Storage(#[from] StorageError),
+}
+
+/// Archives until `stop`; then finishes the batch in hand and returns.
+pub async fn run(archivist: Arc<Archivist>, stop: CancellationToken) {
+    let (copies, sending) = copies(&archivist);
+    let patience = || Reconnect::new(&archivist.settings.reconnect);
+    let consuming = async {
+        supervise(&archivist, copies, patience(), &stop).await;
+    };
+    tokio::join!(
+        consuming,
+        sending.run(patience(), stop.clone()),
+        settle(&archivist, &stop)
+    );
+}
+
+/// Connect, declare, consume; after any error all of it is thrown away and built again. What was unacked
+/// goes back to its queue by that.
+async fn supervise(
+    archivist: &Archivist,
+    copies: Copies,
+    mut reconnect: Reconnect,
+    stop: &CancellationToken,
+) {
+    let storage = &archivist.storage;
+    // Nothing is taken from the queue that could not be archived.
+    while storage.wait_until_available(stop).await != Waited::Cancelled {
+        match session(archivist, &copies, &mut reconnect, stop).await {
+            Ok(()) => break,
+            Err(error) => {
+                if let Unarchived::Storage(error) = &error {
+                    note_outage(archivist, error);
+                }
+                tracing::error!(%error, "archivist's session ended: building it anew");
+            }
+        }
+        if !reconnect.wait(stop).await {
+            break;
+        }
+    }
+}
+
+fn note_outage(archivist: &Archivist, error: &StorageError) {
+    match error.fault() {
+        Fault::Unavailable => {
+            archivist.storage.distrust_connections();
+            archivist.storage.heard(Some(error));
+        }
+        Fault::Disconnected => archivist.storage.distrust_connections(),
+        Fault::Installation | Fault::Transient | Fault::Rejected => {}
+    }
+}
+
+/// From one connection to its end.
+async fn session(
+    archivist: &Archivist,
+    copies: &Copies,
+    reconnect: &mut Reconnect,
+    stop: &CancellationToken,
+) -> Result<(), Unarchived> {
+    let settings = &archivist.settings;
+    let connection = Connection::open(&settings.broker, "archivist").await?;
+    archivist.topology.declare(&connection).await?;
+    let queue = archivist.topology.dead_letters();
+    let work = async {
+        let mut consumer =
+            Consumer::start(&connection, &queue, settings.archivist.prefetch).await?;
+        archivist.archiving.send_replace(true);
+        tracing::info!(queue, "archiving");
+        let ended = consume(archivist, copies, &mut consumer, reconnect, stop).await;
+        // What was prefetched and not begun goes back to the queue.
+        consumer.close().await;
+        ended
+    };
+    let ended = tokio::select! {
+        ended = work => ended,
+        // A batch whose ack can't reach the broker any more comes again, whatever becomes of it here.
+        () = connection.closed() => Err(BrokerError::ConnectionLost.into()),
+    };
+    archivist.archiving.send_replace(false);
+    connection.close().await;
+    ended
+}
+
+async fn consume(
+    archivist: &Archivist,
+    copies: &Copies,
+    consumer: &mut Consumer,
+    reconnect: &mut Reconnect,
+    stop: &CancellationToken,
+) -> Result<(), Unarchived> {
+    let max = usize::from(archivist.settings.archivist.batch_max);
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            batch = consumer.next_batch_within(max, BATCH_BYTES) => batch?,
+        };
+        archive_batch(archivist, copies, batch, stop).await?;
+        reconnect.reset();
+    }
+}
+
+/// Commit, copies, ack: in this order.
+async fn archive_batch(
+    archivist: &Archivist,
+    copies: &Copies,
+    batch: Batch,
+    stop: &CancellationToken,
+) -> Result<(), Unarchived> {
+    let arrivals: Vec<Arrival> = batch.messages().iter().map(arrival).collect();
+    let jobs: Vec<_> = arrivals
+        .iter()
+        .filter_map(|arrival| arrival.job_id)
+        .collect();
+
+    failpoint::hit("before_archive", jobs.iter().copied());
+    let ids = archivist.archive(&arrivals, stop).await?;
+    failpoint::hit("after_archive", jobs.iter().copied());
+
+    Tally::add(&archivist.tally.archived, ids.len());
+    for ((letter, arrival), id) in batch.messages().iter().zip(&arrivals).zip(ids) {
+        tracing::debug!(
+            dead_letter_id = id,
+            job_id = arrival.job_id.map(tracing::field::display),
+            reason = arrival.reason,
+            "archived"
+        );
+        copies.offer(letter, id);
+    }
+    failpoint::hit("after_copy", jobs);
+    Ok(batch.ack().await?)
+}
+
+/// From time to time, marks as resolved what the books have settled.
+async fn settle(archivist: &Archivist, stop: &CancellationToken) {
+    let mut every = tokio::time::interval(archivist.settings.archivist.settle_interval);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let settled = tokio::select! {
+            () = stop.cancelled() => return,
+            settled = archivist.storage.settle_dead_letters() => settled,
+        };
+        match settled {
+            Ok(0) => {}
+            Ok(letters) => {
+                Tally::add(
+                    &archivist.tally.resolved,
+                    usize::try_from(letters).unwrap_or(0),
+                );
+                tracing::info!(letters, "resolved: their jobs were charged meanwhile");
+            }
+            Err(error) => {
+                note_outage(archivist, &error);
+                tracing::warn!(%error, "could not settle dead letters: trying again later");
+                archivist.storage.wait_until_available(stop).await;
+            }
+        }
+    }
+}

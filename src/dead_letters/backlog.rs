@@ -1,0 +1,173 @@
+//! What waits in the dead-letter queue, as seen from time to time.
+
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Archivist;
+use crate::{
+    broker::{BrokerError, Connection},
+    config,
+};
+
+/// How bad it is that dead letters wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backlog {
+    /// None do, or they will be archived in a moment.
+    #[default]
+    Short,
+    /// More than `archivist.backlog_max`.
+    Long,
+    /// Some, and in `archivist.backlog_max_age` none was archived.
+    Stuck,
+}
+
+/// Looks every `archivist.backlog_interval` until `stop`. While the broker is away the last judgement
+/// stands: then it is not the backlog that is wrong.
+pub async fn watch_backlog(
+    archivist: &Archivist,
+    judged: &watch::Sender<Backlog>,
+    stop: &CancellationToken,
+) {
+    let mut looks = Looks::new(Instant::now());
+    let mut connection = None;
+    let mut every = tokio::time::interval(archivist.settings.archivist.backlog_interval);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = every.tick() => {}
+        }
+        let waiting = tokio::select! {
+            () = stop.cancelled() => break,
+            waiting = look(archivist, &mut connection) => waiting,
+        };
+        match waiting {
+            Ok(waiting) => {
+                let archived = archivist.tally.read().archived;
+                let seen = looks.judge(
+                    waiting,
+                    archived,
+                    Instant::now(),
+                    &archivist.settings.archivist,
+                );
+                judged.send_if_modified(|known| std::mem::replace(known, seen) != seen);
+            }
+            Err(error) => {
+                connection = None;
+                tracing::debug!(%error, "could not look how many dead letters wait");
+            }
+        }
+    }
+    if let Some(connection) = connection {
+        connection.close().await;
+    }
+}
+
+async fn look(
+    archivist: &Archivist,
+    connection: &mut Option<Connection>,
+) -> Result<u32, BrokerError> {
+    let open = match connection.take().filter(Connection::is_open) {
+        Some(open) => open,
+        None => Connection::open(&archivist.settings.broker, "backlog").await?,
+    };
+    let waiting = open.ready_count(&archivist.topology.dead_letters()).await?;
+    *connection = Some(open);
+    Ok(waiting)
+}
+
+/// What earlier looks saw.
+#[derive(Debug)]
+struct Looks {
+    waiting: u32,
+    archived: u64,
+    /// When the queue was last seen empty or shrinking, or a letter archived.
+    moved_at: Instant,
+}
+
+impl Looks {
+    fn new(now: Instant) -> Self {
+        Self {
+            waiting: 0,
+            archived: 0,
+            moved_at: now,
+        }
+    }
+
+    /// A queue that shrinks is being archived, by another archivist if not by this one.
+    fn judge(
+        &mut self,
+        waiting: u32,
+        archived: u64,
+        now: Instant,
+        limits: &config::Archivist,
+    ) -> Backlog {
+        if waiting == 0 || self.waiting == 0 || waiting < self.waiting || archived > self.archived {
+            self.moved_at = now;
+        }
+        (self.waiting, self.archived) = (waiting, archived);
+        if waiting > limits.backlog_max {
+            Backlog::Long
+        } else if now.duration_since(self.moved_at) >= limits.backlog_max_age {
+            Backlog::Stuck
+        } else {
+            Backlog::Short
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Looks at these seconds: waiting, archived → the judgement.
+    fn judged(looks: &[(u64, u32, u64)]) -> Vec<Backlog> {
+        let start = Instant::now();
+        let limits = config::Archivist {
+            backlog_max: 100,
+            backlog_max_age: Duration::from_secs(60),
+            ..config::Archivist::default()
+        };
+        let mut state = Looks::new(start);
+        let judge = |&(second, waiting, archived): &(u64, u32, u64)| {
+            state.judge(
+                waiting,
+                archived,
+                start + Duration::from_secs(second),
+                &limits,
+            )
+        };
+        looks.iter().map(judge).collect()
+    }
+
+    #[test]
+    fn a_queue_is_too_long_above_its_limit_only() {
+        use Backlog::{Long, Short};
+        assert_eq!(
+            judged(&[(0, 100, 0), (10, 101, 0), (20, 100, 0)]),
+            [Short, Long, Short]
+        );
+    }
+
+    #[test]
+    fn letters_that_wait_while_none_is_archived_are_stuck() {
+        use Backlog::{Short, Stuck};
+        assert_eq!(
+            judged(&[
+                (100, 1, 0),
+                (159, 2, 0),
+                (160, 2, 0),
+                (161, 0, 0),
+                (300, 1, 0)
+            ]),
+            [Short, Short, Stuck, Short, Short]
+        );
+        // Archived here, or taken by another archivist.
+        assert_eq!(judged(&[(0, 5, 0), (59, 6, 1), (118, 7, 1)]), [Short; 3]);
+        assert_eq!(judged(&[(0, 5, 0), (59, 4, 0), (118, 4, 0)]), [Short; 3]);
+    }
+}

@@ -1,0 +1,80 @@
+//! Dead letters, from their queue into the archive, and from there to the work queue again.
+//!
+//! A person plans a replay (`plan.rs`) and runs it (`replay.rs`, which has the table of its crashes).
+//!
+//! The archivist takes whatever has arrived (`archivist.rs`), makes of each message what the archive
+//! keeps of it (`arrival.rs`), commits all of them in one transaction (`archive.rs`), offers a copy of each
+//! to whoever watches (`copies.rs`), and acks.
+//!
+//! | if the process dies at this moment | then |
+//! |---|---|
+//! | before the archive commits | nothing happened; the broker delivers the batch again |
+//! | after the commit, before the ack | delivered again; the same open letters count one occurrence more |
+//! | after the commit, before the copies are sent | the watchers get them with the next delivery |
+//! | after the copies, before the ack | the watchers get them twice |
+//! | after the ack, while copies wait to be sent | the watchers never get these; the archive has the letters |
+//!
+//! While the database is away nothing is consumed: the letters wait in their queue, where being given
+//! back costs nothing (its delivery limit is a million). The copies are for convenience: nothing waits for
+//! them, and a watcher that is full, or the broker's refusal, loses copies and nothing else.
+
+mod archive;
+mod archivist;
+mod arrival;
+mod backlog;
+mod copies;
+mod order;
+mod outcomes;
+mod pace;
+mod plan;
+mod replay;
+mod tally;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::{broker::Topology, config::Settings, domain::RetrySchedule, storage::Storage};
+
+pub use archivist::run;
+pub use backlog::{Backlog, watch_backlog};
+pub use order::{Ended, Order, Progress, Report};
+pub use pace::Pace;
+pub use plan::{CompanyPlan, Forecast, Plan, plan};
+pub use replay::Replay;
+pub use tally::{Tallied, Tally};
+
+/// What the archivist's tasks share.
+#[derive(Debug)]
+pub struct Archivist {
+    settings: Settings,
+    storage: Arc<Storage>,
+    topology: Topology,
+    tally: Arc<Tally>,
+    /// Whether there is a consumer.
+    archiving: watch::Sender<bool>,
+}
+
+impl Archivist {
+    /// An archivist into this database, with the broker of the settings.
+    pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
+        let schedule = RetrySchedule::new(&settings.retry);
+        Self {
+            settings: settings.clone(),
+            storage,
+            topology: Topology::new(&settings.broker, &schedule),
+            tally: Arc::default(),
+            archiving: watch::Sender::new(false),
+        }
+    }
+
+    /// The running counts of what became of letters.
+    pub fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
+    }
+
+    /// Whether dead letters are being taken from their queue. Changes can be awaited.
+    pub fn archiving(&self) -> watch::Receiver<bool> {
+        self.archiving.subscribe()
+    }
+}

@@ -1,0 +1,144 @@
+//! Whether this process does what it is for.
+
+use std::fmt;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::dead_letters::Backlog;
+
+/// What readiness depends on; `None` where this process doesn't have the role.
+#[derive(Debug)]
+pub struct Signs {
+    /// The database is there.
+    pub database: watch::Receiver<bool>,
+    /// The worker has consumers.
+    pub charging: Option<watch::Receiver<bool>>,
+    /// The archivist has one.
+    pub archiving: Option<watch::Receiver<bool>>,
+    /// What waits for the archivist.
+    pub backlog: Option<watch::Receiver<Backlog>>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unready {
+    /// The database is away.
+    Database,
+    /// The worker takes no events.
+    Charging,
+    /// The archivist takes no dead letters.
+    Archiving,
+    /// Dead letters wait.
+    Backlog(Backlog),
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Database => "the database is away",
+            Self::Charging => "no events are being taken from the work queue",
+            Self::Archiving => "no dead letters are being taken from their queue",
+            Self::Backlog(Backlog::Stuck) => {
+                "dead letters wait, and none was archived in archivist.backlog_max_age"
+            }
+            Self::Backlog(_) => "more dead letters than archivist.backlog_max wait to be archived",
+        })
+    }
+}
+
+/// All that is wrong; ready if there is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Readiness(pub Vec<Unready>);
+
+impl Readiness {
+    /// Whether everything is as it should be.
+    pub fn is_ready(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((first, others)) = self.0.split_first() else {
+            return f.write_str("ready");
+        };
+        write!(f, "not ready: {first}")?;
+        others.iter().try_for_each(|other| write!(f, "; {other}"))
+    }
+}
+
+impl Signs {
+    fn read(&mut self) -> Readiness {
+        let is = |sign: &mut Option<watch::Receiver<bool>>| {
+            sign.as_mut().is_none_or(|sign| *sign.borrow_and_update())
+        };
+        let mut wrong = Vec::new();
+        if !*self.database.borrow_and_update() {
+            wrong.push(Unready::Database);
+        }
+        if !is(&mut self.charging) {
+            wrong.push(Unready::Charging);
+        }
+        if !is(&mut self.archiving) {
+            wrong.push(Unready::Archiving);
+        }
+        if let Some(backlog) = &mut self.backlog {
+            let backlog = *backlog.borrow_and_update();
+            if backlog != Backlog::Short {
+                wrong.push(Unready::Backlog(backlog));
+            }
+        }
+        Readiness(wrong)
+    }
+
+    async fn changed(&mut self) {
+        tokio::select! {
+            () = change(Some(&mut self.database)) => {}
+            () = change(self.charging.as_mut()) => {}
+            () = change(self.archiving.as_mut()) => {}
+            () = change(self.backlog.as_mut()) => {}
+        }
+    }
+}
+
+/// The next change; never, where there is nothing that could change.
+async fn change<T>(sign: Option<&mut watch::Receiver<T>>) {
+    if let Some(sign) = sign
+        && sign.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Tells `told` until `stop`, and the log, one line a change. While it starts, the log hears only of what is
+/// worse than not having started yet.
+pub async fn watch_readiness(
+    mut signs: Signs,
+    told: &watch::Sender<Readiness>,
+    stop: &CancellationToken,
+) {
+    let at_first = signs.read();
+    let mut known = at_first.clone();
+    let mut starting = true;
+    told.send_replace(known.clone());
+    loop {
+        let silent = starting && known.0.iter().all(|wrong| at_first.0.contains(wrong));
+        if known.is_ready() {
+            starting = false;
+            tracing::info!("ready");
+        } else if !silent {
+            tracing::warn!("{known}");
+        }
+        let mut now = known.clone();
+        while now == known {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = signs.changed() => now = signs.read(),
+            }
+        }
+        known = now;
+        told.send_replace(known.clone());
+    }
+}

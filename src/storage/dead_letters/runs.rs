@@ -1,0 +1,148 @@
+//! Runs of a replay: an operator's action, what it sent, and what came of that.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::storage::{Storage, StorageError};
+
+/// What has come of the letters that a run sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Outcomes {
+    /// Sent and marked.
+    pub sent: i64,
+    /// Charged after they were sent.
+    pub charged: i64,
+    /// The tokens of these.
+    pub charged_tokens: i64,
+    /// Their jobs had been charged before, or by another letter of the same run.
+    pub duplicates: i64,
+    /// Came back as letters.
+    pub failed_again: i64,
+    /// Not back, and owed since before.
+    pub pending: i64,
+    /// Not back.
+    pub unknown: i64,
+    /// Of `failed_again`: those that the plan did not expect to fail.
+    pub unexpected_failures: i64,
+    /// Outcomes of letters that the plan did not expect to fail.
+    pub unexpected_known: i64,
+}
+
+impl Outcomes {
+    /// Letters of which nobody knows yet.
+    pub fn under_way(&self) -> i64 {
+        self.pending + self.unknown
+    }
+}
+
+/// Letters of a run that came back with the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Failures {
+    /// The reason of the new letters.
+    pub reason: String,
+    /// How many.
+    pub letters: i64,
+    /// The first that was sent.
+    pub first: i64,
+    /// As which it came back.
+    pub first_again: i64,
+    /// Why.
+    pub first_error: String,
+}
+
+impl Storage {
+    /// The newest letter's id: what arrives later has a higher one.
+    pub async fn newest_dead_letter(&self) -> Result<i64, StorageError> {
+        let query = sqlx::query_scalar("select coalesce(max(id), 0) from dead_letters");
+        self.call(async |connection| query.fetch_one(connection).await)
+            .await
+    }
+
+    /// Begins a run; its number.
+    pub async fn begin_replay(
+        &self,
+        actor: &str,
+        subject: &str,
+        note: Option<&str>,
+        details: &Value,
+    ) -> Result<i64, StorageError> {
+        let query = sqlx::query_scalar(
+            "insert into operator_actions (actor, action, subject, reason, details)
+             values ($1, 'replay', $2, $3, $4) returning id",
+        )
+        .bind(actor)
+        .bind(subject)
+        .bind(note)
+        .bind(details);
+        self.call(async |connection| query.fetch_one(connection).await)
+            .await
+    }
+
+    /// Adds to what is known of a run.
+    pub async fn finish_replay(&self, run: i64, details: &Value) -> Result<(), StorageError> {
+        let query =
+            sqlx::query("update operator_actions set details = details || $2 where id = $1")
+                .bind(run)
+                .bind(details);
+        self.call(async |connection| query.execute(connection).await)
+            .await
+            .map(drop)
+    }
+
+    /// What has come of what a run sent. `expected` are the letters that the plan expects to fail.
+    pub async fn outcomes(&self, run: i64, expected: &[i64]) -> Result<Outcomes, StorageError> {
+        // Of several letters of one job, the oldest that did not fail is the one that was charged.
+        let query = sqlx::query_as(
+            "select count(*) as sent,
+                    count(*) filter (where outcome = 'charged') as charged,
+                    coalesce(sum(charged_tokens) filter (where outcome = 'charged'), 0)::bigint as charged_tokens,
+                    count(*) filter (where outcome = 'duplicate') as duplicates,
+                    count(*) filter (where outcome = 'failed_again') as failed_again,
+                    count(*) filter (where outcome = 'pending') as pending,
+                    count(*) filter (where outcome = 'unknown') as unknown,
+                    count(*) filter (where outcome = 'failed_again' and not expected) as unexpected_failures,
+                    count(*) filter (where outcome not in ('pending', 'unknown') and not expected)
+                        as unexpected_known
+             from (
+                 select d.id = any($2) as expected, d.charged_tokens,
+                        case
+                            when d.failed_again_as is not null then 'failed_again'
+                            when d.money in ('charged', 'compensated') and d.charged_at >= a.at
+                                then case when row_number() over (
+                                              partition by d.job_id, d.failed_again_as is null order by d.id) = 1
+                                          then 'charged' else 'duplicate' end
+                            -- A letter that complains about a charge is not answered by that charge.
+                            when d.money = 'charged'
+                                 and d.reason not in ('idempotency_key_reused', 'already_compensated')
+                                then 'duplicate'
+                            when d.money = 'pending' then 'pending'
+                            else 'unknown'
+                        end as outcome
+                 from dead_letter_actions a
+                 join dead_letters_and_money d on d.id = a.dead_letter_id
+                 where a.action_id = $1
+             ) sent",
+        )
+        .bind(run)
+        .bind(expected);
+        self.call(async |connection| query.fetch_one(connection).await)
+            .await
+    }
+
+    /// Why letters of a run came back, the most frequent reason first.
+    pub async fn failures_of(&self, run: i64) -> Result<Vec<Failures>, StorageError> {
+        let query = sqlx::query_as(
+            "select n.reason, count(*) as letters, min(d.id) as first,
+                    (array_agg(n.id order by d.id))[1] as first_again,
+                    (array_agg(n.error order by d.id))[1] as first_error
+             from dead_letter_actions a
+             join dead_letters d on d.id = a.dead_letter_id
+             join dead_letters n on n.id = d.failed_again_as
+             where a.action_id = $1
+             group by n.reason order by 2 desc, 1",
+        )
+        .bind(run);
+        self.call(async |connection| query.fetch_all(connection).await)
+            .await
+    }
+}
