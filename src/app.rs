@@ -12,7 +12,7 @@ use crate::{
     cli::Role,
     config::Settings,
     dead_letters::{self, Archivist, Backlog},
-    readiness::{Readiness, Signs, watch_readiness},
+    readiness::{Readiness, Signs, watch_database, watch_readiness},
     storage::Storage,
     telemetry,
     worker::{self, Worker},
@@ -92,9 +92,13 @@ impl Service {
                 dead_letters::watch_backlog(&archivist, &backlog, &stop).await;
             });
         }
-        let stop = stop.clone();
+        let (stop, storage) = (stop.clone(), storage.clone());
         working.spawn(async move {
-            watch_readiness(signs, &watch::Sender::new(Readiness::default()), &stop).await;
+            let told = watch::Sender::new(Readiness::default());
+            tokio::join!(
+                watch_database(&storage, &stop),
+                watch_readiness(signs, &told, &stop)
+            );
         });
         working.close();
         service

@@ -9,6 +9,8 @@ mod support;
 
 mod archive;
 mod archiving;
+mod archivist_crashes;
+mod archivist_outages;
 mod batches;
 mod books_model;
 mod charging;
@@ -30,3 +32,4 @@ mod rollback;
 mod settings;
 mod spending;
 mod unpublished;
+mod watching;
