@@ -10,6 +10,7 @@ mod credit;
 mod migrate;
 pub mod output;
 mod publish;
+mod stack;
 
 #[cfg(test)]
 mod tests;
@@ -150,6 +151,7 @@ fn dispatch(
             settings.require_database()?;
             settings.require_broker()?;
             let roles = Role::chosen(&args.roles);
+            stack::make_deep();
             block_on(serve(settings, roles)).map(|()| Ended::Done)
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
