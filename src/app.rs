@@ -12,8 +12,9 @@ use crate::{
     cli::Role,
     config::Settings,
     dead_letters::{self, Archivist, Backlog},
-    readiness::{Readiness, Signs, watch_readiness},
+    readiness::{Readiness, Signs, watch_database, watch_readiness},
     storage::Storage,
+    sweeper::{self, SweepError, Sweeper},
     telemetry,
     worker::{self, Worker},
 };
@@ -31,7 +32,11 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
     );
     telemetry::init(&settings.log)?;
     let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
-    let service = Service::start(&settings, &storage, &roles);
+    let sweeper = match roles.contains(&Role::Sweeper) {
+        true => Some(sweeper(&settings, &storage).await?),
+        false => None,
+    };
+    let service = Service::start(&settings, &storage, &roles, sweeper);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
 
     tokio::select! {
@@ -52,6 +57,17 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A sweeper whose query for articles can work. If the database is away, that is found by a pass.
+async fn sweeper(settings: &Settings, storage: &Arc<Storage>) -> anyhow::Result<Sweeper> {
+    let sweeper = Sweeper::new(settings, storage.clone());
+    if storage.reach().await.is_ok()
+        && let Err(error @ SweepError::ArticleQuery(_)) = sweeper.article_query().await
+    {
+        return Err(error.into());
+    }
+    Ok(sweeper)
+}
+
 /// The roles of this process while they run.
 struct Service {
     worker: Option<Arc<Worker>>,
@@ -61,7 +77,12 @@ struct Service {
 }
 
 impl Service {
-    fn start(settings: &Settings, storage: &Arc<Storage>, roles: &[Role]) -> Self {
+    fn start(
+        settings: &Settings,
+        storage: &Arc<Storage>,
+        roles: &[Role],
+        sweeper: Option<Sweeper>,
+    ) -> Self {
         let has = |role| roles.contains(&role);
         let service = Self {
             worker: has(Role::Worker).then(|| Arc::new(Worker::new(settings, storage.clone()))),
@@ -92,9 +113,16 @@ impl Service {
                 dead_letters::watch_backlog(&archivist, &backlog, &stop).await;
             });
         }
-        let stop = stop.clone();
+        if let Some(sweeper) = sweeper {
+            working.spawn(sweeper::run(sweeper, stop.clone()));
+        }
+        let (stop, storage) = (stop.clone(), storage.clone());
         working.spawn(async move {
-            watch_readiness(signs, &watch::Sender::new(Readiness::default()), &stop).await;
+            let told = watch::Sender::new(Readiness::default());
+            tokio::join!(
+                watch_database(&storage, &stop),
+                watch_readiness(signs, &told, &stop)
+            );
         });
         working.close();
         service

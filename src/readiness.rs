@@ -1,11 +1,14 @@
 //! Whether this process does what it is for.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letters::Backlog;
+use crate::{dead_letters::Backlog, storage::Storage};
+
+/// Between two looks at the database.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What readiness depends on; `None` where this process doesn't have the role.
 #[derive(Debug)]
@@ -110,6 +113,20 @@ async fn change<T>(sign: Option<&mut watch::Receiver<T>>) {
         return;
     }
     std::future::pending::<()>().await;
+}
+
+/// Looks at the database from time to time until `stop`, so that the storage knows whether it is there also
+/// while nobody has anything to ask it, or waits for a connection.
+pub async fn watch_database(storage: &Storage, stop: &CancellationToken) {
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        storage.wait_until_available(stop).await;
+    }
 }
 
 /// Tells `told` until `stop`, and the log, one line a change. While it starts, the log hears only of what is

@@ -17,6 +17,7 @@ mod publish;
 mod reconcile;
 mod refund;
 mod show;
+mod stack;
 
 #[cfg(test)]
 mod tests;
@@ -162,6 +163,7 @@ fn dispatch(
             settings.require_database()?;
             settings.require_broker()?;
             let roles = Role::chosen(&args.roles);
+            stack::make_deep();
             block_on(serve(settings, roles)).map(|()| Ended::Done)
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),

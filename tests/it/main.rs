@@ -9,6 +9,8 @@ mod support;
 
 mod archive;
 mod archiving;
+mod archivist_crashes;
+mod archivist_outages;
 mod audit;
 mod batches;
 mod books_model;
@@ -51,3 +53,4 @@ mod settings;
 mod spending;
 mod sweeper;
 mod unpublished;
+mod watching;

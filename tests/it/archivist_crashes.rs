@@ -1,0 +1,301 @@
+//! The archivist dies, its database goes away, or refuses a letter: none is lost, and none stops the others.
+
+use std::time::Duration;
+
+use lapin::types::{AMQPValue, FieldTable};
+use token_billing::storage::{Letter, Money};
+use uuid::Uuid;
+
+use crate::support::{
+    accounts::Accounts,
+    broker::event_properties,
+    eventually::{PATIENCE, eventually},
+    is_long,
+    process::Process,
+    proxy::{ChaosProxy, Moment},
+    site::{Site, event},
+};
+
+const ARCHIVE: [&str; 3] = ["serve", "--role", "archivist"];
+
+/// Dead letters of so many jobs, where the worker would have put them.
+async fn put_letters(site: &Site, count: usize) -> Vec<Uuid> {
+    let jobs: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();
+    for job in &jobs {
+        put_letter(site, *job, &FieldTable::default()).await;
+    }
+    jobs
+}
+
+async fn put_letter(site: &Site, job: Uuid, more: &FieldTable) {
+    let mut headers = more.clone();
+    headers.insert(
+        "reason".into(),
+        AMQPValue::LongString("company_not_found".into()),
+    );
+    let body = event(job, Uuid::nil(), 5).to_string();
+    let properties = event_properties().with_headers(headers);
+    let queue = site.broker.dead_letters();
+    site.broker
+        .publish_to_queue_with(&queue, body, properties)
+        .await;
+}
+
+/// One open letter for each of the jobs, no other, and nothing left in the queue.
+async fn assert_all_archived(site: &Site, jobs: &[Uuid]) -> Vec<Letter> {
+    let letters = site.letters().await;
+    let mut archived: Vec<Uuid> = letters.iter().filter_map(|letter| letter.job_id).collect();
+    let mut expected = jobs.to_vec();
+    archived.sort();
+    expected.sort();
+    assert_eq!(archived, expected);
+    assert_eq!(letters.len(), jobs.len());
+    let left = site.broker.take_all(&site.broker.dead_letters()).await;
+    assert!(left.is_empty(), "{left:#?}");
+    letters
+}
+
+async fn drained(mut process: Process) {
+    process.terminate().await;
+    assert_eq!(process.wait(PATIENCE).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_crash_at_any_step_loses_no_letter() {
+    for (step, counted_again) in [
+        ("before_archive", false),
+        ("after_archive", true),
+        ("after_copy", true),
+    ] {
+        let site = Site::new().await;
+        site.declare().await;
+        let jobs = put_letters(&site, 5).await;
+        let failpoint = format!("{step}:{}", jobs[3]);
+        let mut environment = site.environment();
+        environment.push(("TOKEN_BILLING_FAILPOINT", &failpoint));
+        let mut process = Process::start(&ARCHIVE, &environment);
+        let died = process.wait(PATIENCE).await;
+        assert_eq!(died, None, "{step}: it was to abort: {:#?}", process.log());
+
+        // What a process has not begun when it is told to stop waits for the next.
+        let queue = site.broker.dead_letters();
+        loop {
+            let process = Process::start(&ARCHIVE, &site.environment());
+            let again = i32::from(counted_again);
+            eventually(
+                "all are archived, and the deadly one again",
+                PATIENCE,
+                async || (site.letters().await, site.broker.ready_count(&queue).await),
+                |(letters, ready)| {
+                    let mut deadly = letters
+                        .iter()
+                        .filter(|letter| letter.job_id == Some(jobs[3]));
+                    let came_again = deadly.any(|letter| letter.occurrences == 1 + again);
+                    letters.len() == 5 && came_again && *ready == Some(0)
+                },
+            )
+            .await;
+            drained(process).await;
+            if site.broker.ready_count(&queue).await == Some(0) {
+                break;
+            }
+        }
+        let letters = assert_all_archived(&site, &jobs).await;
+        for letter in letters {
+            let deadly = letter.job_id == Some(jobs[3]);
+            let expected = if counted_again && deadly {
+                2..=2
+            } else {
+                1..=2
+            };
+            assert!(
+                expected.contains(&letter.occurrences),
+                "{step}: {letter:#?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn kill_9_at_random_moments_with_charging_going_on_loses_and_charges_nothing_twice() {
+    let site = Site::new().await;
+    site.declare().await;
+    let mut accounts = Accounts::open(&site, 5, 1_000_000).await;
+    let poor = site.company(0, 0).await;
+    let mut unpaid = Vec::new();
+    for kill in 0..if is_long() { 100 } else { 5 } {
+        accounts.publish(&site, 100).await;
+        for _ in 0..100 {
+            unpaid.push(Uuid::new_v4());
+            site.publish(*unpaid.last().expect("pushed"), poor, 3).await;
+        }
+        let mut process = Process::start(&["serve"], &site.environment());
+        let letters = "select count(*) from dead_letters";
+        let enough = site.number(letters).await + 13 * (kill % 7) + 1;
+        let most = i64::try_from(unpaid.len()).expect("small");
+        eventually(
+            "some are archived",
+            PATIENCE,
+            async || site.number(letters).await,
+            |&archived| archived >= enough.min(most),
+        )
+        .await;
+        process.kill9().await;
+    }
+    let process = Process::start(&["serve"], &site.environment());
+    let charged = "select count(*) from token_deduction_records where status = 'completed'";
+    eventually(
+        "every job is charged",
+        PATIENCE,
+        async || site.number(charged).await,
+        |&completed| completed == accounts.published(),
+    )
+    .await;
+    site.archived(i64::try_from(unpaid.len()).expect("small"))
+        .await;
+    drained(process).await;
+    let letters = assert_all_archived(&site, &unpaid).await;
+    assert!(
+        letters
+            .iter()
+            .all(|letter| letter.money == Money::NeverCharged)
+    );
+    // Records of the refusals are in the books as well.
+    site.db
+        .execute("delete from token_deduction_records where status = 'failed'")
+        .await;
+    accounts.add_up(&site).await;
+    assert_eq!(site.balance(poor).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_counted_twice_and_is_one_letter() {
+    let mut site = Site::new().await;
+    let proxy = ChaosProxy::start(site.db.url()).await;
+    site.set("DATABASE__URL", &proxy.url());
+    let archiving = site.archive_running().await;
+    let job = Uuid::new_v4();
+    proxy.cut_when_client_sends(job.to_string(), Moment::WhenTheServerAnswers, 1);
+    put_letter(&site, job, &FieldTable::default()).await;
+    let second = "select coalesce(sum(occurrences), 0) from dead_letters";
+    eventually(
+        "it came again",
+        PATIENCE,
+        async || site.number(second).await,
+        |&occurrences| occurrences == 2,
+    )
+    .await;
+    archiving.stop().await;
+    assert_eq!(proxy.cuts(), 1);
+    assert_all_archived(&site, &[job]).await;
+}
+
+#[tokio::test]
+async fn the_same_message_again_raises_occurrences() {
+    let site = Site::new().await;
+    let archiving = site.archive_running().await;
+    let running = site.start_unready();
+    let company = site.company(0, 0).await;
+    let job = Uuid::new_v4();
+    for _ in 0..3 {
+        site.publish(job, company, 9).await;
+    }
+    eventually(
+        "all three are archived",
+        PATIENCE,
+        async || archiving.tally.read().archived,
+        |&archived| archived == 3,
+    )
+    .await;
+    running.stop().await;
+    archiving.stop().await;
+    let letters = assert_all_archived(&site, &[job]).await;
+    assert_eq!(letters[0].occurrences, 3);
+}
+
+#[tokio::test]
+async fn two_archivists_share_the_work_and_each_letter_is_archived_once() {
+    let site = Site::new().await;
+    let (one, two) = (site.archive_running().await, site.archive_running().await);
+    let jobs = put_letters(&site, 400).await;
+    let letters = site.archived(400).await;
+    let (tally, other) = (one.tally.clone(), two.tally.clone());
+    one.stop().await;
+    two.stop().await;
+    assert!(letters.iter().all(|letter| letter.occurrences == 1));
+    let (tally, other) = (tally.read().archived, other.read().archived);
+    assert_eq!(tally + other, 400);
+    assert!(tally > 0 && other > 0, "{tally} and {other}");
+    assert_all_archived(&site, &jobs).await;
+}
+
+#[tokio::test]
+async fn a_letter_that_the_database_refuses_is_archived_bare_and_stops_no_other() {
+    // Refused for good, and refused with an error that might pass, by a trigger of somebody's.
+    for refusal in [
+        "alter table dead_letters add check (not headers ? 'poison')",
+        "create function refuse() returns trigger language plpgsql as $$ begin
+             if new.headers ? 'poison' then raise exception 'not this one'; end if;
+             return new;
+         end $$;
+         create trigger refuse before insert on dead_letters for each row execute function refuse()",
+    ] {
+        let mut site = Site::new().await;
+        site.set("RECONNECT__INITIAL", "10ms");
+        site.db.execute(refusal).await;
+        site.declare().await;
+        let mut jobs = put_letters(&site, 10).await;
+        let mut poison = FieldTable::default();
+        poison.insert("poison".into(), AMQPValue::Boolean(true));
+        let refused = Uuid::new_v4();
+        put_letter(&site, refused, &poison).await;
+        jobs.push(refused);
+        jobs.extend(put_letters(&site, 10).await);
+
+        let archiving = site.archive_running().await;
+        site.archived(21).await;
+        let tally = archiving.tally.clone();
+        archiving.stop().await;
+
+        assert_eq!((tally.read().archived, tally.read().bare), (21, 1));
+        for letter in assert_all_archived(&site, &jobs).await {
+            let is_bare = letter.error.starts_with("Archived without its headers");
+            assert_eq!(is_bare, letter.job_id == Some(refused), "{letter:#?}");
+            assert_eq!(letter.reason, "company_not_found");
+            assert_eq!(letter.occurrences, 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn behind_a_held_lock_letters_wait_and_are_then_archived_whole() {
+    let mut site = Site::new().await;
+    site.set("DATABASE__LOCK_TIMEOUT", "50ms");
+    site.set("RECONNECT__INITIAL", "10ms");
+    site.set("RECONNECT__MAX", "50ms");
+    let mut locker = site.db.pool().begin().await.expect("begun");
+    sqlx::query("select lock_dead_letters()")
+        .execute(&mut *locker)
+        .await
+        .expect("locked");
+    let archiving = site.archive_running().await;
+    let jobs = put_letters(&site, 10).await;
+    let mut sessions = archiving.archiving.clone();
+    // It has given them back at least twice.
+    for _ in 0..2 {
+        for is_archiving in [false, true] {
+            let changes = sessions.wait_for(|archiving| *archiving == is_archiving);
+            tokio::time::timeout(Duration::from_secs(20), changes)
+                .await
+                .expect("it gives up and begins anew")
+                .expect("it runs");
+        }
+    }
+    locker.rollback().await.expect("released");
+    site.archived(10).await;
+    let tally = archiving.tally.read();
+    archiving.stop().await;
+    assert_eq!((tally.archived, tally.bare), (10, 0));
+    let letters = assert_all_archived(&site, &jobs).await;
+    assert!(letters.iter().all(|letter| letter.occurrences == 1));
+}
