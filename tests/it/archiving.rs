@@ -269,15 +269,12 @@ async fn a_charge_that_is_owed_is_shown_as_pending() {
     assert_eq!(site.balance(company).await, (0, 90));
 }
 
-#[tokio::test]
-async fn headers_of_any_kind_are_kept_and_none_can_keep_a_letter_out() {
-    let site = Site::new().await;
-    site.declare().await;
+fn hostile_headers() -> FieldTable {
     let mut deep = long("the heart");
     for _ in 0..100 {
         deep = AMQPValue::FieldTable(table(&[("in", deep)]));
     }
-    let hostile = table(&[
+    table(&[
         ("binary", long(b"\xff\x00\xfe")),
         ("nul", long("a\0b")),
         ("na\0me", AMQPValue::Boolean(true)),
@@ -299,7 +296,14 @@ async fn headers_of_any_kind_are_kept_and_none_can_keep_a_letter_out() {
         ("first-failed-at", long("9999-12-31T23:59:59-23:59")),
         ("failed-at", long("soon")),
         ("x-death", AMQPValue::FieldArray(vec![long("me")].into())),
-    ]);
+    ])
+}
+
+#[tokio::test]
+async fn headers_of_any_kind_are_kept_and_none_can_keep_a_letter_out() {
+    let site = Site::new().await;
+    site.declare().await;
+    let hostile = hostile_headers();
     let properties = BasicProperties::default()
         .with_headers(hostile)
         .with_content_type("te\0xt".into())
