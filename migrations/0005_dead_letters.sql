@@ -89,7 +89,12 @@ select d.*,
        end as money,
        case when r.status in ('completed', 'compensated') then r.amount end as charged_tokens,
        case when r.status in ('completed', 'compensated') then r.company_id end as charged_company_id,
-       r.completed_at as charged_at
+       r.completed_at as charged_at,
+       -- The books have settled it: its job was charged, in whatever way. A letter that complains about that
+       -- very charge is not settled by it, unless it was edited to ask for something else.
+       r.status = 'completed'
+           and (d.reason not in ('idempotency_key_reused', 'already_compensated') or d.edited_body is not null)
+           as is_settled
 from dead_letters d
 left join lateral (
     select * from token_deduction_records r
@@ -189,8 +194,7 @@ begin
     end if;
 end $$;
 
--- Marks as resolved what the books have settled meanwhile: the job was charged, in whatever way. Not a
--- letter that complains about that very charge. Returns how many.
+-- Marks as resolved what the books have settled meanwhile. Returns how many.
 create function settle_dead_letters() returns bigint
 language plpgsql security definer as $$
 declare
@@ -198,29 +202,17 @@ declare
 begin
     -- Looked at before the lock is asked for: ordinarily there is nothing to do.
     if not exists (
-        select from dead_letters d
-        cross join lateral (
-            select r.status from token_deduction_records r
-            where r.idempotency_key = d.job_id::text collate "C" offset 0
-        ) r
-        where d.state <> 'resolved' and d.job_id is not null
-          and d.reason not in ('idempotency_key_reused', 'already_compensated')
-          and r.status = 'completed'
+        select from dead_letters_and_money d
+        where d.state <> 'resolved' and d.job_id is not null and d.is_settled
     ) then
         return 0;
     end if;
     perform lock_dead_letters();
-    update dead_letters d
+    update dead_letters
     set state = 'resolved', resolved_at = clock_timestamp(), claimed_until = null
-    where d.id in (
-        select d.id from dead_letters d
-        cross join lateral (
-            select r.status from token_deduction_records r
-            where r.idempotency_key = d.job_id::text collate "C" offset 0
-        ) r
-        where d.state <> 'resolved' and d.job_id is not null
-          and d.reason not in ('idempotency_key_reused', 'already_compensated')
-          and r.status = 'completed');
+    where id in (
+        select d.id from dead_letters_and_money d
+        where d.state <> 'resolved' and d.job_id is not null and d.is_settled);
     get diagnostics v_settled = row_count;
     return v_settled;
 end $$;

@@ -6,6 +6,8 @@
 //! key's full name and the place it was set. `deploy/token-billing.toml` lists the same settings
 //! for people who operate this.
 
+mod books;
+mod dead_letters;
 mod load;
 mod values;
 
@@ -17,6 +19,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use books::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
+pub use dead_letters::{Archivist, Replay};
 pub use load::ConfigError;
 pub use values::redacted_url;
 use values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
@@ -164,45 +168,6 @@ impl Default for Worker {
     }
 }
 
-/// How dead letters are taken into the archive.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a section")]
-pub struct Archivist {
-    /// Letters archived in one transaction, at most. 1..=1024, default 64.
-    #[serde(deserialize_with = "values::whole::<1, 1024, _, _>")]
-    pub batch_max: u16,
-    /// Letters the broker sends ahead of their acks: few, since each may have megabytes. 1..=65535 and
-    /// not below `batch_max`, default 64.
-    #[serde(deserialize_with = "values::whole::<1, 65_535, _, _>")]
-    pub prefetch: u16,
-    /// Between two looks for letters that the books have settled. 100ms..=1day, default 1m.
-    #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, DAY, _>")]
-    pub settle_interval: Duration,
-    /// Between two looks at how many letters wait in their queue. 100ms..=1h, default 10s.
-    #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, HOUR, _>")]
-    pub backlog_interval: Duration,
-    /// Letters that may wait before readiness says no. 0..=1000000000, default 10000.
-    #[serde(deserialize_with = "values::whole::<0, 1_000_000_000, _, _>")]
-    pub backlog_max: u32,
-    /// How long any letter may wait while none is archived, before readiness says no. 100ms..=1day,
-    /// default 5m.
-    #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, DAY, _>")]
-    pub backlog_max_age: Duration,
-}
-
-impl Default for Archivist {
-    fn default() -> Self {
-        Self {
-            batch_max: 64,
-            prefetch: 64,
-            settle_interval: Duration::from_mins(1),
-            backlog_interval: Duration::from_secs(10),
-            backlog_max: 10_000,
-            backlog_max_age: Duration::from_mins(5),
-        }
-    }
-}
-
 /// The delay before an event is tried again: `base`, then each `factor` times the one before, up to
 /// `max_delay`. [`RetrySchedule`](crate::domain::RetrySchedule) writes the steps out.
 #[derive(Debug, Clone, Deserialize)]
@@ -254,60 +219,6 @@ impl Default for Reconnect {
     }
 }
 
-/// How charges that are owed are settled: records `pending` for too long.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a section")]
-pub struct Sweeper {
-    /// From one pass to the next. 1s..=1day, default 5m.
-    #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
-    pub interval: Duration,
-    /// Owed longer than this, by the database's clock, is stale. 1s..=1day, default 1h.
-    #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
-    pub stale_after: Duration,
-    /// Records settled in one transaction. 1..=4096, default 256.
-    #[serde(deserialize_with = "values::whole::<1, 4096, _, _>")]
-    pub batch_max: u16,
-    /// How long a record is one sweeper's: if that one dies, or can't settle it, the next pass of any
-    /// sweeper after this tries again. 1s..=1day, default 2m.
-    #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
-    pub claim: Duration,
-    /// An application's own SQL for "the article exists": one boolean for $1 the article's id, $2 the
-    /// job's, $3 the company's, all UUIDs; the first two may be NULL. Default none: whether `articles` has it.
-    pub article_exists_query: String,
-}
-
-impl Default for Sweeper {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_mins(5),
-            stale_after: Duration::from_hours(1),
-            batch_max: 256,
-            claim: Duration::from_mins(2),
-            article_exists_query: String::new(),
-        }
-    }
-}
-
-/// What the audit takes for wrong.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a section")]
-pub struct Audit {
-    /// Changes of balances that no movement of the books explains: an application's SQL. `listed` or
-    /// `forbidden` (a violation), default `listed`.
-    #[serde(deserialize_with = "values::external_writes")]
-    pub external_writes: ExternalWrites,
-}
-
-/// What a change of a balance from outside means.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ExternalWrites {
-    /// The application may do that: they are listed.
-    #[default]
-    Listed,
-    /// All changes have to come through the books.
-    Forbidden,
-}
-
 /// What an event may hold.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
@@ -334,75 +245,6 @@ impl Default for Limits {
             max_body_bytes: 262_144,
             max_metadata_bytes: 16_384,
             max_depth: 32,
-        }
-    }
-}
-
-/// How dead letters are sent again.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a section")]
-pub struct Replay {
-    /// How long letters stay in the hands of a replay that died. Sending one page must take less.
-    /// 100ms..=1h, default 1m.
-    #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, HOUR, _>")]
-    pub claim: Duration,
-    /// Letters of one company that a plan tries in the books, oldest first; they hold the company's row for
-    /// as long. 1..=1000000, default 5000.
-    #[serde(deserialize_with = "values::whole::<1, 1_000_000, _, _>")]
-    pub plan_max: usize,
-    /// Letters that must come back against the plan before a replay stops by itself, if they are most of
-    /// those of which anything is known. 1..=1000000, default 50.
-    #[serde(deserialize_with = "values::whole::<1, 1_000_000, _, _>")]
-    pub stop_after: u32,
-    /// How long a replay waits for outcomes while none comes in. 100ms..=1day, default 2m.
-    #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, DAY, _>")]
-    pub outcome_timeout: Duration,
-}
-
-impl Default for Replay {
-    fn default() -> Self {
-        Self {
-            claim: Duration::from_mins(1),
-            plan_max: 5000,
-            stop_after: 50,
-            outcome_timeout: Duration::from_mins(2),
-        }
-    }
-}
-
-/// What a refund gives back.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a section")]
-pub struct Refund {
-    /// What becomes of monthly tokens whose period is over: `forfeit`, or `purchased` to give as many
-    /// purchased ones. Default `forfeit`.
-    #[serde(deserialize_with = "values::expired_monthly")]
-    pub expired_monthly: ExpiredMonthly,
-}
-
-impl Default for Refund {
-    fn default() -> Self {
-        Self {
-            expired_monthly: ExpiredMonthly::Forfeit,
-        }
-    }
-}
-
-/// What a refund does with monthly tokens whose period is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExpiredMonthly {
-    /// They are gone, as they would be had nobody spent them.
-    Forfeit,
-    /// As many purchased tokens are given.
-    Purchased,
-}
-
-impl ExpiredMonthly {
-    /// As it is set and stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Forfeit => "forfeit",
-            Self::Purchased => "purchased",
         }
     }
 }

@@ -149,8 +149,7 @@ pub const CHECKS: [(&str, &str, &str); 6] = [
          from dead_letters_and_money d
          where (d.state = 'resolved' and d.money not in ('charged', 'compensated'))
             -- The archivist resolves them every minute; what is older than an hour it has missed.
-            or (d.state in ('open', 'replayed') and d.money = 'charged'
-                and d.reason not in ('idempotency_key_reused', 'already_compensated')
+            or (d.state in ('open', 'replayed') and d.is_settled
                 and d.charged_at < clock_timestamp() - interval '1 hour'
                 and d.archived_at < clock_timestamp() - interval '1 hour')",
     ),

@@ -111,8 +111,7 @@ impl Storage {
                  set state = 'resolved', resolved_at = clock_timestamp(), claimed_until = null
                  where id in (
                      select d.id from dead_letters_and_money d
-                     where d.id = any($1) and d.state = 'open' and d.money = 'charged'
-                       and d.reason not in ('idempotency_key_reused', 'already_compensated'))",
+                     where d.id = any($1) and d.state = 'open' and d.is_settled)",
             )
             .bind(ids)
             .execute(&mut *transaction)

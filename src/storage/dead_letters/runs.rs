@@ -112,9 +112,7 @@ impl Storage {
                                               partition by d.job_id, d.failed_again_as is null order by d.id) = 1
                                           then 'charged' else 'duplicate' end
                             -- A letter that complains about a charge is not answered by that charge.
-                            when d.money = 'charged'
-                                 and d.reason not in ('idempotency_key_reused', 'already_compensated')
-                                then 'duplicate'
+                            when d.is_settled then 'duplicate'
                             when d.money = 'pending' then 'pending'
                             else 'unknown'
                         end as outcome
