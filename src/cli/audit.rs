@@ -57,20 +57,15 @@ pub(super) async fn run(
 fn for_people(report: &AuditReport) -> String {
     let size = &report.size;
     let mut parts = vec![format!(
-        "{} records, {} usage logs, {} credits, {} dead letters of {} companies, in {:.1} s",
-        thousands(size.records),
-        thousands(size.usage_logs),
-        thousands(size.credits),
-        thousands(size.dead_letters),
+        "{}, {}, {} and {}; {} known companies; in {:.1} s",
+        counted(size.records, "record"),
+        counted(size.usage_logs, "usage log"),
+        counted(size.credits, "credit"),
+        counted(size.dead_letters, "dead letter"),
         thousands(size.companies),
         report.seconds
     )];
-    let mut table = Table::new([
-        text(""),
-        text("check"),
-        text("proves"),
-        at_right("violations"),
-    ]);
+    let mut table = Table::new([text(""), text("check"), text("proves"), at_right("found")]);
     for check in &report.checks {
         let sign = if check.violations == 0 { "✓" } else { "✗" };
         let violations = number(i64::try_from(check.violations).unwrap_or(i64::MAX));
@@ -106,6 +101,10 @@ fn for_people(report: &AuditReport) -> String {
         parts.push(table.render());
     }
     parts.join("\n\n")
+}
+
+fn counted(rows: i64, noun: &str) -> String {
+    count(rows.unsigned_abs(), noun)
 }
 
 fn violations(report: &AuditReport) -> Option<String> {

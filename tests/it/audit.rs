@@ -47,7 +47,7 @@ async fn right_books_pass() {
     books(&site).await;
     let ran = site.run(&["audit"]).await;
     assert!(
-        ran.done().contains("6 records, 4 usage logs, 1 credits"),
+        ran.done().contains("6 records, 4 usage logs, 1 credit "),
         "{ran:#?}"
     );
     assert!(!ran.done().contains('✗'), "{ran:#?}");

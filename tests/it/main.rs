@@ -31,6 +31,7 @@ mod dlq_stats;
 mod dlq_watch;
 mod full_speed;
 mod house;
+mod job_life;
 mod job_status;
 mod legal_states;
 mod misrouted;
