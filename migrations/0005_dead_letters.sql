@@ -59,7 +59,7 @@ create table dead_letters (
 create sequence dead_letter_arrival_seq as bigint owned by dead_letters.last_arrival;
 
 -- The identity of an arrival.
-create index idx_dead_letters_body on dead_letters (body_sha256) where state = 'open';
+create index idx_dead_letters_body on dead_letters (body_sha256);
 -- Everything that is open; and one company's, oldest first.
 create index idx_dead_letters_open on dead_letters (company_id, id) where state = 'open';
 -- One job's; and which of them the books may have settled.
@@ -129,6 +129,8 @@ begin
     end if;
     perform lock_dead_letters();
 
+    -- OFFSET 0 below: a plan is made once, perhaps while the table is empty, and kept. Only one is possible so:
+    -- by the index of the id or of the body.
     for v_arrival in
         select * from unnest(
             p_reasons, p_errors, p_error_signatures, p_bodies, p_properties, p_headers, p_job_ids, p_company_ids,
@@ -143,8 +145,9 @@ begin
         -- A replay that came back: whatever its replayer has come to, it was sent. The header that says so
         -- may be anybody's, so the body must be what that letter would have sent.
         v_replayed := null;
-        select d.id into v_replayed from dead_letters d
-        where d.id = v_arrival.replay_of and d.claimed_by is not null
+        select d.id into v_replayed
+        from (select * from dead_letters d where d.id = v_arrival.replay_of offset 0) d
+        where d.claimed_by is not null
           and coalesce(d.edited_body, d.body) = v_arrival.body;
 
         -- Never into the letter that was replayed, nor into one that is just being replayed: who replays
@@ -157,11 +160,11 @@ begin
             last_failed_at = greatest(d.last_failed_at, v_arrival.last_failed_at),
             last_arrived_at = clock_timestamp(), last_arrival = nextval('dead_letter_arrival_seq')
         where d.id = (
-            select t.id from dead_letters t
-            where t.state = 'open' and t.body_sha256 = sha256(v_arrival.body) and t.reason = v_arrival.reason
+            select max(t.id)
+            from (select * from dead_letters t where t.body_sha256 = sha256(v_arrival.body) offset 0) t
+            where t.state = 'open' and t.reason = v_arrival.reason
               and t.edited_body is null and t.id is distinct from v_replayed
-              and (t.claimed_until is null or t.claimed_until <= clock_timestamp())
-            order by t.id desc limit 1)
+              and (t.claimed_until is null or t.claimed_until <= clock_timestamp()))
         returning d.id into id;
 
         if id is null then

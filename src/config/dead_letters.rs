@@ -14,7 +14,7 @@ pub struct Archivist {
     #[serde(deserialize_with = "values::whole::<1, 1024, _, _>")]
     pub batch_max: u16,
     /// Letters the broker sends ahead of their acks: few, since each may have megabytes. 1..=65535 and
-    /// not below `batch_max`, default 64.
+    /// not below `batch_max`, default 256.
     #[serde(deserialize_with = "values::whole::<1, 65_535, _, _>")]
     pub prefetch: u16,
     /// Between two looks for letters that the books have settled. 100ms..=1day, default 1m.
@@ -36,7 +36,7 @@ impl Default for Archivist {
     fn default() -> Self {
         Self {
             batch_max: 64,
-            prefetch: 64,
+            prefetch: 256,
             settle_interval: Duration::from_mins(1),
             backlog_interval: Duration::from_secs(10),
             backlog_max: 10_000,

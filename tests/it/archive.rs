@@ -4,7 +4,11 @@ use time::Duration;
 use token_billing::storage::{Arrival, Letter, LetterState, Money, Selection, Storage};
 use uuid::Uuid;
 
-use crate::support::{letters::refused, site::Site};
+use crate::support::{
+    eventually::{PATIENCE, eventually},
+    letters::refused,
+    site::Site,
+};
 
 async fn all(storage: &Storage) -> Vec<Letter> {
     let everything = Selection::default();
@@ -148,4 +152,33 @@ async fn a_replay_that_comes_back_is_another_letter_and_both_know_it() {
         (letters[1].state, letters[1].occurrences),
         (LetterState::Open, 2)
     );
+}
+
+#[tokio::test]
+async fn an_archive_that_grew_from_nothing_is_not_read_through_for_each_letter() {
+    let mut site = Site::new().await;
+    // One connection, whose plans were made while the table was empty.
+    site.set("DATABASE__MAX_CONNECTIONS", "1");
+    let storage = site.storage();
+    let (batches, size) = (30, 50);
+    for _ in 0..batches {
+        let batch: Vec<Arrival> = (0..size)
+            .map(|_| refused(Uuid::new_v4(), Uuid::nil(), 5))
+            .collect();
+        storage.archive(&batch).await.expect("archived");
+    }
+    storage.close().await;
+    // A connection tells what it has read when it ends, a moment later.
+    let read = "select coalesce(sum(idx_tup_read), 0)::bigint from pg_stat_user_indexes
+                where relname = 'dead_letters'";
+    let inserted = "select n_tup_ins from pg_stat_user_tables where relname = 'dead_letters'";
+    eventually(
+        "the statistics are there",
+        PATIENCE,
+        async || site.number(inserted).await,
+        |&rows| rows == batches * size,
+    )
+    .await;
+    let rows = site.number(read).await;
+    assert!(rows < 10 * batches * size, "{rows} index entries were read");
 }
