@@ -148,15 +148,17 @@ begin
     v_stale := array(
         select s from stale_deductions(p_stale_after, p_after, p_after_key, p_limit) s
         order by s.pending_since, s.idempotency_key);
-    select array_agg(r.idempotency_key) into v_keys
+    -- By their keys alone, here and below: a plan that was made on an empty table may otherwise walk along all
+    -- that is pending for each of them.
+    select array_agg(r.idempotency_key) filter (where r.status = 'pending') into v_keys
     from unnest(v_stale) s
     cross join lateral (
-        select r.idempotency_key from token_deduction_records r
-        where r.idempotency_key = s.idempotency_key collate "C" and r.status = 'pending'
+        select r.idempotency_key, r.status from token_deduction_records r
+        where r.idempotency_key = s.idempotency_key collate "C"
         for no key update skip locked
     ) r;
     update token_deduction_records r set claimed_until = clock_timestamp() + p_lease
-    where r.idempotency_key = any (v_keys) and r.status = 'pending';
+    where r.idempotency_key = any (v_keys);
     return query
     select * from unnest(v_stale) s where s.idempotency_key = any (v_keys)
     order by s.pending_since, s.idempotency_key;
@@ -174,8 +176,12 @@ declare
     v_owed token_deduction_records[];
 begin
     v_owed := array(
-        select r from token_deduction_records r
-        where r.idempotency_key = any (p_idempotency_keys) and r.status = 'pending'
+        select r::token_deduction_records
+        from (select distinct u.key collate "C" as key from unnest(p_idempotency_keys) as u (key)) i
+        cross join lateral (
+            select * from token_deduction_records r where r.idempotency_key = i.key offset 0
+        ) r
+        where r.status = 'pending'
         order by coalesce(r.pending_since, r.created_at), r.idempotency_key);
     return query
     select o.idempotency_key, d.success, d.idempotent, d.error, d.error_message, d.amount, d.job_status_error
@@ -196,20 +202,22 @@ create function write_off_pending_deductions(p_idempotency_keys text[])
 language plpgsql security definer as $$
 #variable_conflict use_column
 declare
+    v_keys text[];
     v_written_off token_deduction_records[];
     v_refusals jsonb;
 begin
-    perform from (select distinct u.key collate "C" as key from unnest(p_idempotency_keys) as u (key) order by 1) i
+    select array_agg(r.idempotency_key) filter (where r.status = 'pending') into v_keys
+    from (select distinct u.key collate "C" as key from unnest(p_idempotency_keys) as u (key) order by 1) i
     cross join lateral (
-        select from token_deduction_records r
-        where r.idempotency_key = i.key and r.status = 'pending' for no key update
+        select r.idempotency_key, r.status from token_deduction_records r
+        where r.idempotency_key = i.key for no key update
     ) r;
     with written_off as (
         update token_deduction_records r
         set status = 'failed', error_code = 'article_not_found', claimed_until = null,
             error_message = 'There is no such article; its tokens were not charged.',
             written_off_at = clock_timestamp()
-        where r.idempotency_key = any (p_idempotency_keys) and r.status = 'pending'
+        where r.idempotency_key = any (v_keys)
         returning r.*
     )
     select array_agg(w::token_deduction_records) into v_written_off from written_off w;
