@@ -23,6 +23,7 @@
 //! - [`worker`]: what happens to one message.
 //! - [`sweeper`]: what happens to a charge that is owed.
 //! - [`audit`]: whether the books are right.
+//! - [`doctor`]: whether the installation is.
 //!
 //! Floor 3, faces:
 //!
@@ -42,6 +43,7 @@ pub mod broker;
 pub mod storage;
 
 pub mod audit;
+pub mod doctor;
 pub mod sweeper;
 pub mod worker;
 

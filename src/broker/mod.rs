@@ -4,17 +4,23 @@
 //! process dies between the two, the message is there twice, and the idempotency key makes the second
 //! harmless; at no point is it there not at all.
 
+mod comparison;
 mod connection;
 mod consumer;
 mod depth;
 mod error;
+mod greeting;
 mod message;
+mod probe;
 mod publisher;
 mod topology;
 
+pub use comparison::{Compared, Found};
 pub use connection::Connection;
 pub use consumer::{Batch, Consumer, SingleFile};
 pub use error::BrokerError;
+pub use greeting::greeting;
 pub use message::{Delivered, Outgoing};
+pub use probe::{PROBE_DELAY, ProbeError, Probed, probe};
 pub use publisher::{PublishError, Publisher};
 pub use topology::Topology;
