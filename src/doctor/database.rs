@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Check, PATIENCE, WINDOW};
+use super::{Check, PATIENCE, Verdict, WINDOW};
 use crate::{
     config::{Settings, redacted_url},
     storage::{
@@ -59,28 +59,39 @@ pub(super) async fn examine(
         }
     };
     let mut checks = vec![check_server(&server)];
+    let hidden = inspection.hidden_schemas().await.unwrap_or_default();
     let strange = inspection.strange_migrations().await;
-    let pending = strange.as_ref().is_ok_and(|strange| {
-        strange
-            .iter()
-            .any(|one| matches!(one, StrangeMigration::Pending(_)))
-    });
-    checks.push(strange.map_or_else(
-        |error| unanswered("migrations", &error),
-        |strange| check_migrations(&strange),
-    ));
-    checks.push(if pending {
-        Check::unchecked("functions", "not checked: the database is not migrated")
+    let is_pending = |one: &StrangeMigration| matches!(one, StrangeMigration::Pending(_));
+    let unseen = if !hidden.is_empty() {
+        Some(format!("not checked: there is no {}", hidden.join(", ")))
+    } else if strange
+        .as_ref()
+        .is_ok_and(|strange| strange.iter().any(is_pending))
+    {
+        Some("not checked: the database is not migrated".to_owned())
     } else {
-        check_functions(&mut inspection).await
+        None
+    };
+    checks.push(match (strange, &unseen) {
+        (_, Some(why)) if !hidden.is_empty() => Check::unchecked("migrations", why),
+        (Ok(strange), _) => check_migrations(&strange),
+        (Err(error), _) => unanswered("migrations", &error),
+    });
+    checks.push(match &unseen {
+        Some(why) => Check::unchecked("functions", why),
+        None => check_functions(&mut inspection).await,
     });
     checks.push(check_clock(&mut inspection).await);
-    checks.push(if pending {
-        Check::unchecked("rights_enough", "not checked: the database is not migrated")
-    } else {
-        check_enough(&mut inspection, &server, purpose).await
+    checks.push(match &unseen {
+        Some(why) if hidden.is_empty() => Check::unchecked("rights_enough", why),
+        _ => check_enough(&mut inspection, &server, purpose).await,
     });
-    checks.push(check_no_more(&mut inspection, purpose).await);
+    let no_more = check_no_more(&mut inspection, purpose).await;
+    checks.push(match unseen {
+        // Of tables that can't be seen nothing is known.
+        Some(why) if no_more.verdict == Verdict::Ok => Check::unchecked("rights_no_more", why),
+        _ => no_more,
+    });
     if !settings.sweeper.article_exists_query.is_empty() {
         let asked = tokio::time::timeout(PATIENCE, check_article_query(settings, &storage)).await;
         let slow = |_| {

@@ -44,7 +44,7 @@ pub const STATE_OF_THINGS: &str =
          select count(*) as pending,
                 (select greatest(extract(epoch from clock_timestamp() - coalesce(r.pending_since, r.created_at)), 0)
                  from token_deduction_records r where r.status = 'pending'
-                 order by coalesce(r.pending_since, r.created_at), r.idempotency_key limit 1)::bigint
+                 order by coalesce(r.pending_since, r.created_at) limit 1)::bigint
                     as oldest_pending_age_seconds
          from token_deduction_records r where r.status = 'pending'
      ) owed

@@ -70,11 +70,11 @@ pub const FUNCTIONS: [(&str, &str); 17] = [
 /// $1 signatures; the fingerprint of each, `NULL` where there is no such function. A search_path is right if
 /// it is pinned to the function's own schema, whatever that is called.
 pub const FINGERPRINTS: &str =
-    "select s.signature, md5(concat_ws('|', p.prosrc, l.lanname, p.prosecdef, p.provolatile, (
+    "select s.signature, case when p.oid is not null then md5(concat_ws('|', p.prosrc, l.lanname, p.prosecdef, p.provolatile, (
                 select string_agg(
                     case when c.setting = format('search_path=%I, pg_temp', n.nspname) then 'search_path pinned'
                          else c.setting end, ',' order by c.setting)
-                from unnest(p.proconfig) c (setting)))) as fingerprint
+                from unnest(p.proconfig) c (setting)))) end as fingerprint
      from unnest($1::text[]) with ordinality s (signature, place)
      left join (pg_proc p join pg_language l on l.oid = p.prolang join pg_namespace n on n.oid = p.pronamespace)
             on p.oid = to_regprocedure(s.signature)

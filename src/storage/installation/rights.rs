@@ -43,23 +43,27 @@ impl fmt::Display for Excess {
 }
 
 impl Inspection {
+    /// `usage on schema …` for each schema that has our tables and may not be used: what is in it can't be
+    /// seen, as if it were not there.
+    pub async fn hidden_schemas(&mut self) -> Result<Vec<String>, StorageError> {
+        self.ask(async |connection| {
+            sqlx::query_scalar(
+                "select distinct 'usage on schema ' || n.nspname
+                 from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                 where c.relname = 'token_deduction_records' and not has_schema_privilege(n.oid, 'usage')
+                   and to_regclass('token_deduction_records') is null",
+            )
+            .fetch_all(connection)
+            .await
+        })
+        .await
+    }
+
     /// The rights that are missing for this, each as it would be granted.
     pub async fn missing_rights(&mut self, purpose: Purpose) -> Result<Vec<String>, StorageError> {
-        // A schema that may not be used hides everything in it.
-        let schemas: Vec<String> = self
-            .ask(async |connection| {
-                sqlx::query_scalar(
-                    "select distinct n.nspname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                     where c.relname = 'token_deduction_records' and not has_schema_privilege(n.oid, 'usage')
-                       and to_regclass('token_deduction_records') is null",
-                )
-                .fetch_all(connection)
-                .await
-            })
-            .await?;
-        if !schemas.is_empty() {
-            let usage = |schema| format!("usage on schema {schema}");
-            return Ok(schemas.into_iter().map(usage).collect());
+        let hidden = self.hidden_schemas().await?;
+        if !hidden.is_empty() {
+            return Ok(hidden);
         }
         let (mut privileges, mut objects, mut columns) = (Vec::new(), Vec::new(), Vec::new());
         let mut of = Vec::new();
