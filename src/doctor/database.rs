@@ -59,39 +59,7 @@ pub(super) async fn examine(
         }
     };
     let mut checks = vec![check_server(&server)];
-    let hidden = inspection.hidden_schemas().await.unwrap_or_default();
-    let strange = inspection.strange_migrations().await;
-    let is_pending = |one: &StrangeMigration| matches!(one, StrangeMigration::Pending(_));
-    let unseen = if !hidden.is_empty() {
-        Some(format!("not checked: there is no {}", hidden.join(", ")))
-    } else if strange
-        .as_ref()
-        .is_ok_and(|strange| strange.iter().any(is_pending))
-    {
-        Some("not checked: the database is not migrated".to_owned())
-    } else {
-        None
-    };
-    checks.push(match (strange, &unseen) {
-        (_, Some(why)) if !hidden.is_empty() => Check::unchecked("migrations", why),
-        (Ok(strange), _) => check_migrations(&strange),
-        (Err(error), _) => unanswered("migrations", &error),
-    });
-    checks.push(match &unseen {
-        Some(why) => Check::unchecked("functions", why),
-        None => check_functions(&mut inspection).await,
-    });
-    checks.push(check_clock(&mut inspection).await);
-    checks.push(match &unseen {
-        Some(why) if hidden.is_empty() => Check::unchecked("rights_enough", why),
-        _ => check_enough(&mut inspection, &server, purpose).await,
-    });
-    let no_more = check_no_more(&mut inspection, purpose).await;
-    checks.push(match unseen {
-        // Of tables that can't be seen nothing is known.
-        Some(why) if no_more.verdict == Verdict::Ok => Check::unchecked("rights_no_more", why),
-        _ => no_more,
-    });
+    checks.extend(look(&mut inspection, &server, purpose).await);
     if !settings.sweeper.article_exists_query.is_empty() {
         let asked = tokio::time::timeout(PATIENCE, check_article_query(settings, &storage)).await;
         let slow = |_| {
@@ -105,6 +73,44 @@ pub(super) async fn examine(
     }
     storage.close().await;
     (checks, Some(inspection))
+}
+
+/// The checks on the open connection that every installation has.
+async fn look(inspection: &mut Inspection, server: &Server, purpose: Purpose) -> [Check; 5] {
+    let hidden = inspection.hidden_schemas().await.unwrap_or_default();
+    let strange = inspection.strange_migrations().await;
+    let is_pending = |one: &StrangeMigration| matches!(one, StrangeMigration::Pending(_));
+    let unseen = if !hidden.is_empty() {
+        Some(format!("not checked: there is no {}", hidden.join(", ")))
+    } else if strange
+        .as_ref()
+        .is_ok_and(|strange| strange.iter().any(is_pending))
+    {
+        Some("not checked: the database is not migrated".to_owned())
+    } else {
+        None
+    };
+    let migrations = match (strange, &unseen) {
+        (_, Some(why)) if !hidden.is_empty() => Check::unchecked("migrations", why),
+        (Ok(strange), _) => check_migrations(&strange),
+        (Err(error), _) => unanswered("migrations", &error),
+    };
+    let functions = match &unseen {
+        Some(why) => Check::unchecked("functions", why),
+        None => check_functions(inspection).await,
+    };
+    let clock = check_clock(inspection).await;
+    let enough = match &unseen {
+        Some(why) if hidden.is_empty() => Check::unchecked("rights_enough", why),
+        _ => check_enough(inspection, server, purpose).await,
+    };
+    let no_more = check_no_more(inspection, purpose).await;
+    let no_more = match unseen {
+        // Of tables that can't be seen nothing is known.
+        Some(why) if no_more.verdict == Verdict::Ok => Check::unchecked("rights_no_more", why),
+        _ => no_more,
+    };
+    [migrations, functions, clock, enough, no_more]
 }
 
 /// How things stand; a line says why, where that can't be read.

@@ -17,7 +17,9 @@ use crate::support::{
 async fn sqlstate(connection: &mut PgConnection, sql: &str) -> String {
     let refused = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
     let refused = refused.expect_err(sql);
-    let code = refused.as_database_error().and_then(|error| error.code());
+    let code = refused
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.unwrap_or_else(|| panic!("{sql}: {refused}"))
         .into_owned()
 }
@@ -187,6 +189,14 @@ async fn people_do_all_of_their_work_as_the_role_that_was_printed_for_them() {
             "{args:?}: {ran:#?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_role_for_people_is_fit_for_that_and_neither_for_more_nor_for_the_service() {
+    let mut site = Site::new().await;
+    site.declare().await;
+    let role = TestRole::granted(&site, "operator").await;
+    site.set("DATABASE__URL", role.url());
     let args = ["doctor", "--for", "operator", "--output", "json"];
     let diagnosis = Diagnosis::of(site.run(&args).await);
     assert_eq!(diagnosis.with("failed"), [""; 0], "{diagnosis:#?}");
@@ -203,7 +213,6 @@ async fn people_do_all_of_their_work_as_the_role_that_was_printed_for_them() {
     ] {
         assert_eq!(sqlstate(&mut connection, sql).await, "42501", "{sql}");
     }
-    // Fit for people is too much for the service, and too little.
     let diagnosis = site.doctor().await;
     let (finding, mend) = diagnosis.failure("rights_enough");
     assert!(
@@ -216,92 +225,6 @@ async fn people_do_all_of_their_work_as_the_role_that_was_printed_for_them() {
         finding.contains("execute on function credit_tokens("),
         "{finding}"
     );
-}
-
-#[tokio::test]
-async fn each_right_that_is_missing_or_too_much_is_found_by_the_doctor() {
-    let mut site = Site::new().await;
-    site.declare().await;
-    let role = TestRole::granted(&site, "serve").await;
-    site.set("DATABASE__URL", role.url());
-    let name = role.quoted();
-    for (right, take) in [
-        (
-            "execute on function charge_pending_deductions(text[])",
-            "charge_pending_deductions(text[])",
-        ),
-        ("select (company_id) on article_jobs", ""),
-    ] {
-        site.db.execute(format!("revoke {right} from {name}")).await;
-        let diagnosis = site.doctor().await;
-        let (finding, mend) = diagnosis.only_failure("rights_enough");
-        assert!(
-            finding.contains(if take.is_empty() {
-                "on article_jobs"
-            } else {
-                take
-            }),
-            "{finding}"
-        );
-        assert!(mend.contains("migrate --print-grants"), "{mend}");
-        site.db.execute(format!("grant {right} to {name}")).await;
-    }
-    for right in [
-        "update (purchased_token_balance) on company_subscriptions",
-        "insert on token_deduction_records",
-        "delete on token_usage_logs",
-        "truncate on token_credits",
-        "trigger on article_jobs",
-        "update on sequence token_ledger_seq",
-        "create on schema public",
-        "execute on function credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
-    ] {
-        site.db.execute(format!("grant {right} to {name}")).await;
-        let diagnosis = site.doctor().await;
-        let (finding, mend) = diagnosis.only_failure("rights_no_more");
-        let object = right.rsplit(" on ").next().expect("on");
-        let object = object.trim_start_matches("sequence ");
-        assert!(finding.contains(object), "{right}: {finding}");
-        assert!(mend.contains("revoke these"), "{mend}");
-        site.db.execute(format!("revoke {right} from {name}")).await;
-    }
-    for (attribute, said) in [
-        ("superuser", "a superuser"),
-        ("createrole", "allowed to create roles"),
-    ] {
-        site.db
-            .execute(format!("alter role {name} {attribute}"))
-            .await;
-        let diagnosis = site.doctor().await;
-        let (finding, _) = diagnosis.only_failure("rights_no_more");
-        assert!(finding.contains(said), "{finding}");
-        site.db
-            .execute(format!("alter role {name} no{attribute}"))
-            .await;
-    }
-    // A member of the owner can become the owner.
-    let owner = TestRole::create(&site).await;
-    let owners = owner.quoted();
-    site.db
-        .execute(format!(
-            "alter table token_credits owner to {owners}; grant {owners} to {name}"
-        ))
-        .await;
-    let diagnosis = site.doctor().await;
-    let (finding, _) = diagnosis.only_failure("rights_no_more");
-    assert!(finding.contains("it owns token_credits"), "{finding}");
-    site.db
-        .execute("alter table token_credits owner to current_user")
-        .await;
-
-    site.db
-        .execute(format!(
-            "revoke usage on schema public from public; revoke usage on schema public from {name}"
-        ))
-        .await;
-    let diagnosis = site.doctor().await;
-    let (finding, _) = diagnosis.only_failure("rights_enough");
-    assert!(finding.ends_with("usage on schema public"), "{finding}");
 }
 
 #[tokio::test]

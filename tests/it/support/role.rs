@@ -73,3 +73,12 @@ impl Drop for TestRole {
         });
     }
 }
+
+/// An installation in order, with settings of the role that was printed for `serve`.
+pub(crate) async fn healthy() -> (Site, TestRole) {
+    let mut site = Site::new().await;
+    site.declare().await;
+    let role = TestRole::granted(&site, "serve").await;
+    site.set("DATABASE__URL", role.url());
+    (site, role)
+}
