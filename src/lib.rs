@@ -25,6 +25,7 @@
 //! - [`audit`]: whether the books are right.
 //! - [`dead_letters`]: from their queue into the archive, and sent again from there.
 //! - [`readiness`]: whether this process does what it is for.
+//! - [`doctor`]: whether the installation is.
 //!
 //! Floor 3, faces:
 //!
@@ -45,6 +46,7 @@ pub mod storage;
 
 pub mod audit;
 pub mod dead_letters;
+pub mod doctor;
 pub mod readiness;
 pub mod sweeper;
 pub mod worker;

@@ -4,23 +4,29 @@
 //! process dies between the two, the message is there twice, and the idempotency key makes the second
 //! harmless; at no point is it there not at all.
 
+mod comparison;
 mod connection;
 mod consumer;
 mod copier;
 mod depth;
 mod error;
+mod greeting;
 mod headers;
 mod letter;
 mod message;
 mod outgoing;
+mod probe;
 mod publisher;
 mod topology;
 
+pub use comparison::{Compared, Found};
 pub use connection::Connection;
 pub use consumer::{Batch, Consumer, SingleFile};
 pub use copier::Copier;
 pub use error::BrokerError;
+pub use greeting::greeting;
 pub use message::Delivered;
 pub use outgoing::Outgoing;
+pub use probe::{PROBE_DELAY, ProbeError, Probed, probe};
 pub use publisher::{PublishError, Publisher};
 pub use topology::Topology;

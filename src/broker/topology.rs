@@ -74,57 +74,82 @@ impl Topology {
         format!("{}.dead-letters.watch", self.prefix)
     }
 
-    /// Declares everything; what exists already with the same arguments stays as it is. Targets of dead
-    /// letters come before what dead-letters to them: a dead letter that finds no queue waits minutes
-    /// in the broker before it is offered again.
+    /// Declares everything; what exists already with the same arguments stays as it is.
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
         // A channel of its own: a difference in arguments (406) closes the channel.
-        let channel = Declarer {
-            channel: connection.channel().await?,
-            patience: connection.patience,
-        };
+        let channel = Declarer::open(connection).await?;
+        for part in self.parts() {
+            channel.declare(&part).await?;
+        }
+        channel.close().await
+    }
+
+    /// Everything there is to declare, in this order. Targets of dead letters come before what
+    /// dead-letters to them: a dead letter that finds no queue waits minutes in the broker before it is
+    /// offered again.
+    pub(super) fn parts(&self) -> Vec<Part> {
         let dead_letters = self.dead_letters();
-        // Direct, with one queue: on a fanout, a stranger's full queue could refuse our dead letters.
-        channel
-            .exchange(&dead_letters, ExchangeKind::Direct)
-            .await?;
-        channel
-            .exchange(&self.watchers(), ExchangeKind::Fanout)
-            .await?;
-        let mut arguments = quorum();
-        arguments.insert(
+        let exchange = |name: &str, kind| Part::Exchange {
+            name: name.to_owned(),
+            kind,
+            auto_delete: false,
+        };
+        let mut guarded = quorum();
+        guarded.insert(
             "x-delivery-limit".into(),
             AMQPValue::LongLongInt(DEAD_LETTER_DELIVERY_LIMIT),
         );
-        channel.queue(&dead_letters, arguments).await?;
-        channel
-            .bind(&dead_letters, &dead_letters, self.dead_letter_key())
-            .await?;
+        let mut parts = vec![
+            // Direct, with one queue: on a fanout, a stranger's full queue could refuse our dead letters.
+            exchange(&dead_letters, ExchangeKind::Direct),
+            exchange(&self.watchers(), ExchangeKind::Fanout),
+            Part::Queue {
+                name: dead_letters.clone(),
+                arguments: guarded,
+            },
+            Part::Binding {
+                queue: dead_letters.clone(),
+                exchange: dead_letters,
+                key: self.dead_letter_key(),
+            },
+            exchange(self.exchange(), ExchangeKind::Direct),
+        ];
+        parts.extend(self.charging_parts());
+        parts
+    }
 
-        channel
-            .exchange(self.exchange(), ExchangeKind::Direct)
-            .await?;
+    /// The work queue, its binding, and the delay queues.
+    pub(super) fn charging_parts(&self) -> Vec<Part> {
         let mut arguments = quorum();
         // A crash guard, never the retry policy: a message that kills its worker this often is dead.
         arguments.insert(
             "x-delivery-limit".into(),
             AMQPValue::LongLongInt(self.delivery_limit.into()),
         );
-        dead_letter_to(&mut arguments, &dead_letters, self.dead_letter_key());
-        channel.queue(&self.work_queue(), arguments).await?;
-        channel
-            .bind(&self.work_queue(), self.exchange(), self.routing_key())
-            .await?;
-
-        for delay in &self.delays {
+        dead_letter_to(&mut arguments, &self.dead_letters(), self.dead_letter_key());
+        let mut parts = vec![
+            Part::Queue {
+                name: self.work_queue(),
+                arguments,
+            },
+            Part::Binding {
+                queue: self.work_queue(),
+                exchange: self.exchange().to_owned(),
+                key: self.routing_key(),
+            },
+        ];
+        parts.extend(self.delays.iter().map(|delay| {
             let mut arguments = quorum();
             // By queue, never by message: a long wait at the head would hold up the short ones behind it.
             let ttl = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
             arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl));
             dead_letter_to(&mut arguments, self.exchange(), self.routing_key());
-            channel.queue(&self.delay_queue(*delay), arguments).await?;
-        }
-        channel.close().await
+            Part::Queue {
+                name: self.delay_queue(*delay),
+                arguments,
+            }
+        }));
+        parts
     }
 
     /// Deletes every queue and exchange, with all that is in them. For scratch prefixes only.
@@ -172,47 +197,88 @@ fn dead_letter_to(arguments: &mut FieldTable, exchange: &str, routing_key: &str)
     }
 }
 
-struct Declarer {
+/// One thing to declare.
+#[derive(Debug, Clone)]
+pub(super) enum Part {
+    Exchange {
+        name: String,
+        kind: ExchangeKind,
+        /// Gone with its last binding. For scratch only.
+        auto_delete: bool,
+    },
+    Queue {
+        name: String,
+        arguments: FieldTable,
+    },
+    Binding {
+        queue: String,
+        exchange: String,
+        key: &'static str,
+    },
+}
+
+/// A channel for declaring.
+pub(super) struct Declarer {
     channel: Channel,
     patience: Duration,
 }
 
 impl Declarer {
-    async fn exchange(&self, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        let declared =
-            self.channel
-                .exchange_declare(name.into(), kind, options, FieldTable::default());
-        BrokerError::answered("declaring an exchange", self.patience, declared).await
+    pub(super) async fn open(connection: &Connection) -> Result<Self, BrokerError> {
+        Ok(Self {
+            channel: connection.channel().await?,
+            patience: connection.patience,
+        })
     }
 
-    async fn queue(&self, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
-        let options = QueueDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        let declared = self.channel.queue_declare(name.into(), options, arguments);
-        BrokerError::answered("declaring a queue", self.patience, declared)
-            .await
-            .map(drop)
+    pub(super) async fn declare(&self, part: &Part) -> Result<(), BrokerError> {
+        match part {
+            Part::Exchange {
+                name,
+                kind,
+                auto_delete,
+            } => {
+                let options = ExchangeDeclareOptions {
+                    durable: true,
+                    auto_delete: *auto_delete,
+                    ..Default::default()
+                };
+                let (name, kind) = (name.as_str().into(), kind.clone());
+                let arguments = FieldTable::default();
+                let declared = self
+                    .channel
+                    .exchange_declare(name, kind, options, arguments);
+                BrokerError::answered("declaring an exchange", self.patience, declared).await
+            }
+            Part::Queue { name, arguments } => {
+                let options = QueueDeclareOptions {
+                    durable: true,
+                    ..Default::default()
+                };
+                let name = name.as_str().into();
+                let declared = self.channel.queue_declare(name, options, arguments.clone());
+                BrokerError::answered("declaring a queue", self.patience, declared)
+                    .await
+                    .map(drop)
+            }
+            Part::Binding {
+                queue,
+                exchange,
+                key,
+            } => {
+                let bound = self.channel.queue_bind(
+                    queue.as_str().into(),
+                    exchange.as_str().into(),
+                    (*key).into(),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                );
+                BrokerError::answered("binding a queue", self.patience, bound).await
+            }
+        }
     }
 
-    async fn bind(&self, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
-        let options = QueueBindOptions::default();
-        let bound = self.channel.queue_bind(
-            queue.into(),
-            exchange.into(),
-            key.into(),
-            options,
-            FieldTable::default(),
-        );
-        BrokerError::answered("binding a queue", self.patience, bound).await
-    }
-
-    async fn close(self) -> Result<(), BrokerError> {
+    pub(super) async fn close(self) -> Result<(), BrokerError> {
         let closed = self.channel.close(200, "declared".into());
         BrokerError::answered("closing a channel", self.patience, closed).await
     }

@@ -3,23 +3,43 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{Format, Table, at_right, count, number, text};
-use super::{Ended, open_storage};
+use super::doctor::PurposeArg;
+use super::output::{Format, Table, at_right, count, is_printable, number, text};
+use super::{Ended, UsageError, open_storage};
 use crate::config::Settings;
-use crate::storage::{self, Storage};
+use crate::storage::{self, Purpose, Storage};
+
+/// Bytes of a name; `PostgreSQL` cuts off what is more.
+const ROLE_MAX: usize = 63;
 
 #[derive(Debug, Args)]
 #[command(
     about = "Bring the database to this version's tables and functions",
     long_about = "Bring the database to this version's tables and functions.\n\n\
         Safe to repeat, to run by several at once, and to run beside an application that already has \
-        tables of its own there.",
-    after_help = "Example:\n  token-billing migrate --dry-run"
+        tables of its own there.\n\n\
+        With --print-grants it changes nothing, and prints the SQL that lets a role do its work and no more.",
+    after_help = "Examples:\n  token-billing migrate --dry-run\n  \
+        token-billing migrate --print-grants billing_worker | psql -d billing"
 )]
 pub(super) struct MigrateArgs {
     /// Only show which migrations would be applied
-    #[arg(long)]
+    #[arg(long, conflicts_with = "print_grants")]
     dry_run: bool,
+
+    /// Only print the SQL that gives a role the rights it needs
+    #[arg(long, value_name = "ROLE")]
+    print_grants: Option<String>,
+
+    /// What the role is for
+    #[arg(
+        long = "for",
+        value_enum,
+        default_value_t,
+        value_name = "PURPOSE",
+        requires = "print_grants"
+    )]
+    purpose: PurposeArg,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,6 +60,9 @@ pub(super) async fn run(
     settings: &Settings,
     format: Format,
 ) -> anyhow::Result<Ended> {
+    if let Some(role) = &args.print_grants {
+        return print_grants(role, args.purpose.into(), settings, format).await;
+    }
     let storage = open_storage(settings).await?;
     let mut report = Report {
         dry_run: args.dry_run,
@@ -55,6 +78,37 @@ pub(super) async fn run(
     }
     storage.close().await;
     format.print(&report, for_people)?;
+    Ok(Ended::Done)
+}
+
+#[derive(Debug, Serialize)]
+struct Grants<'a> {
+    role: &'a str,
+    purpose: &'static str,
+    sql: String,
+}
+
+async fn print_grants(
+    role: &str,
+    purpose: Purpose,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    // It stands in a comment as well, which a line break would end.
+    if role.is_empty() || role.len() > ROLE_MAX || !role.chars().all(is_printable) {
+        let problem = format!("--print-grants: a role's name has 1 to {ROLE_MAX} printable bytes");
+        return Err(UsageError(problem).into());
+    }
+    let storage = open_storage(settings).await?;
+    let place = storage.place().await;
+    storage.close().await;
+    let (database, schema) = place?;
+    let grants = Grants {
+        role,
+        purpose: purpose.as_str(),
+        sql: storage::grants_sql(role, purpose, &database, &schema),
+    };
+    format.print(&grants, |grants| grants.sql.clone())?;
     Ok(Ended::Done)
 }
 

@@ -11,6 +11,7 @@ mod bench;
 mod completions;
 mod credit;
 mod dlq;
+mod doctor;
 mod migrate;
 pub mod output;
 mod publish;
@@ -84,6 +85,8 @@ enum Command {
     Dlq(dlq::DlqArgs),
     Reconcile(reconcile::ReconcileArgs),
     Audit(audit::AuditArgs),
+    /// Check this installation, and say how to mend what is wrong
+    Doctor(doctor::DoctorArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print a shell's completion script
@@ -175,6 +178,8 @@ fn dispatch(
         Command::Refund(args) => block_on(refund::run(args, &settings()?, output)),
         Command::Show(args) => block_on(show::run(args, &settings()?, output)),
         Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
+        // A bad setting is a finding, not the end.
+        Command::Doctor(args) => block_on(doctor::run(args, settings(), output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     }

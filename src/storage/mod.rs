@@ -8,10 +8,12 @@ mod auditing;
 mod charging;
 mod dead_letters;
 mod error;
+mod installation;
 mod ledger;
 mod pool;
 mod refund;
 mod scratch;
+mod state;
 mod sweeping;
 mod timeline;
 
@@ -24,9 +26,14 @@ pub use dead_letters::{
     OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError};
+pub use installation::{
+    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, Object, Purpose, Server, StrangeFunction,
+    StrangeMigration, grants, grants_sql,
+};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
 pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
+pub use state::{STATE_OF_THINGS, StateOfThings};
 pub use sweeping::{ArticleQuery, StaleDeduction, StaleLook, SweptCharge, WrittenOff};
 pub use timeline::Moment;

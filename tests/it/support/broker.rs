@@ -237,6 +237,14 @@ impl TestBroker {
         queue
     }
 
+    /// Deletes a queue with what is in it.
+    pub(crate) async fn delete(&self, queue: &str) {
+        let deleted = self
+            .channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default());
+        deleted.await.expect("a queue can be deleted");
+    }
+
     /// A channel for what has no method here.
     pub(crate) fn channel(&self) -> &Channel {
         &self.channel

@@ -1,0 +1,272 @@
+//! What a role needs. This list is all there is: what `migrate --print-grants` prints, and what `doctor`
+//! holds a role to.
+
+use std::fmt;
+
+/// What a role is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Running `serve` with all its roles.
+    Serve,
+    /// Running the commands that people use: balance, credit, refund, show, dlq, reconcile, audit, doctor.
+    Operator,
+}
+
+impl Purpose {
+    /// As it is typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// On what a right is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Object {
+    /// A table or view; of it these columns, or all if there are none.
+    Table(&'static str, &'static [&'static str]),
+    /// A function, with the types of its arguments.
+    Function(&'static str),
+}
+
+/// One right.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant {
+    /// `select`, `execute`, …
+    pub privilege: &'static str,
+    /// On what.
+    pub object: Object,
+    purposes: &'static [Purpose],
+    /// What for.
+    why: &'static str,
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.object {
+            Object::Table(name, []) => write!(f, "{} on {name}", self.privilege),
+            Object::Table(name, columns) => {
+                write!(f, "{} ({}) on {name}", self.privilege, columns.join(", "))
+            }
+            Object::Function(signature) => write!(f, "{} on function {signature}", self.privilege),
+        }
+    }
+}
+
+const SERVE: &[Purpose] = &[Purpose::Serve];
+const OPERATOR: &[Purpose] = &[Purpose::Operator];
+const BOTH: &[Purpose] = &[Purpose::Serve, Purpose::Operator];
+
+const fn table(
+    privilege: &'static str,
+    name: &'static str,
+    columns: &'static [&'static str],
+    purposes: &'static [Purpose],
+    why: &'static str,
+) -> Grant {
+    Grant {
+        privilege,
+        object: Object::Table(name, columns),
+        purposes,
+        why,
+    }
+}
+
+const fn function(
+    signature: &'static str,
+    purposes: &'static [Purpose],
+    why: &'static str,
+) -> Grant {
+    Grant {
+        privilege: "execute",
+        object: Object::Function(signature),
+        purposes,
+        why,
+    }
+}
+
+/// Rights that belong together stand together: a reason that repeats the one above is printed once.
+const GRANTS: &[Grant] = &[
+    table(
+        "select",
+        "_sqlx_migrations",
+        &["version", "success", "checksum"],
+        BOTH,
+        VERSION,
+    ),
+    table(
+        "select",
+        "article_jobs",
+        &["id", "company_id", "article_id"],
+        SERVE,
+        RESOLVE,
+    ),
+    table(
+        "select",
+        "token_deduction_records",
+        &["status", "created_at", "pending_since", "error_code"],
+        SERVE,
+        STATE,
+    ),
+    table(
+        "select",
+        "token_usage_logs",
+        &["created_at", "token_amount"],
+        SERVE,
+        STATE,
+    ),
+    table(
+        "select",
+        "dead_letters",
+        &["id", "state", "archived_at"],
+        SERVE,
+        STATE,
+    ),
+    function(
+        "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
+        SERVE,
+        WORKER,
+    ),
+    function(
+        "mark_deductions_pending(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],text[])",
+        SERVE,
+        WORKER,
+    ),
+    function(
+        "archive_dead_letters(text[],text[],text[],bytea[],jsonb[],jsonb[],uuid[],uuid[],uuid[],bigint[],integer[],\
+         timestamp with time zone[],timestamp with time zone[],bigint[])",
+        SERVE,
+        "the archivist",
+    ),
+    table("select", "company_subscriptions", &[], OPERATOR, READ),
+    table("select", "article_jobs", &[], OPERATOR, READ),
+    table("select", "articles", &[], OPERATOR, READ),
+    table("select", "token_deduction_records", &[], OPERATOR, READ),
+    table("select", "token_usage_logs", &[], OPERATOR, READ),
+    table("select", "token_credits", &[], OPERATOR, READ),
+    table("select", "dead_letters", &[], OPERATOR, READ),
+    table("select", "dead_letters_and_money", &[], OPERATOR, READ),
+    table("select", "operator_actions", &[], OPERATOR, READ),
+    table("select", "dead_letter_actions", &[], OPERATOR, READ),
+    function("job_of(text)", OPERATOR, READ),
+    table("insert", "operator_actions", &[], OPERATOR, ACTS),
+    table("update", "operator_actions", &["details"], OPERATOR, ACTS),
+    table("insert", "dead_letter_actions", &[], OPERATOR, ACTS),
+    table(
+        "update",
+        "dead_letters",
+        &[
+            "state",
+            "edited_body",
+            "job_id",
+            "company_id",
+            "article_id",
+            "tokens",
+            "claimed_by",
+            "claimed_until",
+            "replayed_at",
+            "resolved_at",
+        ],
+        OPERATOR,
+        ACTS,
+    ),
+    function("lock_dead_letters()", OPERATOR, ACTS),
+    function(
+        "credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
+        OPERATOR,
+        "credit",
+    ),
+    function("refund_tokens(text,text,text,text)", OPERATOR, "refund"),
+    function(
+        "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
+        OPERATOR,
+        "dlq show and replay: what would happen, rolled back",
+    ),
+    function(
+        "settle_dead_letters()",
+        BOTH,
+        "letters whose job was charged meanwhile",
+    ),
+    function(
+        "stale_deductions(interval,timestamp with time zone,text,integer)",
+        OPERATOR,
+        "reconcile --dry-run",
+    ),
+    function(
+        "claim_stale_deductions(interval,timestamp with time zone,text,integer,interval)",
+        BOTH,
+        SWEEPER,
+    ),
+    function("charge_pending_deductions(text[])", BOTH, SWEEPER),
+    function("write_off_pending_deductions(text[])", BOTH, SWEEPER),
+];
+
+const VERSION: &str = "which migrations there are (doctor)";
+const RESOLVE: &str =
+    "events that leave out company or article; compared where they name a company";
+const STATE: &str = "how things stand: counts and ages only";
+const WORKER: &str = "the worker";
+const SWEEPER: &str = "the sweeper, reconcile";
+const READ: &str = "balance, show, dlq, audit: looking";
+const ACTS: &str = "dlq discard, restore, edit, replay: never a body as it came";
+
+/// The rights that a role needs for this.
+pub fn grants(purpose: Purpose) -> impl Iterator<Item = &'static Grant> {
+    GRANTS
+        .iter()
+        .filter(move |grant| grant.purposes.contains(&purpose))
+}
+
+/// The same as SQL.
+pub fn grants_sql(role: &str, purpose: Purpose, database: &str, schema: &str) -> String {
+    let (role, schema) = (quoted(role), quoted(schema));
+    let what = match purpose {
+        Purpose::Serve => "run `token-billing serve`, all roles of it,",
+        Purpose::Operator => {
+            "use the commands balance, credit, refund, show, dlq, reconcile, audit, doctor,"
+        }
+    };
+    let mut sql = format!(
+        "-- Lets {role} {what}\n\
+         -- and no more. Balances and records are changed by the functions only. To be run by the owner of the\n\
+         -- tables; may be repeated. Takes nothing away from a role that has more: `token-billing doctor{}`\n\
+         -- connected as that role tells.\n\n\
+         -- create role {role} login password '…';\n\
+         grant connect on database {} to {role};\n\
+         grant usage on schema {schema} to {role};\n",
+        if purpose == Purpose::Operator {
+            " --for operator"
+        } else {
+            ""
+        },
+        quoted(database),
+    );
+    let mut said = "";
+    for grant in grants(purpose) {
+        if grant.why != said {
+            said = grant.why;
+            sql.push_str(&format!("\n-- {said}\n"));
+        }
+        let privilege = grant.privilege;
+        sql.push_str(&match grant.object {
+            Object::Table(name, []) => format!("grant {privilege} on {schema}.{name} to {role};\n"),
+            Object::Table(name, columns) => {
+                let columns = columns.join(", ");
+                format!("grant {privilege} ({columns}) on {schema}.{name} to {role};\n")
+            }
+            Object::Function(signature) => {
+                format!("grant {privilege} on function {schema}.{signature} to {role};\n")
+            }
+        });
+    }
+    if purpose == Purpose::Serve {
+        sql.push_str("\n-- A query of your own in sweeper.article_exists_query needs what it reads as well.\n");
+    }
+    sql
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

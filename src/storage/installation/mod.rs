@@ -1,0 +1,202 @@
+//! Looking at an installation without changing it: on one connection that may only read, with every answer
+//! awaited for a bounded time.
+
+mod functions;
+mod grants;
+mod rights;
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+
+use super::{MIGRATIONS, StateOfThings, Storage, StorageError, state::state_of_things};
+
+pub use functions::{FINGERPRINTS, FUNCTIONS, StrangeFunction};
+pub use grants::{Grant, Object, Purpose, grants, grants_sql};
+pub use rights::Excess;
+
+/// For one answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// One connection for looking.
+#[derive(Debug)]
+pub struct Inspection {
+    /// `None` once an answer didn't come: what comes next on it could be that one.
+    connection: Option<PgConnection>,
+    within: Duration,
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Server {
+    /// `15.18`.
+    pub version: String,
+    /// `150018`.
+    pub version_number: i32,
+    /// The database.
+    pub database: String,
+    /// The role that is connected.
+    pub role: String,
+    /// Nothing can be written: a standby, or set so.
+    pub read_only: bool,
+}
+
+/// A migration that isn't as it is in this binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StrangeMigration {
+    /// Not applied yet.
+    Pending(i64),
+    /// Applied by a newer version of this program.
+    Unknown(i64),
+    /// Begun and not finished.
+    Unfinished(i64),
+    /// Applied with another text.
+    Altered(i64),
+}
+
+impl Storage {
+    /// The database and the schema in which our tables are, or would be made.
+    pub async fn place(&self) -> Result<(String, String), StorageError> {
+        self.call(async |connection| {
+            sqlx::query_as(
+                "select current_database()::text, coalesce((
+                     select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                     where c.oid = to_regclass('token_deduction_records')), current_schema(), 'public')::text",
+            )
+            .fetch_one(connection)
+            .await
+        })
+        .await
+    }
+
+    /// Opens a connection for looking; within `database.connect_timeout`.
+    pub async fn inspect(&self) -> Result<Inspection, StorageError> {
+        let mut inspection = Inspection {
+            connection: Some(self.connect_once().await?),
+            within: ANSWER_WITHIN,
+        };
+        let limit = ANSWER_WITHIN.as_millis();
+        let limits = format!("set statement_timeout = {limit}; set lock_timeout = {limit}");
+        inspection
+            .ask(async |connection| {
+                sqlx::raw_sql(sqlx::AssertSqlSafe(limits))
+                    .execute(connection)
+                    .await
+            })
+            .await?;
+        Ok(inspection)
+    }
+}
+
+impl Inspection {
+    pub(super) async fn ask<T>(
+        &mut self,
+        question: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, StorageError> {
+        let Some(mut connection) = self.connection.take() else {
+            return Err(StorageError::NoAnswer);
+        };
+        let answer = tokio::time::timeout(self.within, question(&mut connection)).await;
+        let answer = answer.map_err(|_| StorageError::NoAnswer)?;
+        self.connection = Some(connection);
+        Ok(answer?)
+    }
+
+    /// Which server this is. From here on the connection may only read.
+    pub async fn server(&mut self) -> Result<Server, StorageError> {
+        self.ask(async |connection| {
+            let server = sqlx::query_as(
+                "select split_part(current_setting('server_version'), ' ', 1) as version,
+                        current_setting('server_version_num')::int as version_number,
+                        current_database()::text as database, current_user::text as role,
+                        current_setting('transaction_read_only')::bool as read_only",
+            )
+            .fetch_one(&mut *connection)
+            .await?;
+            sqlx::raw_sql("set default_transaction_read_only = on")
+                .execute(connection)
+                .await?;
+            Ok(server)
+        })
+        .await
+    }
+
+    /// How far the server's clock is before this machine's (behind, if negative), in seconds. The answer's
+    /// way is part of the error.
+    pub async fn clock_ahead_seconds(&mut self) -> Result<f64, StorageError> {
+        self.ask(async |connection| {
+            let asked = OffsetDateTime::now_utc();
+            let there: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")
+                .fetch_one(connection)
+                .await?;
+            let here = asked + (OffsetDateTime::now_utc() - asked) / 2;
+            let ahead: time::Duration = there - here;
+            Ok(ahead.as_seconds_f64())
+        })
+        .await
+    }
+
+    /// Whether there is a table of that name in this connection's schema.
+    pub async fn has_table(&mut self, name: &str) -> Result<bool, StorageError> {
+        self.ask(async |connection| {
+            sqlx::query_scalar("select to_regclass($1) is not null")
+                .bind(name)
+                .fetch_one(connection)
+                .await
+        })
+        .await
+    }
+
+    /// The migrations that aren't as this binary has them, in order.
+    pub async fn strange_migrations(&mut self) -> Result<Vec<StrangeMigration>, StorageError> {
+        let applied: Vec<(i64, bool, Vec<u8>)> = if self.has_table("_sqlx_migrations").await? {
+            self.ask(async |connection| {
+                sqlx::query_as(
+                    "select version, success, checksum from _sqlx_migrations order by version",
+                )
+                .fetch_all(connection)
+                .await
+            })
+            .await?
+        } else {
+            Vec::new()
+        };
+        let mut strange = Vec::new();
+        for migration in MIGRATIONS.iter() {
+            let version = migration.version;
+            match applied.iter().find(|(applied, ..)| *applied == version) {
+                None => strange.push(StrangeMigration::Pending(version)),
+                Some((_, false, _)) => strange.push(StrangeMigration::Unfinished(version)),
+                Some((.., checksum)) if *checksum != *migration.checksum => {
+                    strange.push(StrangeMigration::Altered(version));
+                }
+                Some(_) => {}
+            }
+        }
+        let known = |version: &i64| MIGRATIONS.iter().any(|known| known.version == *version);
+        let newer = applied.into_iter().map(|(version, ..)| version);
+        strange.extend(
+            newer
+                .filter(|version| !known(version))
+                .map(StrangeMigration::Unknown),
+        );
+        Ok(strange)
+    }
+
+    /// How things stand, with what happened within `window`.
+    pub async fn state_of_things(
+        &mut self,
+        window: Duration,
+    ) -> Result<StateOfThings, StorageError> {
+        self.ask(async |connection| state_of_things(connection, window).await)
+            .await
+    }
+
+    /// Says goodbye.
+    pub async fn close(self) {
+        if let Some(connection) = self.connection {
+            let _ = tokio::time::timeout(self.within, connection.close()).await;
+        }
+    }
+}
