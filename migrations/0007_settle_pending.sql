@@ -112,8 +112,7 @@ declare
 begin
     return query
     select r.idempotency_key, r.company_id, r.article_id, r.job_id, r.amount, r.pending_since,
-           case when r.article_id is not null and v_articles
-                then exists (select from articles a where a.id = r.article_id) end
+           case when r.article_id is not null and v_articles then a.id is not null end
     from (
         select r.idempotency_key, r.company_id, coalesce(r.article_id, j.article_id) as article_id, k.job_id,
                r.amount, coalesce(r.pending_since, r.created_at) as pending_since
@@ -131,6 +130,8 @@ begin
         order by coalesce(r.pending_since, r.created_at), r.idempotency_key
         limit p_limit
     ) r
+    -- One by one through the index, never all articles into a hash.
+    left join lateral (select a.id from articles a where a.id = r.article_id limit 1) a on true
     order by r.pending_since, r.idempotency_key;
 end $$;
 

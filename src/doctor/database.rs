@@ -225,6 +225,7 @@ async fn check_functions(inspection: &mut Inspection) -> Check {
         .iter()
         .map(|one| format!("migrations/{}.sql", one.migration))
         .collect();
+    texts.sort();
     texts.dedup();
     let mend = format!(
         "somebody changed what the migrations made: put back the text, settings and rights from {}",

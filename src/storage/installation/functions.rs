@@ -8,15 +8,15 @@ pub const FUNCTIONS: [(&str, &str); 17] = [
     (
         "archive_dead_letters(text[],text[],text[],bytea[],jsonb[],jsonb[],uuid[],uuid[],uuid[],bigint[],\
          integer[],timestamp with time zone[],timestamp with time zone[],bigint[])",
-        "6d7a8fd957591d0c49d9b75d563e308e",
+        "922d10be64f5459390bb0f1ded61c153",
     ),
     (
         "charge_pending_deductions(text[])",
-        "9b44422c800083ba66764782321267a2",
+        "d7b87311378eb19029b25d3ec945f7d9",
     ),
     (
         "claim_stale_deductions(interval,timestamp with time zone,text,integer,interval)",
-        "c3bf1f7d7f789a3e95e7d2f5f65b7b6b",
+        "79bb4dd0af3209c1aad5cf28ce80452d",
     ),
     (
         "credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
@@ -44,10 +44,10 @@ pub const FUNCTIONS: [(&str, &str); 17] = [
         "refund_tokens(text,text,text,text)",
         "01779d58fabc124447ff795807462325",
     ),
-    ("settle_dead_letters()", "e4c3583cdab976dc766cc178a6ab91cd"),
+    ("settle_dead_letters()", "e14159a4bbbcf65d16859a73e91a3097"),
     (
         "stale_deductions(interval,timestamp with time zone,text,integer)",
-        "d0199824448c9d9bcc2075c8736e1c05",
+        "e2658bab54ee97ab2f03af9c5473fdf4",
     ),
     (
         "tokens_left(bigint,bigint)",
@@ -63,7 +63,7 @@ pub const FUNCTIONS: [(&str, &str); 17] = [
     ),
     (
         "write_off_pending_deductions(text[])",
-        "3677cdabe95f14e70b61daf06ea9b5ad",
+        "5b30f4301120c1b310710f4fe2635608",
     ),
 ];
 
