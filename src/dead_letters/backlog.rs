@@ -32,7 +32,9 @@ pub async fn watch_backlog(
 ) {
     let mut looks = Looks::new(Instant::now());
     let mut connection = None;
-    let mut every = tokio::time::interval(archivist.settings.archivist.backlog_interval);
+    // Not at once: the queue of a new installation is only just being declared.
+    let pause = archivist.settings.archivist.backlog_interval;
+    let mut every = tokio::time::interval_at((Instant::now() + pause).into(), pause);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
