@@ -24,6 +24,12 @@ async fn sqlstate(connection: &mut PgConnection, sql: &str) -> String {
         .into_owned()
 }
 
+async fn three_letters(site: &Site) {
+    let letters = "select count(*) from dead_letters";
+    let count = async || site.number(letters).await;
+    eventually("all are archived", PATIENCE, count, |&count| count == 3).await;
+}
+
 #[tokio::test]
 async fn serve_does_all_of_its_work_as_the_role_that_was_printed_for_it() {
     let mut site = Site::new().await;
@@ -81,14 +87,7 @@ async fn serve_does_all_of_its_work_as_the_role_that_was_printed_for_it() {
 
     // Its dead letters: the refusal, the two that were owed, and a body that is none.
     site.broker.publish("{").await;
-    let letters = "select count(*) from dead_letters";
-    eventually(
-        "all are archived",
-        PATIENCE,
-        async || site.number(letters).await,
-        |&count| count == 3,
-    )
-    .await;
+    three_letters(&site).await;
     serve.terminate().await;
     assert_eq!(serve.wait(PATIENCE).await, Some(0));
     let denied = serve.log().into_iter().find(|line| line.contains("denied"));
