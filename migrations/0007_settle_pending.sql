@@ -146,18 +146,24 @@ declare
 begin
     -- One claimer at a time: else all would look at the same oldest ones.
     perform pg_advisory_xact_lock(hashtextextended('token-billing sweeper', 0));
-    v_stale := array(
-        select s from stale_deductions(p_stale_after, p_after, p_after_key, p_limit) s
-        order by s.pending_since, s.idempotency_key);
-    -- By their keys alone, here and below: a plan that was made on an empty table may otherwise walk along all
-    -- that is pending for each of them.
-    select array_agg(r.idempotency_key) filter (where r.status = 'pending') into v_keys
-    from unnest(v_stale) s
-    cross join lateral (
-        select r.idempotency_key, r.status from token_deduction_records r
-        where r.idempotency_key = s.idempotency_key collate "C"
-        for no key update skip locked
-    ) r;
+    loop
+        v_stale := array(
+            select s from stale_deductions(p_stale_after, p_after, p_after_key, p_limit) s
+            order by s.pending_since, s.idempotency_key);
+        -- By their keys alone, here and below: a plan that was made on an empty table may otherwise walk along all
+        -- that is pending for each of them.
+        select array_agg(r.idempotency_key) filter (where r.status = 'pending') into v_keys
+        from unnest(v_stale) s
+        cross join lateral (
+            select r.idempotency_key, r.status from token_deduction_records r
+            where r.idempotency_key = s.idempotency_key collate "C"
+            for no key update skip locked
+        ) r;
+        exit when v_keys is not null or cardinality(v_stale) = 0;
+        -- All of them are being charged: an empty answer would end the pass, so those behind them are looked at.
+        p_after := v_stale[cardinality(v_stale)].pending_since;
+        p_after_key := v_stale[cardinality(v_stale)].idempotency_key;
+    end loop;
     update token_deduction_records r set claimed_until = clock_timestamp() + p_lease
     where r.idempotency_key = any (v_keys);
     return query

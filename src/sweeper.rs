@@ -14,10 +14,12 @@
 //! | after charging or writing off was committed | those are settled; the next pass doesn't meet them |
 //! | before the letters were settled | the next settling finds the charged jobs |
 
-use std::{fmt, sync::Arc, time::Duration};
+mod report;
 
-use serde::Serialize;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     config::{self, Settings},
@@ -25,8 +27,13 @@ use crate::{
     storage::{ArticleQuery, Fault, StaleDeduction, StaleLook, Storage, StorageError, Waited},
 };
 
+pub use report::SweepReport;
+
 /// Records of which an application's query is asked on one connection, in one go.
 const ASKED_AT_ONCE: usize = 16;
+
+/// Failures of one company after which the rest of it is set aside.
+const FAILED_ENOUGH: u32 = 2;
 
 /// Whether an article exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,52 +53,6 @@ impl From<Option<bool>> for Article {
             Some(false) => Self::Missing,
             None => Self::Unknown,
         }
-    }
-}
-
-/// What a pass did; each stale record counts once.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct SweepReport {
-    /// The article exists: charged.
-    pub charged: u64,
-    /// The article exists, and the charge was refused: the balance is too small, say.
-    pub refused: u64,
-    /// The article doesn't exist: ended as failed.
-    pub written_off: u64,
-    /// Tokens of these.
-    pub written_off_tokens: i64,
-    /// Whether the article exists can't be told: stays owed.
-    pub undecidable: u64,
-    /// Somebody else settled it between the look and the write.
-    pub settled_meanwhile: u64,
-    /// Settling it failed: stays owed, and is tried again by a later pass.
-    pub set_aside: u64,
-}
-
-impl SweepReport {
-    /// Whether a person should look.
-    #[must_use]
-    pub fn needs_person(&self) -> bool {
-        self.undecidable + self.set_aside > 0
-    }
-}
-
-impl fmt::Display for SweepReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            charged,
-            refused,
-            written_off,
-            undecidable,
-            settled_meanwhile,
-            set_aside,
-            ..
-        } = self;
-        write!(
-            f,
-            "{charged} charged, {refused} refused, {written_off} written off, {undecidable} undecidable, \
-             {settled_meanwhile} settled by others, {set_aside} set aside"
-        )
     }
 }
 
@@ -181,7 +142,7 @@ impl Sweeper {
             let articles = self
                 .find_articles(query.as_ref(), &stale, &mut report)
                 .await?;
-            self.settle(&stale, &articles, &mut report).await?;
+            self.settle(&stale, &articles, stop, &mut report).await?;
         }
         if report.undecidable > 0 {
             tracing::warn!(
@@ -248,7 +209,7 @@ impl Sweeper {
         for some in stale.chunks(ASKED_AT_ONCE) {
             match self.storage.articles_exist(query, some).await {
                 Ok(answers) => articles.extend(answers.into_iter().map(Article::from)),
-                Err(error) if hits_everybody(&error) => return Err(error),
+                Err(error) if stops_asking(&error) => return Err(error),
                 Err(_) => {
                     for one in some {
                         articles.push(self.find_article(query, one, report).await?);
@@ -271,7 +232,7 @@ impl Sweeper {
             .await
         {
             Ok(answers) => Ok(answers.first().copied().flatten().into()),
-            Err(error) if hits_everybody(&error) => Err(error),
+            Err(error) if stops_asking(&error) => Err(error),
             Err(error) => {
                 tracing::error!(
                     idempotency_key = one.idempotency_key, %error,
@@ -287,47 +248,60 @@ impl Sweeper {
         &self,
         stale: &[StaleDeduction],
         articles: &[Article],
+        stop: &CancellationToken,
         report: &mut SweepReport,
     ) -> Result<(), StorageError> {
-        let keys = |article| -> Vec<&str> {
+        let those = |article| -> Vec<&StaleDeduction> {
             let those = stale.iter().zip(articles).filter(|(_, is)| **is == article);
-            those.map(|(one, _)| one.idempotency_key.as_str()).collect()
+            those.map(|(one, _)| one).collect()
         };
-        self.in_pieces(&keys(Article::Exists), report, Self::charge)
+        self.in_pieces(&those(Article::Exists), stop, report, Self::charge)
             .await?;
-        self.in_pieces(&keys(Article::Missing), report, Self::write_off)
+        self.in_pieces(&those(Article::Missing), stop, report, Self::write_off)
             .await?;
-        for key in keys(Article::Unknown) {
-            tracing::debug!(idempotency_key = key, "undecidable");
+        for one in those(Article::Unknown) {
+            let idempotency_key = one.idempotency_key.as_str();
+            tracing::debug!(idempotency_key, "undecidable");
             report.undecidable += 1;
         }
         Ok(())
     }
 
     /// All in one transaction; if that fails, one by one, and what fails alone is set aside: its claim
-    /// keeps it out of the way until a later pass.
+    /// keeps it out of the way until a later pass. The rest of a company of which two have failed is set
+    /// aside unasked: its row is locked, perhaps, and each try would wait for that again.
     async fn in_pieces(
         &self,
-        keys: &[&str],
+        stale: &[&StaleDeduction],
+        stop: &CancellationToken,
         report: &mut SweepReport,
         act: impl AsyncFn(&Self, &[&str], &mut SweepReport) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
+        let keys: Vec<&str> = stale.iter().map(|one| &*one.idempotency_key).collect();
         if keys.is_empty() {
             return Ok(());
         }
-        let Err(error) = act(self, keys, report).await else {
+        let Err(error) = act(self, &keys, report).await else {
             return Ok(());
         };
         if hits_everybody(&error) {
             return Err(error);
         }
-        for key in keys {
-            if let Err(error) = act(self, &[key], report).await {
+        let mut failed: HashMap<Uuid, u32> = HashMap::new();
+        for one in stale {
+            let failures = failed.entry(one.company_id).or_default();
+            if *failures >= FAILED_ENOUGH || stop.is_cancelled() {
+                report.set_aside += 1;
+                continue;
+            }
+            let idempotency_key = one.idempotency_key.as_str();
+            if let Err(error) = act(self, &[idempotency_key], report).await {
                 if hits_everybody(&error) {
                     return Err(error);
                 }
-                tracing::error!(idempotency_key = key, %error, "could not be settled: set aside");
+                tracing::error!(idempotency_key, %error, "could not be settled: set aside");
                 report.set_aside += 1;
+                *failures += 1;
             }
         }
         Ok(())
@@ -380,4 +354,9 @@ impl Sweeper {
 /// Whether trying the others makes no sense.
 fn hits_everybody(error: &StorageError) -> bool {
     !matches!(error.fault(), Fault::Transient | Fault::Rejected)
+}
+
+/// The same for the application's query, of which several together may take too long.
+fn stops_asking(error: &StorageError) -> bool {
+    hits_everybody(error) && !matches!(error, StorageError::NoAnswer)
 }

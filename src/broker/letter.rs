@@ -118,8 +118,9 @@ impl Delivered {
 
     fn time_header(&self, name: &str) -> Option<OffsetDateTime> {
         let time = OffsetDateTime::parse(self.text_header(name)?, &Rfc3339).ok()?;
-        // Near the end of year 9999 another offset may have no date for it.
-        time.checked_to_offset(UtcOffset::UTC)
+        // At either end of the calendar another offset may have no date for it.
+        let time = time.checked_to_offset(UtcOffset::UTC)?;
+        (1..=9999).contains(&time.year()).then_some(time)
     }
 }
 

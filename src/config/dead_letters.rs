@@ -10,11 +10,11 @@ use super::values::{self, DAY, HOUR, MILLISECOND};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Archivist {
-    /// Letters archived in one transaction, at most. 1..=1024, default 64.
+    /// Letters archived in one transaction, at most. 1..=1024, default 32.
     #[serde(deserialize_with = "values::whole::<1, 1024, _, _>")]
     pub batch_max: u16,
     /// Letters the broker sends ahead of their acks: few, since each may have megabytes. 1..=65535 and
-    /// not below `batch_max`, default 256.
+    /// not below `batch_max`, default 64.
     #[serde(deserialize_with = "values::whole::<1, 65_535, _, _>")]
     pub prefetch: u16,
     /// Between two looks for letters that the books have settled. 100ms..=1day, default 1m.
@@ -35,8 +35,8 @@ pub struct Archivist {
 impl Default for Archivist {
     fn default() -> Self {
         Self {
-            batch_max: 64,
-            prefetch: 256,
+            batch_max: 32,
+            prefetch: 64,
             settle_interval: Duration::from_mins(1),
             backlog_interval: Duration::from_secs(10),
             backlog_max: 10_000,

@@ -125,15 +125,23 @@ impl From<StorageError> for Ended {
 impl Run<'_> {
     async fn send_all(&mut self) -> Step {
         if let Some(canary) = self.order.canary {
-            self.pass(Some(canary.into())).await?;
+            self.go_through(Some(canary.into())).await?;
             self.wait().await?;
             let outcomes = self.watch.outcomes();
             if outcomes.failed_again > 0 || outcomes.under_way() > 0 {
                 return Err(Ended::CanaryFailed);
             }
         }
+        self.go_through(None).await
+    }
+
+    /// All of the selection, or so many letters of it; what is in other hands is waited for.
+    async fn go_through(&mut self, most: Option<u64>) -> Step {
         loop {
-            self.pass(None).await?;
+            self.pass(most).await?;
+            if most.is_some_and(|most| self.sent >= most) {
+                return Ok(());
+            }
             let rest = self
                 .replay
                 .storage

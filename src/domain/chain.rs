@@ -17,7 +17,9 @@ pub struct Buckets {
 impl Buckets {
     fn spendable(&self, at: OffsetDateTime) -> i64 {
         let expired = self.period_end.is_some_and(|end| end <= at);
-        self.purchased + if expired { 0 } else { self.monthly }
+        let monthly = if expired { 0 } else { self.monthly };
+        // As the function that charges has it: an application may have given more than a balance holds.
+        self.purchased.saturating_add(monthly)
     }
 }
 

@@ -207,21 +207,28 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Every movement of every company, in the order of its books, and after them its balance of now.
+    /// Every movement of every company, in the order of its books, and after them its balance of now. A period
+    /// without end, which may be `infinity`, is cut to what a date can hold here.
     pub async fn ledger(&mut self, mut line: impl FnMut(LedgerLine)) -> Result<(), StorageError> {
         let mut rows = sqlx::query_as::<_, LedgerRow>(
             "select company_id, ledger_seq, coalesce(completed_at, created_at) as at, 'charge' as kind,
-                    balance_before, balance_after, purchased_deducted, monthly_period_end as period_end_before,
+                    balance_before, balance_after, purchased_deducted,
+                    case when monthly_period_end is not null then greatest(least(monthly_period_end, '9999-12-31'), '0001-01-01') end
+                        as period_end_before,
                     null::bigint as monthly_before, null::bigint as monthly_after, null::bigint as purchased_before,
                     null::bigint as purchased_after, null::timestamptz as period_end_after
              from token_deduction_records where status in ('completed', 'compensated')
              union all
-             select company_id, ledger_seq, created_at, 'credit', null, null, null, period_end_before,
-                    monthly_before, monthly_after, purchased_before, purchased_after, period_end_after
+             select company_id, ledger_seq, created_at, 'credit', null, null, null,
+                    case when period_end_before is not null then greatest(least(period_end_before, '9999-12-31'), '0001-01-01') end,
+                    monthly_before, monthly_after, purchased_before, purchased_after,
+                    case when period_end_after is not null then greatest(least(period_end_after, '9999-12-31'), '0001-01-01') end
              from token_credits
              union all
              select m.company_id, null, clock_timestamp(), case when c.company_id is null then 'gone' else 'now' end,
-                    null, null, null, c.current_period_end, c.monthly_quota_balance, null, c.purchased_token_balance,
+                    null, null, null,
+                    case when c.current_period_end is not null then greatest(least(c.current_period_end, '9999-12-31'), '0001-01-01') end,
+                    c.monthly_quota_balance, null, c.purchased_token_balance,
                     null, null
              from (select company_id from token_deduction_records where status in ('completed', 'compensated')
                    union select company_id from token_credits) m
@@ -241,16 +248,21 @@ impl Snapshot {
     /// Tokens that were given away, by day and reason.
     pub async fn given_away(&mut self) -> Result<Vec<GivenAway>, StorageError> {
         Ok(sqlx::query_as(
-            "select to_char(at, 'YYYY-MM-DD') as day, reason, count(*) as count, coalesce(sum(tokens), 0)::bigint as tokens
+            "select to_char(at, 'YYYY-MM-DD') as day, reason, count(*) as count,
+                    least(coalesce(sum(greatest(tokens, 0)), 0), 9223372036854775807)::bigint as tokens
              from (
                  select coalesce(written_off_at, created_at) as at, 'article_not_found' as reason, amount as tokens
                  from token_deduction_records where status = 'failed' and error_code = 'article_not_found'
                  union all
-                 select coalesce(discarded_at, last_arrived_at), 'discarded', tokens
+                 -- One letter a job, of those whose jobs the books haven't settled in any other way.
+                 select distinct on (coalesce(job_id::text, id::text)) coalesce(discarded_at, last_arrived_at), 'discarded', tokens
                  from (
                      select d.*, (select max(a.at) from dead_letter_actions l join operator_actions a on a.id = l.action_id
                                   where l.dead_letter_id = d.id and a.action = 'discard') as discarded_at
-                     from dead_letters d where d.state = 'discarded'
+                     from dead_letters_and_money d
+                     left join token_deduction_records r on r.idempotency_key = d.job_id::text collate \"C\"
+                     where d.state = 'discarded' and d.money = 'never_charged'
+                       and r.error_code is distinct from 'article_not_found'
                  ) discarded
                  union all
                  select created_at, case kind when 'refund' then 'forfeited_by_refund' else 'forfeited_by_renewal' end,

@@ -104,8 +104,10 @@ impl Storage {
     pub async fn balance(&self, company_id: Uuid) -> Result<Option<Balance>, StorageError> {
         Ok(sqlx::query_as(
             "select company_id, monthly, monthly_token_quota as monthly_quota,
-                    current_period_end as period_end, purchased_token_balance as purchased,
-                    monthly + purchased_token_balance as total
+                    case when current_period_end is not null
+                         then greatest(least(current_period_end, '9999-12-31'), '0001-01-01') end as period_end,
+                    purchased_token_balance as purchased,
+                    monthly + least(purchased_token_balance, 9223372036854775807 - greatest(monthly, 0)) as total
              from company_subscriptions,
                   lateral (select case when current_period_end <= now() then 0 else monthly_quota_balance end
                            as monthly) spendable

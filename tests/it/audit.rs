@@ -250,3 +250,55 @@ async fn tokens_given_away_are_summed_by_day_and_reason() {
     assert_eq!((seen[2].1, seen[2].2), ("forfeited_by_renewal", 70));
     assert_eq!(seen.len(), 3);
 }
+
+#[tokio::test]
+async fn periods_without_end_and_absurd_amounts_are_borne() {
+    let site = Site::new().await;
+    let company = site.company(1000, 1000).await;
+    site.db
+        .execute("update company_subscriptions set current_period_end = 'infinity'")
+        .await;
+    assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
+    for tokens in [i64::MIN, i64::MIN, i64::MAX, i64::MAX] {
+        let mut letter = crate::support::letters::refused(Uuid::new_v4(), company, 1);
+        letter.tokens = Some(tokens);
+        site.archive(&[letter]).await;
+    }
+    let id = company.to_string();
+    for args in [
+        &["balance", &id][..],
+        &["dlq", "groups"],
+        &["dlq", "stats"],
+        &["audit"],
+    ] {
+        site.run(args).await.done();
+    }
+    site.run(&["dlq", "discard", "--all", "--reason", "absurd", "--yes"])
+        .await
+        .done();
+    let report = audit(&site).await;
+    assert_eq!(report["given_away"][0]["tokens"], i64::MAX, "{report:#}");
+    assert_eq!(report["external_changes_count"], 0, "{report:#}");
+}
+
+#[tokio::test]
+async fn what_is_discarded_is_given_away_once_and_only_if_nothing_else_became_of_it() {
+    let site = Site::new().await;
+    let company = site.company(0, 1000).await;
+    let refused = crate::support::letters::refused;
+    let (charged, twice) = (Uuid::new_v4(), Uuid::new_v4());
+    assert!(site.db.deduct(charged, company, 40).await.success);
+    let mut complaint = refused(charged, company, 50);
+    complaint.reason = "idempotency_key_reused".to_owned();
+    let mut other = refused(twice, company, 70);
+    other.reason = "company_mismatch".to_owned();
+    site.archive(&[complaint, refused(twice, company, 70), other])
+        .await;
+    site.run(&["dlq", "discard", "--all", "--reason", "why", "--yes"])
+        .await
+        .done();
+    let report = audit(&site).await;
+    let given = report["given_away"].as_array().expect("a list");
+    assert_eq!(given.len(), 1, "{report:#}");
+    assert_eq!(given[0]["tokens"], 70, "{report:#}");
+}

@@ -30,6 +30,29 @@ async fn a_canary_that_fails_stops_the_rest() {
 }
 
 #[tokio::test]
+async fn a_canary_waits_for_letters_in_the_hands_of_a_replay_that_died() {
+    let site = Site::new().await;
+    let company = site.company(0, 0).await;
+    site.park(company, 10, 10).await;
+    site.db
+        .execute(
+            "insert into operator_actions (actor, action, subject) values ('dead', 'replay', 'all');
+             update dead_letters set claimed_by = (select max(id) from operator_actions),
+                                     claimed_until = clock_timestamp() + interval '1.5 s'",
+        )
+        .await;
+    let (running, archivist) = (site.start().await, site.archive_running().await);
+    let ran = site.run(&[&ALL[..], &["--canary", "2"]].concat()).await;
+    assert!(
+        ran.failed(3).contains("2 of the first 2 failed again"),
+        "{ran:#?}"
+    );
+    running.stop().await;
+    archivist.stop().await;
+    assert_eq!(site.letters().await.len(), 12, "two are back");
+}
+
+#[tokio::test]
 async fn a_canary_that_lives_lets_the_rest_through() {
     let site = Site::new().await;
     let company = site.company(0, 1_000).await;

@@ -303,3 +303,47 @@ async fn a_sweeper_that_dies_in_mid_pass_leaves_the_rest_to_the_next() {
     assert_eq!(site.balance(company).await, (0, 930));
     assert_books_add_up(site.db.pool(), company, 1000).await;
 }
+
+#[tokio::test]
+async fn records_that_somebody_holds_do_not_end_the_pass() {
+    let mut site = Site::new().await;
+    site.set("SWEEPER__BATCH_MAX", "1");
+    let company = site.company(0, 1000).await;
+    let (held, free) = (
+        owed(&site, company, 10, 90).await,
+        owed(&site, company, 10, 80).await,
+    );
+    let mut holder = site.db.pool().begin().await.expect("begun");
+    sqlx::query("select from token_deduction_records where idempotency_key = $1 for update")
+        .bind(held.to_string())
+        .execute(&mut *holder)
+        .await
+        .expect("held");
+    assert_eq!(sweep(&site).await.charged, 1);
+    assert_eq!(
+        site.record(free).await.expect("a record").status,
+        "completed"
+    );
+    holder.rollback().await.expect("let go");
+    assert_eq!(sweep(&site).await.charged, 1);
+}
+
+#[tokio::test]
+async fn a_company_that_somebody_holds_is_set_aside_after_two_tries() {
+    let mut site = Site::new().await;
+    site.set("DATABASE__LOCK_TIMEOUT", "100ms");
+    let (busy, idle) = (site.company(0, 1000).await, site.company(0, 1000).await);
+    for _ in 0..20 {
+        owed(&site, busy, 1, 90).await;
+    }
+    owed(&site, idle, 1, 80).await;
+    let mut holder = site.db.pool().begin().await.expect("begun");
+    sqlx::query("select from company_subscriptions where company_id = $1 for update")
+        .bind(busy)
+        .execute(&mut *holder)
+        .await
+        .expect("held");
+    let report = sweep(&site).await;
+    assert_eq!((report.charged, report.set_aside), (1, 20));
+    holder.rollback().await.expect("let go");
+}

@@ -46,7 +46,7 @@ impl Storage {
         let query = sqlx::query_as(concat!(
             "select d.group_id, d.reason, d.error_signature, count(*) as letters,
                     sum(d.occurrences)::bigint as occurrences,
-                    least(coalesce(sum(d.tokens), 0), 9223372036854775807)::bigint as tokens,
+                    least(coalesce(sum(greatest(d.tokens, 0)), 0), 9223372036854775807)::bigint as tokens,
                     count(distinct d.company_id) as companies,
                     min(d.first_failed_at) as oldest, max(d.last_failed_at) as newest,
                     count(*) over () as of_groups

@@ -36,7 +36,7 @@ impl Storage {
     pub async fn open_dead_letters(&self) -> Result<Vec<OpenByReason>, StorageError> {
         let query = sqlx::query_as(
             "select d.reason, count(*) as open,
-                    least(coalesce(sum(d.tokens), 0), 9223372036854775807)::bigint as tokens,
+                    least(coalesce(sum(greatest(d.tokens, 0)), 0), 9223372036854775807)::bigint as tokens,
                     min(d.archived_at) as oldest_archived_at,
                     greatest(extract(epoch from clock_timestamp() - min(d.archived_at)), 0)::bigint
                         as oldest_age_seconds

@@ -16,7 +16,7 @@ pub const FUNCTIONS: [(&str, &str); 17] = [
     ),
     (
         "claim_stale_deductions(interval,timestamp with time zone,text,integer,interval)",
-        "79bb4dd0af3209c1aad5cf28ce80452d",
+        "354a972ccc7b8e97a0b245c43d2a3eb0",
     ),
     (
         "credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",

@@ -1,0 +1,51 @@
+//! What a pass did.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What a pass did; each stale record counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SweepReport {
+    /// The article exists: charged.
+    pub charged: u64,
+    /// The article exists, and the charge was refused: the balance is too small, say.
+    pub refused: u64,
+    /// The article doesn't exist: ended as failed.
+    pub written_off: u64,
+    /// Tokens of these.
+    pub written_off_tokens: i64,
+    /// Whether the article exists can't be told: stays owed.
+    pub undecidable: u64,
+    /// Somebody else settled it between the look and the write.
+    pub settled_meanwhile: u64,
+    /// Settling it failed: stays owed, and is tried again by a later pass.
+    pub set_aside: u64,
+}
+
+impl SweepReport {
+    /// Whether a person should look.
+    #[must_use]
+    pub fn needs_person(&self) -> bool {
+        self.undecidable + self.set_aside > 0
+    }
+}
+
+impl fmt::Display for SweepReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            charged,
+            refused,
+            written_off,
+            undecidable,
+            settled_meanwhile,
+            set_aside,
+            ..
+        } = self;
+        write!(
+            f,
+            "{charged} charged, {refused} refused, {written_off} written off, {undecidable} undecidable, \
+             {settled_meanwhile} settled by others, {set_aside} set aside"
+        )
+    }
+}
