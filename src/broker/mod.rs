@@ -8,7 +8,6 @@ mod comparison;
 mod connection;
 mod consumer;
 mod copier;
-mod depth;
 mod error;
 mod greeting;
 mod headers;

@@ -37,6 +37,22 @@ async fn books(site: &Site) -> (Uuid, Vec<Uuid>) {
     (company, jobs)
 }
 
+/// A monthly quota of 100.
+async fn renew(site: &Site, company: Uuid) {
+    let id = company.to_string();
+    let renewal = [
+        "credit",
+        &id,
+        "--monthly",
+        "100",
+        "--period-end",
+        "2099-01-01T00:00:00Z",
+        "--key",
+        "m",
+    ];
+    site.run(&renewal).await.done();
+}
+
 async fn audit(site: &Site) -> Value {
     site.run(&["audit", "--output", "json"]).await.json()
 }
@@ -152,18 +168,7 @@ async fn what_an_application_changed_is_listed_or_forbidden() {
 async fn an_expired_quota_is_no_external_change() {
     let site = Site::new().await;
     let company = site.company(0, 500).await;
-    let id = company.to_string();
-    let renewal = [
-        "credit",
-        &id,
-        "--monthly",
-        "100",
-        "--period-end",
-        "2099-01-01T00:00:00Z",
-        "--key",
-        "m",
-    ];
-    site.run(&renewal).await.done();
+    renew(&site, company).await;
     assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
     // The quota's end comes: in the books as well, or the end would itself be a change from outside.
     site.db
@@ -208,18 +213,7 @@ async fn books_that_are_written_meanwhile_pass_as_well() {
 async fn tokens_given_away_are_summed_by_day_and_reason() {
     let site = Site::new().await;
     let company = site.company(70, 0).await;
-    let id = company.to_string();
-    let renewal = [
-        "credit",
-        &id,
-        "--monthly",
-        "100",
-        "--period-end",
-        "2099-01-01T00:00:00Z",
-        "--key",
-        "m",
-    ];
-    site.run(&renewal).await.done();
+    renew(&site, company).await;
     site.db
         .execute(format!(
             "insert into token_deduction_records (idempotency_key, company_id, amount, status, error_code, written_off_at)
@@ -301,4 +295,28 @@ async fn what_is_discarded_is_given_away_once_and_only_if_nothing_else_became_of
     let given = report["given_away"].as_array().expect("a list");
     assert_eq!(given.len(), 1, "{report:#}");
     assert_eq!(given[0]["tokens"], 70, "{report:#}");
+}
+
+#[tokio::test]
+async fn refunds_to_either_bucket_pass() {
+    let site = Site::new().await;
+    let company = site.company(0, 500).await;
+    renew(&site, company).await;
+    for tokens in [60, 90, 30] {
+        let job = Uuid::new_v4();
+        assert!(site.db.deduct(job, company, tokens).await.success);
+        let job = job.to_string();
+        let refund = ["refund", &job, "--reason", "why"];
+        site.run(&refund).await.done();
+        if tokens == 60 {
+            // Spent for good: the next ones are paid from both buckets, and from one.
+            assert!(site.db.deduct(Uuid::new_v4(), company, 70).await.success);
+        }
+    }
+    let ran = site.run(&["audit", "--output", "json"]).await;
+    let report = ran.document();
+    assert_eq!(report["violations"], serde_json::json!([]), "{report:#}");
+    assert_eq!(report["external_changes_count"], 0, "{report:#}");
+    assert_eq!(report["size"]["credits"], 4);
+    assert_eq!(site.balance(company).await, (30, 500));
 }

@@ -1,44 +1,19 @@
 //! Writing dead letters off and taking that back: the books stay as they are, and it is recorded.
 
 use serde_json::json;
-use time::OffsetDateTime;
 use token_billing::storage::{Act, Arrival, LetterState, Selection, Signed, Storage};
 use uuid::Uuid;
 
-use crate::support::{
-    command::keys,
-    site::{Site, event},
-};
+use crate::support::{command::keys, letters::refused, site::Site};
 
 /// The arguments that print a document.
 pub(crate) const JSON: [&str; 2] = ["--output", "json"];
-
-/// What an event died of, as the archivist would hand it over.
-pub(crate) fn arrival(job: Uuid, company: Uuid, tokens: i64) -> Arrival {
-    let now = OffsetDateTime::now_utc();
-    Arrival {
-        reason: "insufficient_balance".to_owned(),
-        error: format!("Not enough tokens: the article needs {tokens} and the company has 0."),
-        error_signature: "Not enough tokens".to_owned(),
-        body: event(job, company, tokens).to_string().into_bytes(),
-        properties: json!({"content_type": "application/json"}).to_string(),
-        headers: "{}".to_owned(),
-        job_id: Some(job),
-        company_id: Some(company),
-        article_id: None,
-        tokens: Some(tokens),
-        attempts: 1,
-        first_failed_at: now,
-        last_failed_at: now,
-        replay_of: None,
-    }
-}
 
 /// Archives a letter of each of these companies.
 pub(crate) async fn letters(storage: &Storage, companies: &[Uuid], tokens: i64) -> Vec<i64> {
     let arrivals: Vec<Arrival> = companies
         .iter()
-        .map(|company| arrival(Uuid::new_v4(), *company, tokens))
+        .map(|company| refused(Uuid::new_v4(), *company, tokens))
         .collect();
     storage.archive(&arrivals).await.expect("archived")
 }
@@ -133,7 +108,7 @@ async fn only_open_letters_that_nobody_replays_are_discarded() {
     let storage = site.storage();
     let company = site.company(0, 1000).await;
     let jobs: Vec<Uuid> = (0..4).map(|_| Uuid::new_v4()).collect();
-    let arrivals: Vec<Arrival> = jobs.iter().map(|job| arrival(*job, company, 5)).collect();
+    let arrivals: Vec<Arrival> = jobs.iter().map(|job| refused(*job, company, 5)).collect();
     let ids = storage.archive(&arrivals).await.expect("archived");
     claim(&site, ids[0], 5).await;
     // Its replay died, and its time has run out.
@@ -184,9 +159,9 @@ async fn what_the_books_will_still_do_is_said_before() {
     let (owed, charged) = (Uuid::new_v4(), Uuid::new_v4());
     let reused = Arrival {
         reason: "idempotency_key_reused".to_owned(),
-        ..arrival(charged, company, 6)
+        ..refused(charged, company, 6)
     };
-    let dead = [arrival(owed, company, 5), reused];
+    let dead = [refused(owed, company, 5), reused];
     storage.archive(&dead).await.expect("archived");
     assert!(site.db.deduct(charged, company, 5).await.success);
     site.db
@@ -344,7 +319,7 @@ async fn two_who_discard_the_same_letters_at_once_discard_each_once() {
 async fn a_letter_comes_back_beside_one_that_arrived_since() {
     let site = Site::new().await;
     let storage = site.storage();
-    let dead = [arrival(Uuid::new_v4(), Uuid::new_v4(), 5)];
+    let dead = [refused(Uuid::new_v4(), Uuid::new_v4(), 5)];
     let first = storage.archive(&dead).await.expect("archived")[0];
     let id = first.to_string();
     let discard = ["dlq", "discard", &id, "--reason", "why", "--yes"];

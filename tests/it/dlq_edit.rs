@@ -8,7 +8,8 @@ use token_billing::{
 };
 use uuid::Uuid;
 
-use crate::dlq_acts::{arrival, claim};
+use crate::dlq_acts::claim;
+use crate::support::letters::refused;
 use crate::support::{
     command::{Ran, keys},
     site::{Site, event},
@@ -24,7 +25,7 @@ pub(crate) async fn malformed(storage: &Storage, body: impl Into<Vec<u8>>) -> i6
         job_id: None,
         company_id: None,
         tokens: None,
-        ..arrival(Uuid::new_v4(), Uuid::new_v4(), 1)
+        ..refused(Uuid::new_v4(), Uuid::new_v4(), 1)
     };
     storage.archive(&[dead]).await.expect("archived")[0]
 }
@@ -96,7 +97,7 @@ async fn what_would_not_be_an_event_is_refused_and_nothing_is_kept() {
     let site = Site::new().await;
     let storage = site.storage();
     let id = storage
-        .archive(&[arrival(Uuid::new_v4(), Uuid::new_v4(), 5)])
+        .archive(&[refused(Uuid::new_v4(), Uuid::new_v4(), 5)])
         .await
         .expect("archived")[0];
     let before = bodies(&site, id).await;
@@ -143,7 +144,7 @@ async fn the_same_again_changes_nothing_and_the_original_again_is_no_edit() {
     let site = Site::new().await;
     let storage = site.storage();
     let id = storage
-        .archive(&[arrival(Uuid::new_v4(), Uuid::new_v4(), 5)])
+        .archive(&[refused(Uuid::new_v4(), Uuid::new_v4(), 5)])
         .await
         .expect("archived")[0];
     let same = edit(&site, id, &["--set", "tokens=5"]).await;
@@ -208,7 +209,7 @@ async fn nothing_that_was_charged_becomes_another_event() {
     let other = Uuid::new_v4();
     let letter = |job: Uuid| Arrival {
         reason: "idempotency_key_reused".to_owned(),
-        ..arrival(job, company, 5)
+        ..refused(job, company, 5)
     };
     let dead = [letter(charged), letter(refunded), letter(other)];
     let ids = storage.archive(&dead).await.expect("archived");
@@ -244,7 +245,7 @@ async fn nothing_that_was_charged_becomes_another_event() {
 async fn only_an_open_letter_that_nobody_replays_can_be_edited() {
     let site = Site::new().await;
     let storage = site.storage();
-    let dead = [arrival(Uuid::new_v4(), Uuid::new_v4(), 5)];
+    let dead = [refused(Uuid::new_v4(), Uuid::new_v4(), 5)];
     let id = storage.archive(&dead).await.expect("archived")[0];
     claim(&site, id, 5).await;
     let ran = edit(&site, id, &["--set", "tokens=6"]).await;
@@ -277,7 +278,7 @@ async fn what_happens_between_the_look_and_the_write_is_seen() {
     let storage = site.storage();
     let company = site.company(0, 1000).await;
     let job = Uuid::new_v4();
-    let dead = [arrival(job, company, 5)];
+    let dead = [refused(job, company, 5)];
     let id = storage.archive(&dead).await.expect("archived")[0];
     let seen = dead[0].body.clone();
     let body = event(Uuid::new_v4(), company, 5).to_string().into_bytes();

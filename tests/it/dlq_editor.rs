@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::dlq_acts::arrival;
 use crate::dlq_edit::{bodies, malformed};
+use crate::support::letters::refused;
 use crate::support::{command::Ran, site::Site};
 
 /// An editor: a script that gets the file as `$1`.
@@ -44,7 +44,7 @@ async fn a_job_that_is_charged_while_its_letter_is_in_the_editor_stays_what_it_i
     let company = site.company(0, 1000).await;
     let job = Uuid::new_v4();
     let id = storage
-        .archive(&[arrival(job, company, 5)])
+        .archive(&[refused(job, company, 5)])
         .await
         .expect("archived")[0];
     let folder = TempDir::new().expect("a folder");

@@ -8,26 +8,6 @@ use crate::cli::output::push_printable;
 /// Deeper than this no line is indented: the text could be all brackets.
 const MAX_INDENT: usize = 32;
 
-/// Bytes in base64 (RFC 4648), for a document that can't hold them as they are.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or_default());
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..4 {
-            let at = (bits >> (18 - 6 * digit)) & 63;
-            let is_padding = digit > three.len();
-            text.push(if is_padding {
-                '='
-            } else {
-                char::from(DIGITS[at as usize])
-            });
-        }
-    }
-    text
-}
-
 /// A piece of a body.
 #[derive(Debug, Clone, Copy)]
 enum Piece {
@@ -200,21 +180,6 @@ mod tests {
             "{\n  \"a\": \"\\xff\\xc3\"\n}"
         );
         assert_eq!(pretty(b"\x00\xe2\x82z"), "\\u{0}\\xe2\\x82z");
-    }
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        // RFC 4648, section 10.
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xff, 0xfe, 0xfb]), "//77");
     }
 
     #[test]

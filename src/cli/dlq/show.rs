@@ -3,13 +3,14 @@
 use std::io::IsTerminal as _;
 
 use anyhow::bail;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Args, value_parser};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::body::{base64, pretty};
+use super::body::pretty;
 use super::letters::{ago, moment};
 use super::open;
 use super::prospect::{Prospect, prospect};
@@ -111,7 +112,7 @@ struct Body<'a> {
 impl<'a> Body<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         let text = std::str::from_utf8(bytes).ok();
-        let base64 = text.is_none().then(|| base64(bytes));
+        let base64 = text.is_none().then(|| STANDARD.encode(bytes));
         Self { text, base64 }
     }
 }

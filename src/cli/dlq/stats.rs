@@ -130,7 +130,7 @@ async fn waiting(settings: &Settings) -> Result<u32, String> {
     let topology = Topology::new(broker, &RetrySchedule::new(&settings.retry));
     let asked = async {
         let connection = Connection::open(broker, "stats").await?;
-        let ready = connection.ready(&topology.dead_letters()).await;
+        let ready = connection.ready_count(&topology.dead_letters()).await;
         connection.close().await;
         ready
     };

@@ -9,7 +9,7 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Selection;
+use super::{Selection, acts::lock};
 use crate::storage::{Storage, StorageError};
 
 /// Letters that a run may take: open, in nobody's hands, and never in its own before.
@@ -216,12 +216,4 @@ impl Storage {
         self.call(async |connection| query.fetch_one(connection).await)
             .await
     }
-}
-
-/// A statement of its own: the next one must look after the wait.
-async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("select lock_dead_letters()")
-        .execute(connection)
-        .await
-        .map(drop)
 }
