@@ -256,7 +256,7 @@ async fn behind_a_long_transaction_migrate_waits_in_short_steps_and_charging_goe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_cannot_be_had_ends_migrate_with_nothing_changed() {
     let site = old().await;
-    let holder = hold(&site).await;
+    let _holder = hold(&site).await;
     let settings = [
         ("TOKEN_BILLING__DATABASE__MIGRATE_LOCK_TIMEOUT", "50ms"),
         ("TOKEN_BILLING__DATABASE__MIGRATE_PATIENCE", "0s"),
