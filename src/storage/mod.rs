@@ -28,8 +28,8 @@ pub use dead_letters::{
 };
 pub use error::{Fault, StorageError};
 pub use installation::{
-    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, Object, Purpose, RELATIONS, Server,
-    StrangeFunction, StrangeMigration, grants, grants_sql,
+    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, MissingGuard, Object, Purpose, RELATIONS,
+    Server, StrangeFunction, StrangeMigration, grants, grants_sql,
 };
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};

@@ -26,8 +26,10 @@ pub struct PastAction {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// Who.
+    /// Who, as he said.
     pub actor: String,
+    /// The database role that was connected; `None`: from before it was recorded.
+    pub database_role: Option<String>,
     /// `replay`, `edit`, `discard`, `restore`, `credit`, `refund`.
     pub action: String,
     /// To what.
@@ -48,7 +50,7 @@ impl Storage {
         limit: i64,
     ) -> Result<Vec<PastAction>, StorageError> {
         let query = sqlx::query_as(
-            "select a.id, a.at, a.actor, a.action, a.subject, a.reason, a.details,
+            "select a.id, a.at, a.actor, a.database_role, a.action, a.subject, a.reason, a.details,
                     (select count(*) from dead_letter_actions t where t.action_id = a.id) as letters
              from operator_actions a
              where (cardinality($1::bigint[]) = 0 or exists (
