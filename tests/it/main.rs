@@ -16,6 +16,7 @@ mod batches;
 mod books_model;
 mod charging;
 mod command_line;
+mod completion;
 mod concurrency;
 mod crashes;
 mod credits;
