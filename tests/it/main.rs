@@ -40,6 +40,7 @@ mod job_life;
 mod job_status;
 mod least_privilege;
 mod legal_states;
+mod local_servers;
 mod misrouted;
 mod outages;
 mod outcomes;
