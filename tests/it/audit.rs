@@ -159,9 +159,20 @@ async fn what_an_application_changed_is_listed_or_forbidden() {
             { "company_id": company, "tokens": 77, "after_seq": after, "before_seq": null },
         ])
     );
+    let chain = |report: &Value| {
+        let checks = report["checks"].as_array().expect("a list");
+        let last = checks.last().expect("a check");
+        assert_eq!(last["name"], "chain", "{report:#}");
+        last["violations"].clone()
+    };
+    assert_eq!(chain(&report), 0);
     site.set("AUDIT__EXTERNAL_WRITES", "forbidden");
-    let ran = site.run(&["audit"]).await;
+    let ran = site.run(&["audit", "--output", "json"]).await;
     assert!(ran.failed(3).contains("2 violations"), "{ran:#?}");
+    assert_eq!(chain(&ran.json()), 2);
+    let table = site.run(&["audit"]).await;
+    table.failed(3);
+    assert!(table.printed().contains("✗  chain"), "{table:#?}");
 }
 
 #[tokio::test]
