@@ -5,6 +5,7 @@
 //! idempotent by their key, so whatever a lost connection leaves unknown is simply asked again.
 
 mod auditing;
+mod bounded;
 mod charging;
 mod dead_letters;
 mod error;
@@ -35,5 +36,5 @@ pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
 pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};
-pub use sweeping::{ArticleQuery, StaleDeduction, StaleLook, SweptCharge, WrittenOff};
+pub use sweeping::{ArticleQuery, ClaimedDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff};
 pub use timeline::Moment;

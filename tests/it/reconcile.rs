@@ -1,7 +1,8 @@
 //! The sweeper by hand, and an application's own word on what exists.
 
 use crate::support::{
-    owed::{owed, owed_for_nothing},
+    books::Item,
+    owed::{mark, owed, owed_for_nothing},
     site::Site,
 };
 
@@ -98,4 +99,61 @@ async fn reconcile_shows_first_and_then_does_what_it_showed() {
     let rest = site.run(&["reconcile", "--older-than", "10m"]).await;
     assert!(rest.done().contains("charged"), "{rest:#?}");
     assert_eq!(site.balance(company).await, (0, 980));
+}
+
+#[tokio::test]
+async fn what_another_sweeper_has_claimed_is_told_and_is_not_nothing() {
+    let site = Site::new().await;
+    let company = site.company(0, 1000).await;
+    owed(&site, company, 10, 90).await;
+    // Nobody can tell whether these have an article, so whoever sweeps leaves them pending.
+    let undecidable = ["a", "b"].map(|key| Item::new(key, company, 5));
+    mark(&site, &undecidable, 90).await;
+    let claim = "update token_deduction_records set claimed_until = now() + interval '1 hour'";
+    site.db.execute(claim).await;
+    let before = site.db.everything().await;
+    for args in [&["reconcile"][..], &["reconcile", "--dry-run"]] {
+        let ran = site.run(args).await;
+        assert!(
+            ran.failed(3).contains("another sweeper has claimed them"),
+            "{ran:#?}"
+        );
+        for row in [
+            "claimed by another sweeper: pending        3",
+            "of these undecidable                     2",
+        ] {
+            assert!(ran.printed().contains(row), "{row}: {ran:#?}");
+        }
+        assert!(
+            ran.printed().lines().all(|line| line.chars().count() <= 80),
+            "{ran:#?}"
+        );
+        let ran = site.run(&[args, &["--output", "json"]].concat()).await;
+        ran.failed(3);
+        let report = ran.json();
+        assert_eq!(report["charged"], 0, "{report}");
+        assert_eq!(report["claimed_by_others"], 3, "{report}");
+        assert_eq!(report["claimed_by_others_tokens"], 20, "{report}");
+        assert_eq!(report["claimed_by_others_undecidable"], 2, "{report}");
+        assert!(report["claimed_by_others_until"].is_string(), "{report}");
+    }
+    assert_eq!(site.db.everything().await, before);
+
+    // Its own claims are not another's: what stays pending after its own pass is counted once.
+    site.db
+        .execute("update token_deduction_records set claimed_until = null")
+        .await;
+    let ran = site.run(&["reconcile", "--output", "json"]).await;
+    ran.failed(3);
+    let report = ran.json();
+    assert_eq!(
+        (&report["charged"], &report["undecidable"]),
+        (&1.into(), &2.into())
+    );
+    assert_eq!(report["claimed_by_others"], 0, "{report}");
+    let again = site.run(&["reconcile"]).await;
+    assert!(again.failed(3).contains("claimed"), "{again:#?}");
+    // What is pending for less than was asked is nobody's concern here.
+    let ran = site.run(&["reconcile", "--older-than", "2h"]).await;
+    assert_eq!(ran.done(), "nothing is owed longer than 2h\n");
 }
