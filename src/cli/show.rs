@@ -101,7 +101,10 @@ fn for_people(life: &Life) -> String {
     format!("{heading}\n\n{}", table.render())
 }
 
-fn when(at: OffsetDateTime) -> String {
+fn when(at: Option<OffsetDateTime>) -> String {
+    let Some(at) = at else {
+        return "unknown".to_owned();
+    };
     let at = at.to_offset(time::UtcOffset::UTC);
     let (hour, minute, second) = at.to_hms();
     format!(

@@ -25,6 +25,7 @@ pub use dead_letters::{
     Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
     Letter, LetterAction, LetterArrivals, LetterBody, LetterGroup, LetterState, Link, Money, News,
     OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
+    UnknownNames,
 };
 pub use error::{Fault, StorageError};
 pub use installation::{
@@ -36,5 +37,7 @@ pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
 pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};
-pub use sweeping::{ArticleQuery, ClaimedDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff};
+pub use sweeping::{
+    ArticleQuery, ClaimedDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
+};
 pub use timeline::Moment;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, bounded::Bounded};
 
 /// Moments that are told of one job, at most.
 const MANY: i64 = 1000;
@@ -18,11 +18,11 @@ const TIMELINE: &str = "with record as materialized (
      select * from dead_letters where job_id = job_of($1)
  )
  select * from (
-     select created_at as at, 'job_created' as what, null as actor, null::bigint as dead_letter_id,
+     select case when created_at between '0001-01-02' and '9999-12-30' then created_at end as at, 'job_created' as what, null as actor, null::bigint as dead_letter_id,
             null::bigint as tokens, null::int as attempts, format('company %s', company_id) as detail
      from job
      union all
-     select a.created_at, 'article_written', null, null, null, null, format('article %s', a.id)
+     select case when a.created_at between '0001-01-02' and '9999-12-30' then a.created_at end, 'article_written', null, null, null, null, format('article %s', a.id)
      from articles a
      where a.id = (select coalesce((select article_id from record), (select article_id from job)))
      union all
@@ -71,7 +71,7 @@ const TIMELINE: &str = "with record as materialized (
      join dead_letter_actions l on l.dead_letter_id = d.id
      join operator_actions o on o.id = l.action_id
  ) moments
- order by at, array_position(
+ order by at nulls first, array_position(
      array['job_created', 'article_written', 'charge_tried', 'charge_refused', 'failed_first', 'charge_owed',
            'dead_lettered', 'archived', 'replay', 'charged', 'job_status', 'resolved'], what) nulls last
  limit $2";
@@ -79,9 +79,10 @@ const TIMELINE: &str = "with record as materialized (
 /// One moment in the life of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct Moment {
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
+    /// When; `None`: the application's table has no time for it that means anything.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
+    pub at: Option<OffsetDateTime>,
     /// What happened, a stable word.
     pub what: String,
     /// Who did it, where a person did.

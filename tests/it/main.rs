@@ -7,6 +7,7 @@
 
 mod support;
 
+mod absurd_times;
 mod archive;
 mod archiving;
 mod archivist_crashes;
@@ -23,6 +24,7 @@ mod credits;
 mod dlq_acts;
 mod dlq_edit;
 mod dlq_editor;
+mod dlq_filters;
 mod dlq_history;
 mod dlq_hostile;
 mod dlq_list;
