@@ -48,6 +48,7 @@ mod outages;
 mod outcomes;
 mod pending;
 mod publishing;
+mod readme;
 mod reconcile;
 mod refund;
 mod refund_races;
