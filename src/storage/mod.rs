@@ -40,4 +40,4 @@ pub use state::{STATE_OF_THINGS, StateOfThings};
 pub use sweeping::{
     ArticleQuery, ClaimedDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
 };
-pub use timeline::Moment;
+pub use timeline::{ApplicationJob, JobLetter, JobLife, Moment};

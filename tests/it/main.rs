@@ -39,6 +39,7 @@ mod doctor_rights;
 mod full_speed;
 mod house;
 mod job_life;
+mod job_past;
 mod job_status;
 mod least_privilege;
 mod legal_states;

@@ -1,7 +1,10 @@
 //! The sweeper by hand, and an application's own word on what exists.
 
+use token_billing::storage::LetterState;
+
 use crate::support::{
     books::Item,
+    letters::refused,
     owed::{mark, owed, owed_for_nothing},
     site::Site,
 };
@@ -156,4 +159,34 @@ async fn what_another_sweeper_has_claimed_is_told_and_is_not_nothing() {
     // What is pending for less than was asked is nobody's concern here.
     let ran = site.run(&["reconcile", "--older-than", "2h"]).await;
     assert_eq!(ran.done(), "nothing is owed longer than 2h\n");
+}
+
+#[tokio::test]
+async fn the_dead_letter_of_a_charge_that_was_written_off_is_resolved_and_its_alarm_ends() {
+    let site = Site::new().await;
+    let company = site.company(0, 1000).await;
+    // An article of somebody's, so that one that isn't there is known not to exist.
+    owed(&site, company, 10, 30).await;
+    let job = owed_for_nothing(&site, company, 90).await;
+    let mut arrivals = [refused(job, company, 70), refused(job, company, 70)];
+    arrivals[0].reason = "retries_exhausted".to_owned();
+    // Of the same job, but not about this: it stays until somebody decides.
+    arrivals[1].reason = "rejected_by_database".to_owned();
+    site.archive(&arrivals).await;
+    let alarm = ["dlq", "stats", "--max-open", "1"];
+    site.run(&alarm).await.failed(3);
+    site.run(&["reconcile"]).await.done();
+    site.run(&alarm).await.done();
+    let states: Vec<LetterState> = site.letters().await.iter().map(|l| l.state).collect();
+    assert_eq!(states, [LetterState::Resolved, LetterState::Open]);
+    site.run(&["audit"]).await.done();
+    let life = ["show", &job.to_string(), "--output", "json"];
+    let life = site.run(&life).await.document();
+    let happened = life["timeline"].as_array().expect("a list");
+    for what in ["charge_owed", "written_off", "resolved"] {
+        assert!(
+            happened.iter().any(|moment| moment["what"] == what),
+            "{what}: {life:#}"
+        );
+    }
 }
