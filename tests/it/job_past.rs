@@ -108,9 +108,20 @@ async fn every_line_that_show_has_said_once_is_said_by_every_later_show() {
     .await;
     assert_eq!(told.again().await, ["charge_refused"]);
 
-    // Pending, with a dead letter of its own, and again; written off, since no article is there.
+    pending_and_written_off(&mut told, company, &item).await;
+    paid_and_refunded(&mut told, company).await;
+    assert_eq!(
+        site.record(job).await.expect("a record").status,
+        "compensated"
+    );
+}
+
+/// Pending, with a dead letter of its own, and again; written off, since no article is there.
+async fn pending_and_written_off(told: &mut Told<'_>, company: Uuid, item: &Item) {
+    let site = told.site;
+    let job = item.job_id.expect("a job");
     for error in ["the lock was held", "it still was"] {
-        mark_pending(site.db.pool(), std::slice::from_ref(&item), error)
+        mark_pending(site.db.pool(), std::slice::from_ref(item), error)
             .await
             .expect("marked");
         assert_eq!(told.again().await, ["charge_owed"]);
@@ -128,8 +139,11 @@ async fn every_line_that_show_has_said_once_is_said_by_every_later_show() {
     assert_eq!(told.again().await, [""; 0]);
     site.run(&["reconcile"]).await.done();
     assert!(told.again().await.contains(&"written_off".to_owned()));
+}
 
-    // Topped up, sent again, charged; refunded.
+/// Topped up, sent again, charged; refunded.
+async fn paid_and_refunded(told: &mut Told<'_>, company: Uuid) {
+    let site = told.site;
     let id = company.to_string();
     let credit = ["credit", &id, "--purchased", "100", "--key", "k"];
     site.run(&credit).await.done();
@@ -155,10 +169,6 @@ async fn every_line_that_show_has_said_once_is_said_by_every_later_show() {
         .await
         .done();
     assert!(told.again().await.contains(&"refunded".to_owned()));
-    assert_eq!(
-        site.record(job).await.expect("a record").status,
-        "compensated"
-    );
 }
 
 #[tokio::test]
