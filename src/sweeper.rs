@@ -136,7 +136,7 @@ impl Sweeper {
         self.pass(stale_after, stop, &mut HashSet::new()).await
     }
 
-    /// The same for whoever wants to know whether all is settled now: also what others have claimed meanwhile.
+    /// The same for whoever wants to know whether all is settled now: also what is in other hands.
     ///
     /// # Errors
     ///
@@ -189,19 +189,19 @@ impl Sweeper {
         Ok(report)
     }
 
-    /// What a pass would find now, and what others have claimed; changes nothing. A charge may still be refused.
+    /// What a pass would find now, and what is in other hands; changes nothing. A charge may still be refused.
     ///
     /// # Errors
     ///
     /// As [`run_once`](Self::run_once).
     pub async fn preview(&self, stale_after: Duration) -> Result<(SweepReport, Held), SweepError> {
         let query = self.article_query().await?;
-        let mut report = SweepReport::default();
+        let (mut report, mut met) = (SweepReport::default(), HashSet::new());
         let mut look = self.first_look(stale_after);
         loop {
             let stale = self.storage.stale_deductions(&look).await?;
             let Some(last) = stale.last() else {
-                return Ok((report, self.held(stale_after, &HashSet::new()).await?));
+                return Ok((report, self.held(stale_after, &met).await?));
             };
             look.after = Some((last.pending_since, last.idempotency_key.clone()));
             let articles = self
@@ -218,6 +218,7 @@ impl Sweeper {
                     Article::NotAsked => {}
                 }
             }
+            met.extend(stale.into_iter().map(|one| one.idempotency_key));
         }
     }
 

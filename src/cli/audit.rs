@@ -57,15 +57,20 @@ pub(super) async fn run(
 fn for_people(report: &AuditReport) -> String {
     let size = &report.size;
     let mut parts = vec![format!(
-        "{}, {}, {} and {}; {} known companies; in {:.1} s",
+        "{}, {}, {} and {}; {} known {}; in {:.1} s",
         counted(size.records, "record"),
         counted(size.usage_logs, "usage log"),
         counted(size.credits, "credit"),
         counted(size.dead_letters, "dead letter"),
         thousands(size.companies),
+        if size.companies == 1 {
+            "company"
+        } else {
+            "companies"
+        },
         report.seconds
     )];
-    let mut table = Table::new([text(""), text("check"), text("proves"), at_right("found")]);
+    let mut table = Table::new([text(""), text("check"), at_right("found"), text("proves")]);
     for check in &report.checks {
         let sign = if check.violations == 0 { "✓" } else { "✗" };
         // Changes from outside were found, also where they are no violations.
@@ -74,7 +79,7 @@ fn for_people(report: &AuditReport) -> String {
             _ => check.violations,
         };
         let found = number(i64::try_from(found).unwrap_or(i64::MAX));
-        table.row([text(sign), text(check.name), text(check.proves), found]);
+        table.row([text(sign), text(check.name), found, text(check.proves)]);
     }
     parts.push(table.render());
     parts.extend(violations(report));

@@ -18,7 +18,7 @@ use crate::sweeper::{Held, SweepReport, Sweeper};
         The article exists: charged. It doesn't: failed, article_not_found. That can't be told: it stays pending. \
         What `serve` sweeps at the same time is shared, not done twice.\n\n\
         Exit code 3: something that was pending for so long is pending still, because nobody can tell whether its \
-        article exists, because it failed, or because another sweeper has claimed it.",
+        article exists, because it failed, or because another sweeper has claimed it or somebody has its row locked.",
     after_help = "Examples:\n  token-billing reconcile --dry-run\n  token-billing reconcile --older-than 10m"
 )]
 pub(super) struct ReconcileArgs {
@@ -72,10 +72,13 @@ pub(super) async fn run(
         note("some charges are still pending: see above, and the log");
         return Ok(Ended::NeedsPerson);
     }
-    if let Some(until) = held.until {
+    if held.records > 0 {
+        let whose = match held.until {
+            Some(until) => format!("another sweeper has claimed them, until {}", moment(until)),
+            None => "somebody else has their rows locked".to_owned(),
+        };
         note(&format!(
-            "some charges are still pending: another sweeper has claimed them, until {} at the latest; run it again then",
-            moment(until)
+            "some charges are still pending: {whose}; run it again then"
         ));
         return Ok(Ended::NeedsPerson);
     }
@@ -98,7 +101,7 @@ fn for_people(reconciled: &Reconciled) -> String {
         ("undecidable: stays owed", report.undecidable),
         ("settled by others meanwhile", report.settled_meanwhile),
         ("set aside: failed, stays owed", report.set_aside),
-        ("claimed by another sweeper: pending", held.records),
+        ("in other hands: stays pending", held.records),
         ("  of these undecidable", held.undecidable),
     ];
     for (name, count) in rows {

@@ -38,6 +38,6 @@ pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};
 pub use sweeping::{
-    ArticleQuery, ClaimedDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
+    ArticleQuery, PendingDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
 };
 pub use timeline::{ApplicationJob, JobLetter, JobLife, Moment};

@@ -31,15 +31,15 @@ pub struct StaleDeduction {
     pub article_exists: Option<bool>,
 }
 
-/// A stale pending record that some sweeper has claimed.
+/// A stale pending record, whoever has it.
 #[derive(Debug, Clone, sqlx::FromRow)]
-pub struct ClaimedDeduction {
+pub struct PendingDeduction {
     /// What is known of it.
     #[sqlx(flatten)]
     pub stale: StaleDeduction,
-    /// Until when.
-    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
-    pub claimed_until: OffsetDateTime,
+    /// Until when some sweeper has claimed it; `None`: none has.
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
+    pub claimed_until: Option<OffsetDateTime>,
 }
 
 /// What came of charging one pending record.
@@ -104,22 +104,23 @@ impl Storage {
             .await
     }
 
-    /// The next stale records that are in somebody's hands; told of like the others. Changes nothing.
-    pub async fn claimed_deductions(
+    /// The next stale records, whoever has claimed or locked them. Changes nothing.
+    pub async fn pending_deductions(
         &self,
         look: &StaleLook,
-    ) -> Result<Vec<ClaimedDeduction>, StorageError> {
+    ) -> Result<Vec<PendingDeduction>, StorageError> {
         let (since, key) = look.after.clone().unzip();
         let query = sqlx::query_as(
             "select r.idempotency_key, r.company_id, a.id as article_id, k.job_id, r.amount,
-                    coalesce(r.pending_since, r.created_at) as pending_since, r.claimed_until,
+                    coalesce(r.pending_since, r.created_at) as pending_since,
+                    case when r.claimed_until > clock_timestamp() then r.claimed_until end as claimed_until,
                     case when a.id is not null and exists (select from articles)
                          then exists (select from articles x where x.id = a.id) end as article_exists
              from token_deduction_records r
              cross join lateral (select job_of(r.idempotency_key) as job_id) k
              left join article_jobs j on j.id = k.job_id and j.company_id = r.company_id
              cross join lateral (select coalesce(r.article_id, j.article_id) as id) a
-             where r.status = 'pending' and r.claimed_until > clock_timestamp()
+             where r.status = 'pending'
                and coalesce(r.pending_since, r.created_at) <= clock_timestamp() - make_interval(secs => $1)
                and (coalesce(r.pending_since, r.created_at), r.idempotency_key)
                    > (coalesce($2, '-infinity'::timestamptz), coalesce($3, '') collate \"C\")

@@ -1,4 +1,4 @@
-//! What a pass can't settle because another sweeper has claimed it.
+//! What a pass can't settle because it is in other hands.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -6,32 +6,29 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{Article, SweepError, SweepReport, Sweeper};
-use crate::storage::ClaimedDeduction;
+use crate::storage::PendingDeduction;
 
-/// Stale pending records that another sweeper has claimed: it settles them, or it has looked at them in vain and
-/// its claims run out. Either way they are pending now, and "nothing is pending" would be wrong.
+/// Stale pending records that a pass didn't get. Another sweeper has claimed them: it settles them, or it has looked
+/// at them in vain and its claims run out. Or somebody has their rows locked. Either way they are pending now, and
+/// "nothing is pending" would be wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// How many.
-    #[serde(rename = "claimed_by_others")]
+    #[serde(rename = "held_by_others")]
     pub records: u64,
     /// Their tokens.
-    #[serde(rename = "claimed_by_others_tokens")]
+    #[serde(rename = "held_by_others_tokens")]
     pub tokens: i64,
     /// Of these, how many wait for a person: whether the article exists can't be told.
-    #[serde(rename = "claimed_by_others_undecidable")]
+    #[serde(rename = "held_by_others_undecidable")]
     pub undecidable: u64,
-    /// When the last of the claims runs out.
-    #[serde(
-        rename = "claimed_by_others_until",
-        with = "time::serde::rfc3339::option"
-    )]
+    /// When the last of the claims runs out; `None`: none is claimed.
+    #[serde(rename = "held_by_others_until", with = "time::serde::rfc3339::option")]
     pub until: Option<OffsetDateTime>,
 }
 
 impl Sweeper {
-    /// What others have claimed of all that is stale now; `own` are the keys that the caller's own pass has claimed.
-    /// Changes nothing.
+    /// All that is stale now but `own`: the keys that the caller's own pass has met. Changes nothing.
     ///
     /// # Errors
     ///
@@ -44,17 +41,17 @@ impl Sweeper {
         let query = self.article_query().await?;
         let (mut held, mut look) = (Held::default(), self.first_look(stale_after));
         loop {
-            let claimed = self.storage.claimed_deductions(&look).await?;
-            let Some(ClaimedDeduction { stale: last, .. }) = claimed.last() else {
+            let pending = self.storage.pending_deductions(&look).await?;
+            let Some(PendingDeduction { stale: last, .. }) = pending.last() else {
                 return Ok(held);
             };
             look.after = Some((last.pending_since, last.idempotency_key.clone()));
-            let others = claimed
+            let others = pending
                 .into_iter()
                 .filter(|one| !own.contains(&one.stale.idempotency_key));
             let (stale, until): (Vec<_>, Vec<_>) =
                 others.map(|one| (one.stale, one.claimed_until)).unzip();
-            held.until = held.until.max(until.into_iter().max());
+            held.until = held.until.max(until.into_iter().flatten().max());
             held.records += stale.len() as u64;
             for one in &stale {
                 held.tokens = held.tokens.saturating_add(one.amount);

@@ -122,8 +122,8 @@ async fn what_another_sweeper_has_claimed_is_told_and_is_not_nothing() {
             "{ran:#?}"
         );
         for row in [
-            "claimed by another sweeper: pending        3",
-            "of these undecidable                     2",
+            "in other hands: stays pending        3",
+            "  of these undecidable               2",
         ] {
             assert!(ran.printed().contains(row), "{row}: {ran:#?}");
         }
@@ -135,10 +135,10 @@ async fn what_another_sweeper_has_claimed_is_told_and_is_not_nothing() {
         ran.failed(3);
         let report = ran.json();
         assert_eq!(report["charged"], 0, "{report}");
-        assert_eq!(report["claimed_by_others"], 3, "{report}");
-        assert_eq!(report["claimed_by_others_tokens"], 20, "{report}");
-        assert_eq!(report["claimed_by_others_undecidable"], 2, "{report}");
-        assert!(report["claimed_by_others_until"].is_string(), "{report}");
+        assert_eq!(report["held_by_others"], 3, "{report}");
+        assert_eq!(report["held_by_others_tokens"], 20, "{report}");
+        assert_eq!(report["held_by_others_undecidable"], 2, "{report}");
+        assert!(report["held_by_others_until"].is_string(), "{report}");
     }
     assert_eq!(site.db.everything().await, before);
 
@@ -153,9 +153,21 @@ async fn what_another_sweeper_has_claimed_is_told_and_is_not_nothing() {
         (&report["charged"], &report["undecidable"]),
         (&1.into(), &2.into())
     );
-    assert_eq!(report["claimed_by_others"], 0, "{report}");
+    assert_eq!(report["held_by_others"], 0, "{report}");
     let again = site.run(&["reconcile"]).await;
     assert!(again.failed(3).contains("claimed"), "{again:#?}");
+    // A row that somebody has locked is passed over, and is pending all the same.
+    let unclaim = "update token_deduction_records set claimed_until = null";
+    site.db.execute(unclaim).await;
+    let mut holder = site.db.pool().begin().await.expect("begun");
+    sqlx::query("select from token_deduction_records for update")
+        .execute(&mut *holder)
+        .await
+        .expect("locked");
+    let ran = site.run(&["reconcile", "--output", "json"]).await;
+    assert!(ran.failed(3).contains("rows locked"), "{ran:#?}");
+    assert_eq!(ran.json()["held_by_others"], 2, "{ran:#?}");
+    holder.rollback().await.expect("released");
     // What is pending for less than was asked is nobody's concern here.
     let ran = site.run(&["reconcile", "--older-than", "2h"]).await;
     assert_eq!(ran.done(), "nothing is owed longer than 2h\n");
