@@ -147,10 +147,12 @@ pub const CHECKS: [(&str, &str, &str); 6] = [
                 d.company_id, 'dead letter ' || d.id as subject,
                 format('%s, %s: job %s is %s', d.state, d.reason, d.job_id, d.money) as detail
          from dead_letters_and_money d
-         where (d.state = 'resolved' and d.money not in ('charged', 'compensated'))
+         -- What was written off may be tried again, and fail for another reason.
+         where (d.state = 'resolved' and d.money not in ('charged', 'compensated')
+                and not d.is_settled and d.written_off_at is null)
             -- The archivist resolves them every minute; what is older than an hour it has missed.
             or (d.state in ('open', 'replayed') and d.is_settled
-                and d.charged_at < clock_timestamp() - interval '1 hour'
+                and coalesce(d.charged_at, d.written_off_at) < clock_timestamp() - interval '1 hour'
                 and d.archived_at < clock_timestamp() - interval '1 hour')",
     ),
 ];

@@ -75,7 +75,10 @@ async fn right_books_pass() {
 #[tokio::test]
 async fn each_kind_of_wrong_is_found_by_its_name() {
     for (kind, wrong) in [
-        ("charge_without_log", "delete from token_usage_logs where token_amount = 30"),
+        (
+            "charge_without_log",
+            "alter table token_usage_logs disable trigger no_delete; delete from token_usage_logs where token_amount = 30",
+        ),
         ("charge_log_wrong", "update token_usage_logs set token_amount = 31 where token_amount = 30"),
         ("charge_log_wrong", "update token_usage_logs set company_id = gen_random_uuid() where token_amount = 30"),
         (
@@ -330,4 +333,26 @@ async fn refunds_to_either_bucket_pass() {
     assert_eq!(report["external_changes_count"], 0, "{report:#}");
     assert_eq!(report["size"]["credits"], 4);
     assert_eq!(site.balance(company).await, (30, 500));
+}
+
+#[tokio::test]
+async fn a_company_that_is_gone_is_no_external_change_and_one_without_a_balance_has_0() {
+    let site = Site::new().await;
+    let (gone, unset) = (site.company(0, 500).await, site.company(0, 40).await);
+    for company in [gone, unset] {
+        assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
+    }
+    site.db
+        .execute(format!(
+            "delete from company_subscriptions where company_id = '{gone}';
+             alter table company_subscriptions alter purchased_token_balance drop not null;
+             update company_subscriptions set purchased_token_balance = null"
+        ))
+        .await;
+    let report = audit(&site).await;
+    assert_eq!(
+        report["external_changes"],
+        serde_json::json!([]),
+        "{report:#}"
+    );
 }

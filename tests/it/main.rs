@@ -8,6 +8,7 @@
 mod support;
 
 mod absurd_times;
+mod append_only;
 mod archive;
 mod archiving;
 mod archivist_crashes;
@@ -36,14 +37,17 @@ mod doctor;
 mod doctor_broker;
 mod doctor_probe;
 mod doctor_rights;
+mod foreign_databases;
 mod full_speed;
 mod house;
 mod job_life;
 mod job_past;
 mod job_status;
+mod keys;
 mod least_privilege;
 mod legal_states;
 mod local_servers;
+mod migrating;
 mod misrouted;
 mod outages;
 mod outcomes;
