@@ -3,7 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// Actions by what they are; what is empty or `None` doesn't restrict.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,16 @@ pub struct ActionFilter {
     pub since: Option<OffsetDateTime>,
 }
 
+impl ActionFilter {
+    /// Every action is meant.
+    pub fn restricts_nothing(&self) -> bool {
+        self.letters.is_empty()
+            && self.actor.is_none()
+            && self.action.is_none()
+            && self.since.is_none()
+    }
+}
+
 /// One action of a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct PastAction {
@@ -25,6 +35,7 @@ pub struct PastAction {
     pub id: i64,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub at: OffsetDateTime,
     /// Who, as he said.
     pub actor: String,
