@@ -41,6 +41,15 @@ create trigger keep_attempt_updated
     for each row when (new.status in ('pending', 'failed') and new.error_code <> 'claim')
     execute function keep_attempt();
 
+-- What is known of the past so far: how each uncharged record stands.
+insert into token_deduction_attempts (
+    idempotency_key, at, company_id, amount, status, error_code, error_message, retry_count)
+select r.idempotency_key, coalesce(r.written_off_at, r.pending_since, r.created_at), r.company_id, r.amount, r.status,
+       r.error_code, r.error_message, r.retry_count
+from token_deduction_records r
+where r.status in ('pending', 'failed')
+order by 2, r.idempotency_key;
+
 do $$
 begin
     execute format('alter function keep_attempt() set search_path = %I, pg_temp', current_schema());

@@ -106,9 +106,7 @@ impl Storage {
         Ok(sqlx::query_as(
             // The columns are the application's: a NULL is no tokens.
             "select company_id, monthly, coalesce(monthly_token_quota, 0) as monthly_quota,
-                    case when current_period_end is not null
-                         then greatest(least(current_period_end, '9999-12-31'), '0001-01-01') end as period_end,
-                    purchased, monthly + least(purchased, 9223372036854775807 - greatest(monthly, 0)) as total
+                    current_period_end as period_end, purchased, monthly + least(purchased, 9223372036854775807 - greatest(monthly, 0)) as total
              from company_subscriptions,
                   lateral (select case when current_period_end <= now() then 0
                                        else coalesce(monthly_quota_balance, 0) end as monthly,
