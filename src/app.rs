@@ -31,6 +31,9 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
         signal(SignalKind::interrupt())?,
     );
     telemetry::init(&settings.log)?;
+    for exposed in settings.exposed() {
+        tracing::warn!("{exposed}");
+    }
     let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
     let sweeper = match roles.contains(&Role::Sweeper) {
         true => Some(sweeper(&settings, &storage).await?),

@@ -35,6 +35,7 @@ mod doctor_probe;
 mod doctor_rights;
 mod full_speed;
 mod house;
+mod in_clear;
 mod job_life;
 mod job_status;
 mod least_privilege;
