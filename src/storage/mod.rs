@@ -13,6 +13,7 @@ mod ledger;
 mod pool;
 mod refund;
 mod scratch;
+mod session;
 mod state;
 mod sweeping;
 mod timeline;

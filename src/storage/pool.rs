@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::StorageError;
+use super::{StorageError, session};
 use crate::{config, reconnect::Reconnect};
 
 /// The migrations, embedded in the binary.
@@ -30,6 +30,8 @@ pub struct Storage {
     /// How long a statement may take before its connection is taken for dead.
     answer_timeout: Duration,
     pub(super) reconnect: config::Reconnect,
+    /// What every session sets for itself.
+    session_settings: Arc<str>,
     /// Whether the last thing heard of the database was good: one log line a change.
     available: watch::Sender<bool>,
     seen: Arc<Mutex<Seen>>,
@@ -67,11 +69,7 @@ impl Storage {
     ) -> Result<Self, StorageError> {
         let options = PgConnectOptions::from_str(database.url.expose_secret())?
             .application_name("token-billing");
-        let limits = format!(
-            "set lock_timeout = {}; set statement_timeout = {}; set time zone 'UTC'",
-            database.lock_timeout.as_millis(),
-            database.statement_timeout.as_millis()
-        );
+        let settings: Arc<str> = session::settings(database).into();
         let seen = Arc::new(Mutex::new(Seen {
             started_at: None,
             trust_since: Instant::now(),
@@ -89,14 +87,12 @@ impl Storage {
                     Box::pin(async move { Ok(trusted) })
                 }
             })
-            .after_connect(move |connection, _| {
-                let limits = limits.clone();
-                Box::pin(async move {
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(limits))
-                        .execute(connection)
-                        .await
-                        .map(|_| ())
-                })
+            .after_connect({
+                let settings = settings.clone();
+                move |connection, _| {
+                    let settings = settings.clone();
+                    Box::pin(async move { session::prepare(connection, &settings).await })
+                }
             })
             .connect_lazy_with(options);
         Ok(Self {
@@ -104,6 +100,7 @@ impl Storage {
             connect_timeout: database.connect_timeout,
             answer_timeout: database.statement_timeout + ANSWER_GRACE,
             reconnect: reconnect.clone(),
+            session_settings: settings,
             available: watch::Sender::new(true),
             seen,
         })
@@ -134,8 +131,13 @@ impl Storage {
     }
 
     pub(super) async fn connect_once(&self) -> Result<PgConnection, StorageError> {
-        self.in_time(PgConnection::connect_with(&self.pool.connect_options()))
-            .await
+        let options = self.pool.connect_options();
+        self.in_time(async {
+            let mut connection = PgConnection::connect_with(&options).await?;
+            session::prepare(&mut connection, &self.session_settings).await?;
+            Ok(connection)
+        })
+        .await
     }
 
     pub(super) async fn in_time<T>(

@@ -56,6 +56,7 @@ mod replay_plan;
 mod replay_stops;
 mod rights;
 mod rollback;
+mod session_defaults;
 mod settings;
 mod spending;
 mod state_of_things;
