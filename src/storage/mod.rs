@@ -28,8 +28,9 @@ pub use dead_letters::{
 };
 pub use error::{Fault, StorageError};
 pub use installation::{
-    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, Object, Purpose, Server, StrangeFunction,
-    StrangeMigration, grants, grants_sql,
+    Durability, Excess, FINGERPRINTS, FUNCTIONS, Finding, Grant, Inspection, Look, Object,
+    OtherRole, Preflight, Purpose, Server, Severity, StrangeFunction, StrangeMigration, grants,
+    grants_sql, print_grants,
 };
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};

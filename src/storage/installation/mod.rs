@@ -1,8 +1,13 @@
 //! Looking at an installation without changing it: on one connection that may only read, with every answer
 //! awaited for a bounded time.
 
+mod application;
+mod durability;
 mod functions;
 mod grants;
+mod interference;
+mod others;
+mod preflight;
 mod rights;
 
 use std::time::Duration;
@@ -12,8 +17,11 @@ use time::OffsetDateTime;
 
 use super::{MIGRATIONS, StateOfThings, Storage, StorageError, state::state_of_things};
 
+pub use durability::Durability;
 pub use functions::{FINGERPRINTS, FUNCTIONS, StrangeFunction};
 pub use grants::{Grant, Object, Purpose, grants, grants_sql};
+pub use others::OtherRole;
+pub use preflight::{Finding, Look, Preflight, Severity, print_grants};
 pub use rights::Excess;
 
 /// For one answer.
