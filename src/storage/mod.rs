@@ -8,6 +8,7 @@ mod auditing;
 mod charging;
 mod dead_letters;
 mod error;
+mod examination;
 mod installation;
 mod ledger;
 mod pool;
@@ -26,7 +27,7 @@ pub use dead_letters::{
     Letter, LetterAction, LetterArrivals, LetterBody, LetterGroup, LetterState, Link, Money, News,
     OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
 };
-pub use error::{Fault, StorageError};
+pub use error::{Fault, StorageError, Trouble};
 pub use installation::{
     Durability, Excess, FINGERPRINTS, FUNCTIONS, Finding, Grant, Inspection, Look, Object,
     OtherRole, Preflight, Purpose, Server, Severity, StrangeFunction, StrangeMigration, grants,
