@@ -14,8 +14,15 @@ use super::{Fault, Finding, Look, Preflight, Severity, Storage, StorageError};
 /// may fail by the hundred.
 const CLEARED_LATELY: Duration = Duration::from_secs(1);
 
+/// So long an examination is believed where nothing fails: a policy that hides rows makes no error.
+const BELIEVED_FOR: Duration = Duration::from_mins(5);
+
+fn is_believed(examined_at: Instant) -> bool {
+    examined_at.elapsed() < BELIEVED_FOR
+}
+
 impl Storage {
-    /// [`probe`](Self::probe), and unless that has been found since the last trouble, whether the installation is
+    /// [`probe`](Self::probe), and unless that was found lately and since the last trouble, whether the installation is
     /// complete: migrated, with the functions and rights that are needed, on tables that they can work with.
     /// Returns when the server was started.
     ///
@@ -25,7 +32,7 @@ impl Storage {
     pub async fn examine(&self) -> Result<OffsetDateTime, StorageError> {
         let probed = self.probe().await;
         match &probed {
-            Ok(_) if self.seen().examined_at.is_some() => return probed,
+            Ok(_) if self.seen().examined_at.is_some_and(is_believed) => return probed,
             Err(error) if error.fault() != Fault::Installation => return probed,
             // Not examined yet, or the probe itself failed for want of something.
             _ => {}

@@ -205,7 +205,13 @@ impl Storage {
                     self.note(|seen| seen.started_at = Some(started_at));
                     return waited;
                 }
-                Err(error) => self.heard(Some(&error)),
+                Err(error) => {
+                    if matches!(error, StorageError::Unprepared(_)) {
+                        // What it was opened with may be part of what is mended.
+                        self.distrust_connections();
+                    }
+                    self.heard(Some(&error));
+                }
             }
             waited = Waited::CameBack;
             if !reconnect.wait(cancelled).await {

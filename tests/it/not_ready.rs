@@ -130,6 +130,15 @@ async fn whatever_is_missing_is_named_with_its_fix_and_found_again_when_it_is_th
             ],
             "alter table article_jobs disable row level security".to_owned(),
         ),
+        (
+            format!("alter role {name} set session_replication_role = replica"),
+            [
+                "triggers",
+                "session_replication_role is replica",
+                "reset session_replication_role",
+            ],
+            format!("alter role {name} reset session_replication_role"),
+        ),
     ] {
         site.db.execute(format!("begin; {broken}; commit")).await;
         let company = site.company(0, 100).await;
