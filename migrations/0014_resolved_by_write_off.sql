@@ -142,23 +142,9 @@ declare
     v_function constant text :=
         'archive_dead_letters(text[], text[], text[], bytea[], jsonb[], jsonb[], uuid[], uuid[], uuid[], bigint[], '
         'int[], timestamptz[], timestamptz[], bigint[])';
-    v_definer regprocedure;
 begin
     execute format('alter function %s set search_path = %I, pg_temp', v_function, current_schema());
     execute format('alter function %s set plan_cache_mode = force_generic_plan', v_function);
     execute format('alter function %s set enable_seqscan = off', v_function);
     execute format('alter function %s set jit = off', v_function);
-
-    -- Row level security of the application's that hides a company from our functions must be an error, and not
-    -- "this company doesn't exist".
-    for v_definer in
-        select p.oid::regprocedure from pg_proc p
-        where p.pronamespace = current_schema()::regnamespace and p.prosecdef
-          and p.proname in (
-              'archive_dead_letters', 'charge_pending_deductions', 'claim_stale_deductions', 'credit_tokens',
-              'deduct_tokens_atomic', 'deduct_tokens_batch', 'mark_deductions_pending', 'refund_tokens',
-              'settle_dead_letters', 'stale_deductions', 'write_off_pending_deductions')
-    loop
-        execute format('alter function %s set row_security = off', v_definer);
-    end loop;
 end $$;

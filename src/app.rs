@@ -31,6 +31,9 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
         signal(SignalKind::interrupt())?,
     );
     telemetry::init(&settings.log)?;
+    for exposed in settings.exposed() {
+        tracing::warn!("{exposed}");
+    }
     let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
     let sweeper = match roles.contains(&Role::Sweeper) {
         true => Some(sweeper(&settings, &storage).await?),
@@ -57,10 +60,10 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A sweeper whose query for articles can work. If the database is away, that is found by a pass.
+/// A sweeper whose query for articles can work. If the database is away or not migrated, that is found by a pass.
 async fn sweeper(settings: &Settings, storage: &Arc<Storage>) -> anyhow::Result<Sweeper> {
     let sweeper = Sweeper::new(settings, storage.clone());
-    if storage.reach().await.is_ok()
+    if storage.probe().await.is_ok()
         && let Err(error @ SweepError::ArticleQuery(_)) = sweeper.article_query().await
     {
         return Err(error.into());
@@ -99,7 +102,7 @@ impl Service {
         }
         let backlog = watch::Sender::new(Backlog::default());
         let signs = Signs {
-            database: storage.available(),
+            database: storage.trouble(),
             charging: service.worker.as_ref().map(|worker| worker.consuming()),
             archiving: service.archivist.as_ref().map(|one| one.archiving()),
             backlog: service.archivist.as_ref().map(|_| backlog.subscribe()),

@@ -8,6 +8,7 @@
 
 mod books;
 mod dead_letters;
+mod exposed;
 mod load;
 mod values;
 
@@ -21,6 +22,7 @@ use serde::Deserialize;
 
 pub use books::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
 pub use dead_letters::{Archivist, Replay};
+pub use exposed::Exposed;
 pub use load::ConfigError;
 pub use values::redacted_url;
 use values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};

@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::{dead_letters::Backlog, storage::Storage};
+use crate::{
+    dead_letters::Backlog,
+    storage::{Storage, Trouble},
+};
 
 /// Between two looks at the database.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -13,8 +16,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What readiness depends on; `None` where this process doesn't have the role.
 #[derive(Debug)]
 pub struct Signs {
-    /// The database is there.
-    pub database: watch::Receiver<bool>,
+    /// What is wrong with the database.
+    pub database: watch::Receiver<Option<Trouble>>,
     /// The worker has consumers.
     pub charging: Option<watch::Receiver<bool>>,
     /// The archivist has one.
@@ -24,10 +27,10 @@ pub struct Signs {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unready {
-    /// The database is away.
-    Database,
+    /// The database can't be worked with.
+    Database(Trouble),
     /// The worker takes no events.
     Charging,
     /// The archivist takes no dead letters.
@@ -39,7 +42,12 @@ pub enum Unready {
 impl fmt::Display for Unready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Database => "the database is away",
+            Self::Database(Trouble::Away) => "the database is away",
+            Self::Database(Trouble::ReadOnly) => "the database can only be read",
+            Self::Database(Trouble::Full) => "the database has no connection, memory or disk left",
+            Self::Database(Trouble::Unprepared(missing)) => {
+                return write!(f, "the database is not ready for use: {missing}");
+            }
             Self::Charging => "no events are being taken from the work queue",
             Self::Archiving => "no dead letters are being taken from their queue",
             Self::Backlog(Backlog::Stuck) => {
@@ -77,8 +85,8 @@ impl Signs {
             sign.as_mut().is_none_or(|sign| *sign.borrow_and_update())
         };
         let mut wrong = Vec::new();
-        if !*self.database.borrow_and_update() {
-            wrong.push(Unready::Database);
+        if let Some(trouble) = &*self.database.borrow_and_update() {
+            wrong.push(Unready::Database(trouble.clone()));
         }
         if !is(&mut self.charging) {
             wrong.push(Unready::Charging);

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::{
     config::{self, Settings},
     failpoint,
-    storage::{ArticleQuery, Fault, StaleDeduction, StaleLook, Storage, StorageError, Waited},
+    storage::{ArticleQuery, StaleDeduction, StaleLook, Storage, StorageError, Waited},
 };
 
 pub use held::Held;
@@ -244,7 +244,7 @@ impl Sweeper {
         for some in stale.chunks(ASKED_AT_ONCE) {
             match self.storage.articles_exist(query, some).await {
                 Ok(answers) => articles.extend(answers.into_iter().map(Article::from)),
-                Err(error) if stops_asking(&error) => return Err(error),
+                Err(error) if self.stops_asking(&error).await => return Err(error),
                 Err(_) => {
                     for one in some {
                         articles.push(self.find_article(query, one, report).await?);
@@ -267,7 +267,7 @@ impl Sweeper {
             .await
         {
             Ok(answers) => Ok(answers.first().copied().flatten().into()),
-            Err(error) if stops_asking(&error) => Err(error),
+            Err(error) if self.stops_asking(&error).await => Err(error),
             Err(error) => {
                 tracing::error!(
                     idempotency_key = one.idempotency_key, %error,
@@ -319,7 +319,7 @@ impl Sweeper {
         let Err(error) = act(self, &keys, report).await else {
             return Ok(());
         };
-        if hits_everybody(&error) {
+        if self.storage.hits_everybody(&error).await {
             return Err(error);
         }
         let mut failed: HashMap<Uuid, u32> = HashMap::new();
@@ -331,7 +331,7 @@ impl Sweeper {
             }
             let idempotency_key = one.idempotency_key.as_str();
             if let Err(error) = act(self, &[idempotency_key], report).await {
-                if hits_everybody(&error) {
+                if self.storage.hits_everybody(&error).await {
                     return Err(error);
                 }
                 tracing::error!(idempotency_key, %error, "could not be settled: set aside");
@@ -340,6 +340,11 @@ impl Sweeper {
             }
         }
         Ok(())
+    }
+
+    /// Whether asking the application's query about the others makes no sense. Several together may take too long.
+    async fn stops_asking(&self, error: &StorageError) -> bool {
+        !matches!(error, StorageError::NoAnswer) && self.storage.hits_everybody(error).await
     }
 
     async fn charge(&self, keys: &[&str], report: &mut SweepReport) -> Result<(), StorageError> {
@@ -384,14 +389,4 @@ impl Sweeper {
         }
         Ok(())
     }
-}
-
-/// Whether trying the others makes no sense.
-fn hits_everybody(error: &StorageError) -> bool {
-    !matches!(error.fault(), Fault::Transient | Fault::Rejected)
-}
-
-/// The same for the application's query, of which several together may take too long.
-fn stops_asking(error: &StorageError) -> bool {
-    hits_everybody(error) && !matches!(error, StorageError::NoAnswer)
 }

@@ -197,6 +197,7 @@ async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
     let database = settings.require_database()?;
     let place = || format!("database {}", redacted_url(&database.url));
     let storage = Storage::new(database, &settings.reconnect).with_context(place)?;
+    let storage = storage.for_operators();
     let reached = storage.reach().await;
     reached.with_context(place)?;
     Ok(storage)

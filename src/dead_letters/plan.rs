@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     config,
     domain::{CompletionEvent, Deduction, Reason},
-    storage::{Candidate, Fault, LetterBody, Money, Selection, Storage, StorageError},
+    storage::{Candidate, LetterBody, Money, Selection, Storage, StorageError},
 };
 
 /// Letters tried in one transaction, unless one company has more: its row is held meanwhile.
@@ -166,7 +166,8 @@ impl Planner<'_> {
                     self.take(company, fates.by_ref().take(own).collect());
                 }
             }
-            Err(error) if !is_about_these(&error) => return Err(error),
+            Err(error) if self.storage.hits_everybody(&error).await => return Err(error),
+            // Locked by somebody, or something in these letters: the others can be planned all the same.
             Err(_) => {
                 let mut busy = 0;
                 for company in companies {
@@ -175,7 +176,9 @@ impl Planner<'_> {
                     if companies.len() > 1 && busy < ENOUGH_BUSY {
                         match self.rehearsed(&self.tried(company)).await {
                             Ok(rehearsed) => fates = rehearsed,
-                            Err(error) if !is_about_these(&error) => return Err(error),
+                            Err(error) if self.storage.hits_everybody(&error).await => {
+                                return Err(error);
+                            }
                             Err(_) => busy += 1,
                         }
                     }
@@ -259,11 +262,6 @@ fn fate(event: &CompletionEvent, answer: Deduction) -> Fate {
         Deduction::Refused(refusal) => Fate::FailsAgain(Reason::from(refusal.cause).as_str()),
         Deduction::JobNotFound => Fate::FailsAgain(Reason::JobNotFound.as_str()),
     }
-}
-
-/// Locked by somebody, or something in these letters: the others can be planned all the same.
-fn is_about_these(error: &StorageError) -> bool {
-    matches!(error.fault(), Fault::Transient | Fault::Rejected)
 }
 
 /// Up to so many letters and bytes each.

@@ -7,19 +7,25 @@ use super::{Check, PATIENCE, Verdict, WINDOW};
 use crate::{
     config::{Settings, redacted_url},
     storage::{
-        Excess, Fault, Inspection, Purpose, Server, StaleDeduction, StateOfThings, Storage,
-        StorageError, StrangeMigration,
+        Durability, Excess, Fault, Finding, Inspection, Look, OtherRole, Preflight, Purpose,
+        Server, Severity, StaleDeduction, StateOfThings, Storage, StorageError, print_grants,
     },
 };
 
 /// What depends on the database.
-pub(super) const CHECKS: [&str; 6] = [
+pub(super) const CHECKS: [&str; 12] = [
     "database",
     "migrations",
     "functions",
-    "clock",
+    "guards",
     "rights_enough",
+    "application_tables",
+    "row_security",
+    "triggers",
+    "clock",
+    "durability",
     "rights_no_more",
+    "rights_of_others",
 ];
 
 /// The oldest `PostgreSQL` that this is made for.
@@ -59,7 +65,7 @@ pub(super) async fn examine(
         }
     };
     let mut checks = vec![check_server(&server)];
-    checks.extend(look(&mut inspection, &server, purpose).await);
+    checks.extend(look(&mut inspection, &server, settings, purpose).await);
     if !settings.sweeper.article_exists_query.is_empty() {
         let asked = tokio::time::timeout(PATIENCE, check_article_query(settings, &storage)).await;
         let slow = |_| {
@@ -76,41 +82,189 @@ pub(super) async fn examine(
 }
 
 /// The checks on the open connection that every installation has.
-async fn look(inspection: &mut Inspection, server: &Server, purpose: Purpose) -> [Check; 5] {
-    let hidden = inspection.hidden_schemas().await.unwrap_or_default();
-    let strange = inspection.strange_migrations().await;
-    let is_pending = |one: &StrangeMigration| matches!(one, StrangeMigration::Pending(_));
-    let unseen = if !hidden.is_empty() {
-        Some(format!("not checked: there is no {}", hidden.join(", ")))
-    } else if strange
-        .as_ref()
-        .is_ok_and(|strange| strange.iter().any(is_pending))
-    {
-        Some("not checked: the database is not migrated".to_owned())
-    } else {
-        None
+async fn look(
+    inspection: &mut Inspection,
+    server: &Server,
+    settings: &Settings,
+    purpose: Purpose,
+) -> Vec<Check> {
+    let look = Look {
+        purpose: Some(purpose),
+        articles: settings.sweeper.article_exists_query.is_empty(),
+        rows: true,
     };
-    let migrations = match (strange, &unseen) {
-        (_, Some(why)) if !hidden.is_empty() => Check::unchecked("migrations", why),
-        (Ok(strange), _) => check_migrations(&strange),
-        (Err(error), _) => unanswered("migrations", &error),
+    let (mut checks, unseen) = match inspection.preflight(look).await {
+        Ok(preflight) => (
+            preflight_checks(&preflight, server, purpose),
+            preflight.unseen,
+        ),
+        Err(error) => {
+            let all = Preflight::CHECKS.iter();
+            let why = format!("not checked: {error}");
+            (
+                all.map(|check| unanswered(check, &error)).collect(),
+                Some(why),
+            )
+        }
     };
-    let functions = match &unseen {
-        Some(why) => Check::unchecked("functions", why),
-        None => check_functions(inspection).await,
-    };
-    let clock = check_clock(inspection).await;
-    let enough = match &unseen {
-        Some(why) if hidden.is_empty() => Check::unchecked("rights_enough", why),
-        _ => check_enough(inspection, server, purpose).await,
-    };
+    checks.push(check_clock(inspection).await);
+    checks.push(check_durability(inspection).await);
     let no_more = check_no_more(inspection, purpose).await;
-    let no_more = match unseen {
+    checks.push(match &unseen {
         // Of tables that can't be seen nothing is known.
         Some(why) if no_more.verdict == Verdict::Ok => Check::unchecked("rights_no_more", why),
         _ => no_more,
+    });
+    match unseen {
+        Some(why) => checks.push(Check::unchecked("rights_of_others", why)),
+        None => checks.extend(check_others(inspection).await),
+    }
+    checks
+}
+
+/// A line for each finding, and one for each check that found nothing.
+fn preflight_checks(preflight: &Preflight, server: &Server, purpose: Purpose) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for check in Preflight::CHECKS {
+        let found = preflight.findings.iter().filter(|one| one.check == check);
+        let before = checks.len();
+        checks.extend(found.map(Check::from));
+        if checks.len() > before {
+            continue;
+        }
+        let (role, purpose) = (&server.role, purpose.as_str());
+        let fine = match check {
+            "migrations" => "all applied".to_owned(),
+            "functions" => "all there, as this version made them".to_owned(),
+            "guards" => "nobody removes rows of the ledger by accident".to_owned(),
+            "rights_enough" => format!("{role} may do what {purpose} needs"),
+            "application_tables" => "have what is read and written".to_owned(),
+            "row_security" => "hides nothing that is needed".to_owned(),
+            _ => "none of the application's runs within a charge".to_owned(),
+        };
+        checks.push(match &preflight.unseen {
+            Some(why) => Check::unchecked(check, why),
+            None => Check::ok(check, fine),
+        });
+    }
+    checks
+}
+
+impl From<&Finding> for Check {
+    fn from(finding: &Finding) -> Self {
+        Self {
+            check: finding.check,
+            subject: finding.subject.clone(),
+            verdict: match finding.severity {
+                Severity::Blocking | Severity::Fault => Verdict::Failed,
+                Severity::Note => Verdict::Unchecked,
+            },
+            finding: finding.finding.clone(),
+            mend: finding.fix.clone(),
+        }
+    }
+}
+
+async fn check_durability(inspection: &mut Inspection) -> Check {
+    const CHECK: &str = "durability";
+    let durability = match inspection.durability().await {
+        Ok(durability) => durability,
+        Err(error) => return unanswered(CHECK, &error),
     };
-    [migrations, functions, clock, enough, no_more]
+    let Durability {
+        fsync,
+        full_page_writes,
+        unlogged,
+        synchronous,
+        standbys,
+        behind_bytes,
+    } = durability;
+    let off: Vec<&str> = [("fsync", fsync), ("full_page_writes", full_page_writes)]
+        .into_iter()
+        .filter_map(|(name, is_on)| (!is_on).then_some(name))
+        .collect();
+    if !off.is_empty() {
+        let finding = format!(
+            "off: {}: a crash of the machine loses charges",
+            off.join(", ")
+        );
+        let on: Vec<String> = off
+            .iter()
+            .map(|name| format!("alter system set {name} = on"))
+            .collect();
+        let fix = format!("{}; select pg_reload_conf()", on.join("; "));
+        return Check::failed(CHECK, finding, fix);
+    }
+    if !unlogged.is_empty() {
+        let finding = format!("unlogged, so a crash empties: {}", unlogged.join(", "));
+        let logged: Vec<String> = unlogged
+            .iter()
+            .map(|name| format!("alter table {name} set logged"))
+            .collect();
+        return Check::failed(CHECK, finding, logged.join("; "));
+    }
+    if standbys > 0 && synchronous.is_empty() {
+        let behind = behind_bytes.map_or_else(String::new, |bytes| format!(" (now {bytes} bytes)"));
+        let finding = format!(
+            "{standbys} standby(s), all asynchronous: a failover to one loses what it has not received yet{behind}, \
+             charges whose events are acked included"
+        );
+        let mut check = Check::unchecked(CHECK, finding);
+        check.mend = Some("name them in synchronous_standby_names, or publish the last events again after a failover".to_owned());
+        return check;
+    }
+    Check::ok(CHECK, "what is committed is on disk")
+}
+
+async fn check_others(inspection: &mut Inspection) -> Vec<Check> {
+    const CHECK: &str = "rights_of_others";
+    /// Rights that are named; the fix has all.
+    const NAMED: usize = 4;
+    let roles = match inspection.other_roles().await {
+        Ok(roles) => roles,
+        Err(error) => return vec![unanswered(CHECK, &error)],
+    };
+    let (too_much, fine): (Vec<OtherRole>, Vec<OtherRole>) =
+        roles.into_iter().partition(OtherRole::is_too_much);
+    if too_much.is_empty() {
+        let listed = |wanted: fn(&OtherRole) -> bool| {
+            let those = fine.iter().filter(|other| wanted(other));
+            let names: Vec<&str> = those.filter_map(|other| other.role.as_deref()).collect();
+            if names.is_empty() {
+                "nobody".to_owned()
+            } else {
+                names.join(", ")
+            }
+        };
+        let (all, balances) = (listed(|_| true), listed(|other| !other.balances.is_empty()));
+        let finding = format!(
+            "beside the owner and this role, our functions and tables are used by {all}; balances are changed by SQL by {balances}"
+        );
+        return vec![Check::ok(CHECK, finding)];
+    }
+    let say = |other: &OtherRole| {
+        let mut rights = other.excess.clone();
+        rights.extend(
+            other
+                .balances
+                .iter()
+                .map(|right| format!("{right} on company_subscriptions")),
+        );
+        let more = rights.len().saturating_sub(NAMED);
+        rights.truncate(NAMED);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let role = other.role.as_deref().unwrap_or("PUBLIC");
+        let finding = format!(
+            "may do what no printed grant gives: {}{more}",
+            rights.join(", ")
+        );
+        Check::failed(CHECK, finding, other.revoke.clone()).of(role)
+    };
+    too_much.iter().map(say).collect()
 }
 
 /// How things stand; a line says why, where that can't be read.
@@ -150,90 +304,6 @@ fn check_server(server: &Server) -> Check {
     Check::ok("database", finding)
 }
 
-fn check_migrations(strange: &[StrangeMigration]) -> Check {
-    let all = |pick: fn(&StrangeMigration) -> Option<i64>| {
-        let numbers: Vec<String> = strange
-            .iter()
-            .filter_map(pick)
-            .map(|number| number.to_string())
-            .collect();
-        (!numbers.is_empty()).then(|| numbers.join(", "))
-    };
-    let pending = all(|one| match one {
-        StrangeMigration::Pending(number) => Some(*number),
-        _ => None,
-    });
-    let unknown = all(|one| match one {
-        StrangeMigration::Unknown(number) => Some(*number),
-        _ => None,
-    });
-    let unfinished = all(|one| match one {
-        StrangeMigration::Unfinished(number) => Some(*number),
-        _ => None,
-    });
-    let altered = all(|one| match one {
-        StrangeMigration::Altered(number) => Some(*number),
-        _ => None,
-    });
-    if let Some(numbers) = unknown {
-        return Check::failed(
-            "migrations",
-            format!("the database is newer than this program, which doesn't know {numbers}"),
-            "run the version of token-billing that applied them, or a newer one",
-        );
-    }
-    if let Some(numbers) = altered {
-        return Check::failed(
-            "migrations",
-            format!("applied with another text than this program has: {numbers}"),
-            "run the version of token-billing that applied them; no migration may be edited once it is applied",
-        );
-    }
-    if let Some(numbers) = unfinished {
-        return Check::failed(
-            "migrations",
-            format!("begun and not finished: {numbers}"),
-            "look at what it left, delete its row from _sqlx_migrations, then: token-billing migrate",
-        );
-    }
-    match pending {
-        Some(numbers) => Check::failed(
-            "migrations",
-            format!("not applied: {numbers}"),
-            "token-billing migrate",
-        ),
-        None => Check::ok("migrations", "all applied"),
-    }
-}
-
-async fn check_functions(inspection: &mut Inspection) -> Check {
-    let strange = match inspection.strange_functions().await {
-        Ok(strange) => strange,
-        Err(error) => return unanswered("functions", &error),
-    };
-    if strange.is_empty() {
-        return Check::ok("functions", "all there, as this version made them");
-    }
-    let finding: Vec<String> = strange
-        .iter()
-        .map(|one| {
-            let what = if one.missing { "missing" } else { "altered" };
-            format!("{} is {what}", one.signature)
-        })
-        .collect();
-    let mut texts: Vec<String> = strange
-        .iter()
-        .map(|one| format!("migrations/{}.sql", one.migration))
-        .collect();
-    texts.sort();
-    texts.dedup();
-    let mend = format!(
-        "somebody changed what the migrations made: put back the text, settings and rights from {}",
-        texts.join(", ")
-    );
-    Check::failed("functions", finding.join("; "), mend)
-}
-
 async fn check_clock(inspection: &mut Inspection) -> Check {
     let ahead = match inspection.clock_ahead_seconds().await {
         Ok(ahead) => ahead,
@@ -248,37 +318,6 @@ async fn check_clock(inspection: &mut Inspection) -> Check {
         return Check::failed("clock", finding, "let NTP set both clocks");
     }
     Check::ok("clock", finding)
-}
-
-/// `token-billing migrate --print-grants ROLE`, as it is typed for this.
-fn print_grants(role: &str, purpose: Purpose) -> String {
-    let purpose = match purpose {
-        Purpose::Serve => String::new(),
-        other => format!(" --for {}", other.as_str()),
-    };
-    format!("token-billing migrate --print-grants {role}{purpose}")
-}
-
-async fn check_enough(inspection: &mut Inspection, server: &Server, purpose: Purpose) -> Check {
-    let missing = match inspection.missing_rights(purpose).await {
-        Ok(missing) => missing,
-        Err(error) => return unanswered("rights_enough", &error),
-    };
-    let (role, purpose_name) = (&server.role, purpose.as_str());
-    if missing.is_empty() {
-        return Check::ok(
-            "rights_enough",
-            format!("{role} may do what {purpose_name} needs"),
-        );
-    }
-    Check::failed(
-        "rights_enough",
-        format!("{role} lacks for {purpose_name}: {}", missing.join("; ")),
-        format!(
-            "as the owner of the tables, run what this prints: {}",
-            print_grants(role, purpose)
-        ),
-    )
 }
 
 async fn check_no_more(inspection: &mut Inspection, purpose: Purpose) -> Check {

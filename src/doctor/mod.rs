@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{ConfigError, Settings},
+    config::{ConfigError, Exposed, Settings},
     storage::{Purpose, StateOfThings},
 };
 
@@ -112,6 +112,7 @@ pub async fn examine(
         Err(error) => return Ok(without_settings(&error)),
     };
     let mut checks = vec![check_settings(&settings)];
+    checks.extend(check_encryption(&settings));
     let (database, inspection) = until(stop, database::examine(&settings, purpose)).await?;
     checks.extend(database);
     // The probe ends by itself, and cleans up first.
@@ -153,6 +154,22 @@ fn without_settings(error: &ConfigError) -> Diagnosis {
         checks,
         state: None,
     }
+}
+
+/// Who can read along on that network can't be known from here.
+fn check_encryption(settings: &Settings) -> Vec<Check> {
+    let exposed = settings.exposed();
+    if exposed.is_empty() {
+        return vec![Check::ok(
+            "encryption",
+            "nothing leaves this machine unencrypted",
+        )];
+    }
+    let check = |exposed: &Exposed| Check {
+        mend: Some(exposed.fix()),
+        ..Check::unchecked("encryption", exposed.finding()).of(exposed.setting)
+    };
+    exposed.iter().map(check).collect()
 }
 
 fn check_settings(settings: &Settings) -> Check {

@@ -1,6 +1,11 @@
 //! What a database error means for the work at hand.
 
+use std::sync::Arc;
+
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use thiserror::Error;
+
+use super::Finding;
 
 /// An error of the database, or of the way to it.
 #[derive(Debug, Error)]
@@ -18,6 +23,9 @@ pub enum StorageError {
     /// Reachable, but not to be written to.
     #[error("the database is read-only")]
     ReadOnly,
+    /// Reachable, but something that is needed is missing.
+    #[error("{}", listed(.0))]
+    Unprepared(Vec<Finding>),
     /// A function answered with something that this version doesn't know.
     #[error("unexpected answer of {function}: {answer}")]
     Unexpected {
@@ -33,10 +41,12 @@ pub enum StorageError {
 pub enum Fault {
     /// The database as a whole can't work now: wait, then the same again.
     Unavailable,
-    /// Something is missing or forbidden: not migrated, altered, no rights. Nobody's event's fault, unless
-    /// it stays so for one company while the rest works.
+    /// Said within a statement on a connection that works: something is missing, forbidden or away. That may be the
+    /// installation, or a trigger of the application's that fails for one company: the error can't tell, so
+    /// the installation is looked at before anybody is blamed.
     Installation,
-    /// The connection broke during the call; whether the database is away as well isn't known yet.
+    /// The connection broke during the call, or what was prepared on it is void; whether the database is away
+    /// as well isn't known yet.
     Disconnected,
     /// This call had bad luck (deadlock, a lock or time limit): try again later.
     Transient,
@@ -44,13 +54,34 @@ pub enum Fault {
     Rejected,
 }
 
+/// Why the database can't be worked with. The kind, not each error's words: one outage has many of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// It can't be reached, or ends its connections.
+    Away,
+    /// It can only be read.
+    ReadOnly,
+    /// It has no connection, memory or disk left.
+    Full,
+    /// What is missing, each with its fix.
+    Unprepared(Arc<str>),
+}
+
 impl StorageError {
     /// Whose problem it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Sqlx(sqlx::Error::Database(error)) => error
-                .code()
-                .map_or(Fault::Transient, |code| sqlstate_fault(&code)),
+            Self::Sqlx(sqlx::Error::Database(error)) => {
+                let Some(code) = error.code() else {
+                    return Fault::Transient;
+                };
+                let said = error.try_downcast_ref::<PgDatabaseError>();
+                let is_fatal = said.is_none_or(|said| {
+                    matches!(said.severity(), PgSeverity::Fatal | PgSeverity::Panic)
+                });
+                let routine = said.and_then(PgDatabaseError::routine).unwrap_or_default();
+                said_fault(&code, is_fatal, routine)
+            }
             Self::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => Fault::Disconnected,
             Self::Sqlx(
                 sqlx::Error::Tls(_)
@@ -61,10 +92,53 @@ impl StorageError {
             )
             | Self::Migrate(_)
             | Self::NoAnswer
-            | Self::ReadOnly => Fault::Unavailable,
+            | Self::ReadOnly
+            | Self::Unprepared(_) => Fault::Unavailable,
             // What nobody foresaw is tried again and then owed, never written off.
             Self::Sqlx(_) | Self::Unexpected { .. } => Fault::Transient,
         }
+    }
+
+    /// What this says of the database, if it is the database's problem.
+    pub(super) fn trouble(&self) -> Trouble {
+        match self {
+            Self::Unprepared(findings) => Trouble::Unprepared(listed(findings).into()),
+            Self::ReadOnly => Trouble::ReadOnly,
+            Self::Sqlx(sqlx::Error::Database(error)) => match error.code().as_deref() {
+                Some("25006") => Trouble::ReadOnly,
+                Some(code) if code.starts_with("53") => Trouble::Full,
+                _ => Trouble::Away,
+            },
+            _ => Trouble::Away,
+        }
+    }
+}
+
+/// What is missing, in one line.
+fn listed(findings: &[Finding]) -> String {
+    let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    findings.join("; ")
+}
+
+/// Sorts by SQLSTATE, and by who said it. What a connection was ended with (FATAL) is the server's own state;
+/// a statement that fails (ERROR) on a connection that goes on can report anything, because the
+/// application's triggers run within it.
+fn said_fault(code: &str, is_fatal: bool, routine: &str) -> Fault {
+    match sqlstate_fault(code) {
+        // `RAISE` in somebody's PL/pgSQL, with whatever SQLSTATE pleased: never the server's.
+        Fault::Unavailable | Fault::Installation if routine == "exec_stmt_raise" => {
+            Fault::Transient
+        }
+        // Prepared before a migration changed the result's type, or on another connection by a pooler: good
+        // again on a new connection.
+        _ if code == "26000" || routine == "RevalidateCachedQuery" => Fault::Disconnected,
+        // The server itself says these within a statement: read-only, disk full, input/output.
+        Fault::Unavailable
+            if !is_fatal && !matches!(code, "25006" | "53100") && !code.starts_with("58") =>
+        {
+            Fault::Installation
+        }
+        fault => fault,
     }
 }
 
@@ -112,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sqlstates_fall_to_who_must_act() {
+    fn what_ends_a_connection_falls_to_who_must_act() {
         for (code, fault) in [
             ("40P01", Fault::Transient),
             ("55P03", Fault::Transient),
@@ -122,13 +196,37 @@ mod tests {
             ("53300", Fault::Unavailable),
             ("25006", Fault::Unavailable),
             ("42883", Fault::Installation),
-            ("26000", Fault::Installation),
+            ("26000", Fault::Disconnected),
             ("P0001", Fault::Transient),
             ("28P01", Fault::Unavailable),
             ("22003", Fault::Rejected),
             ("23514", Fault::Rejected),
         ] {
-            assert_eq!(sqlstate_fault(code), fault, "{code}");
+            assert_eq!(said_fault(code, true, "ProcessInterrupts"), fault, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_a_statement_says_is_not_taken_for_the_servers_state() {
+        for (code, routine, fault) in [
+            // Out of a trigger, perhaps: to be looked at.
+            ("42703", "errorMissingColumn", Fault::Installation),
+            ("53300", "pgfdw_report_error", Fault::Installation),
+            ("08001", "connect_pg_server", Fault::Installation),
+            ("57P03", "dblink_res_error", Fault::Installation),
+            // By hand.
+            ("57P03", "exec_stmt_raise", Fault::Transient),
+            ("53300", "exec_stmt_raise", Fault::Transient),
+            ("25006", "exec_stmt_raise", Fault::Transient),
+            ("42703", "exec_stmt_raise", Fault::Transient),
+            ("23514", "exec_stmt_raise", Fault::Rejected),
+            // The server's own.
+            ("53100", "mdextend", Fault::Unavailable),
+            ("58030", "mdread", Fault::Unavailable),
+            ("25006", "PreventCommandIfReadOnly", Fault::Unavailable),
+            ("0A000", "RevalidateCachedQuery", Fault::Disconnected),
+        ] {
+            assert_eq!(said_fault(code, false, routine), fault, "{code} {routine}");
         }
     }
 }

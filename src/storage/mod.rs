@@ -9,12 +9,14 @@ mod bounded;
 mod charging;
 mod dead_letters;
 mod error;
+mod examination;
 mod installation;
 mod ledger;
 mod migrating;
 mod pool;
 mod refund;
 mod scratch;
+mod session;
 mod state;
 mod sweeping;
 mod timeline;
@@ -28,10 +30,11 @@ pub use dead_letters::{
     OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
     UnknownNames,
 };
-pub use error::{Fault, StorageError};
+pub use error::{Fault, StorageError, Trouble};
 pub use installation::{
-    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, MissingGuard, Object, Purpose, RELATIONS,
-    Server, StrangeFunction, StrangeMigration, grants, grants_sql,
+    Durability, Excess, FINGERPRINTS, FUNCTIONS, Finding, Grant, Inspection, Look, Object,
+    OtherRole, Preflight, Purpose, RELATIONS, Server, Severity, StrangeFunction, StrangeMigration,
+    grants, grants_sql, print_grants,
 };
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::StorageError;
+use super::{Finding, Purpose, StorageError, Trouble, session};
 use crate::{config, reconnect::Reconnect};
 
 /// The books.
@@ -27,9 +27,15 @@ pub struct Storage {
     /// How long a statement may take before its connection is taken for dead.
     answer_timeout: Duration,
     pub(super) reconnect: config::Reconnect,
-    /// Whether the last thing heard of the database was good: one log line a change.
-    available: watch::Sender<bool>,
+    /// What every session sets for itself.
+    session_settings: Arc<str>,
+    /// What the connected role is for.
+    pub(super) purpose: Purpose,
+    /// What was wrong by the last thing heard of the database: one log line a change.
+    trouble: watch::Sender<Option<Trouble>>,
     seen: Arc<Mutex<Seen>>,
+    /// What the last examination found that is no reason to stop.
+    pub(super) tolerated: Mutex<Vec<Finding>>,
 }
 
 /// The server ends a statement at `database.statement_timeout` by itself; if nothing is heard this long
@@ -49,11 +55,15 @@ pub enum Waited {
 
 /// What is known of the server.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+pub(super) struct Seen {
     /// When the server that answered last was started: another one has been restarted or replaced.
     started_at: Option<OffsetDateTime>,
     /// Connections opened earlier are not used any more.
     trust_since: Instant,
+    /// When the installation was found complete. `None`: not yet, or there was trouble since.
+    pub(super) examined_at: Option<Instant>,
+    /// When a failing statement was last reason to examine it again.
+    pub(super) doubted_at: Option<Instant>,
 }
 
 impl Storage {
@@ -64,14 +74,12 @@ impl Storage {
     ) -> Result<Self, StorageError> {
         let options = PgConnectOptions::from_str(database.url.expose_secret())?
             .application_name("token-billing");
-        let limits = format!(
-            "set lock_timeout = {}; set statement_timeout = {}; set time zone 'UTC'",
-            database.lock_timeout.as_millis(),
-            database.statement_timeout.as_millis()
-        );
+        let settings: Arc<str> = session::settings(database).into();
         let seen = Arc::new(Mutex::new(Seen {
             started_at: None,
             trust_since: Instant::now(),
+            examined_at: None,
+            doubted_at: None,
         }));
         let pool = PgPoolOptions::new()
             .max_connections(database.max_connections)
@@ -86,14 +94,12 @@ impl Storage {
                     Box::pin(async move { Ok(trusted) })
                 }
             })
-            .after_connect(move |connection, _| {
-                let limits = limits.clone();
-                Box::pin(async move {
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(limits))
-                        .execute(connection)
-                        .await
-                        .map(|_| ())
-                })
+            .after_connect({
+                let settings = settings.clone();
+                move |connection, _| {
+                    let settings = settings.clone();
+                    Box::pin(async move { session::prepare(connection, &settings).await })
+                }
             })
             .connect_lazy_with(options);
         Ok(Self {
@@ -101,9 +107,19 @@ impl Storage {
             connect_timeout: database.connect_timeout,
             answer_timeout: database.statement_timeout + ANSWER_GRACE,
             reconnect: reconnect.clone(),
-            available: watch::Sender::new(true),
+            session_settings: settings,
+            purpose: Purpose::Serve,
+            trouble: watch::Sender::new(None),
             seen,
+            tolerated: Mutex::default(),
         })
+    }
+
+    /// The connected role is a person's, not that of `serve`: the rights that it must have are others.
+    #[must_use]
+    pub fn for_operators(mut self) -> Self {
+        self.purpose = Purpose::Operator;
+        self
     }
 
     /// Connects once, within `database.connect_timeout`: the pool would go on trying and then say only
@@ -131,8 +147,13 @@ impl Storage {
     }
 
     pub(super) async fn connect_once(&self) -> Result<PgConnection, StorageError> {
-        self.in_time(PgConnection::connect_with(&self.pool.connect_options()))
-            .await
+        let options = self.pool.connect_options();
+        self.in_time(async {
+            let mut connection = PgConnection::connect_with(&options).await?;
+            session::prepare(&mut connection, &self.session_settings).await?;
+            Ok(connection)
+        })
+        .await
     }
 
     pub(super) async fn in_time<T>(
@@ -165,26 +186,29 @@ impl Storage {
         })
     }
 
-    /// Waits, however long, until the database can work. Says once that it is away and once that it is
-    /// back, whoever asks.
+    /// Waits, however long, until the database can work. Says once that it is away, or what is missing, and
+    /// once that it is back, whoever asks.
     pub async fn wait_until_available(&self, cancelled: &CancellationToken) -> Waited {
         let mut reconnect = Reconnect::new(&self.reconnect);
         let mut waited = Waited::Present;
         loop {
             let probed = tokio::select! {
-                probed = self.probe() => probed,
+                probed = self.examine() => probed,
                 () = cancelled.cancelled() => return Waited::Cancelled,
             };
             match probed {
                 Ok(started_at) => {
                     self.heard(None);
-                    self.seen
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .started_at = Some(started_at);
+                    self.note(|seen| seen.started_at = Some(started_at));
                     return waited;
                 }
-                Err(error) => self.heard(Some(&error)),
+                Err(error) => {
+                    if matches!(error, StorageError::Unprepared(_)) {
+                        // What it was opened with may be part of what is mended.
+                        self.distrust_connections();
+                    }
+                    self.heard(Some(&error));
+                }
             }
             waited = Waited::CameBack;
             if !reconnect.wait(cancelled).await {
@@ -196,33 +220,48 @@ impl Storage {
     /// When the server was started that answered last. If it differs from what it was before a call,
     /// the server went down during that call.
     pub fn server_started_at(&self) -> Option<OffsetDateTime> {
-        look(&self.seen).started_at
+        self.seen().started_at
     }
 
     /// One connection broke: those opened before now may be just as broken.
     pub fn distrust_connections(&self) {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .trust_since = Instant::now();
+        self.note(|seen| {
+            seen.trust_since = Instant::now();
+            // It may be another server that answers next.
+            seen.examined_at = None;
+        });
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        look(&self.seen)
     }
 
     /// Notes what was heard of the database, and logs if that is news.
-    pub fn heard(&self, trouble: Option<&StorageError>) {
-        let available = trouble.is_none();
+    pub fn heard(&self, error: Option<&StorageError>) {
+        let trouble = error.map(StorageError::trouble);
+        if trouble.is_some() {
+            self.note(|seen| seen.examined_at = None);
+        }
         let changed = self
-            .available
-            .send_if_modified(|known| std::mem::replace(known, available) != available);
-        match (changed, trouble) {
-            (true, Some(error)) => tracing::error!(%error, "database unavailable: work pauses"),
-            (true, None) => tracing::info!("database available: work goes on"),
+            .trouble
+            .send_if_modified(|known| std::mem::replace(known, trouble.clone()) != trouble);
+        match (changed, trouble, error) {
+            (true, Some(Trouble::Unprepared(_)), Some(error)) => {
+                tracing::error!(%error, "database not ready for use: work pauses");
+            }
+            (true, _, Some(error)) => tracing::error!(%error, "database unavailable: work pauses"),
+            (true, ..) => tracing::info!("database available: work goes on"),
             _ => {}
         }
     }
 
-    /// Whether the last thing heard of the database was good. Changes can be awaited.
-    pub fn available(&self) -> watch::Receiver<bool> {
-        self.available.subscribe()
+    /// What was wrong by the last thing heard of the database. Changes can be awaited.
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.trouble.subscribe()
     }
 
     /// Closes all connections.

@@ -118,15 +118,12 @@ impl Worker {
 /// When so many companies of a batch have failed one after the other, the rest is not asked: it would
 /// only wait for as many lock timeouts again.
 const ENOUGH_FAILED: u32 = 3;
-/// A call that fails so often while the database looks well has a fault of its own.
-const ENOUGH_TRIES: u32 = 3;
-
 /// Tells, over several tries of one call, whether its failures are the database's or its own.
 pub(super) struct Outage<'w> {
     worker: &'w Worker,
     server: Option<time::OffsetDateTime>,
     reconnect: Reconnect,
-    /// Failures while the database was there all the time.
+    /// Connections that broke while the database was there all the time.
     unexplained: u32,
 }
 
@@ -149,7 +146,14 @@ impl<'w> Outage<'w> {
         let storage = &self.worker.storage;
         match error.fault() {
             Fault::Transient | Fault::Rejected => return Ok(false),
-            Fault::Unavailable | Fault::Installation => {
+            // Said within a statement, perhaps by a trigger of the application's that fails for one company. The
+            // installation is asked, which changes nothing that others see unless it is at fault.
+            Fault::Installation => {
+                if !storage.doubt() {
+                    return Ok(false);
+                }
+            }
+            Fault::Unavailable => {
                 storage.distrust_connections();
                 storage.heard(Some(error));
                 // Whatever the next look says: it may be able to look and still not to work.
@@ -159,7 +163,7 @@ impl<'w> Outage<'w> {
             }
             Fault::Disconnected => {
                 storage.distrust_connections();
-                tracing::warn!(%error, "connection lost");
+                tracing::warn!(%error, "connection lost, or of no use any more");
             }
         }
         let waited = hold
@@ -179,10 +183,8 @@ impl<'w> Outage<'w> {
                 self.unexplained += 1;
                 Ok(self.unexplained < 2)
             }
-            _ => {
-                self.unexplained += 1;
-                Ok(self.unexplained < ENOUGH_TRIES)
-            }
+            // Nothing is missing, so it is about these events.
+            _ => Ok(false),
         }
     }
 }

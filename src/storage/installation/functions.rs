@@ -8,30 +8,30 @@ pub const FUNCTIONS: [(&str, &str); 27] = [
     (
         "archive_dead_letters(text[],text[],text[],bytea[],jsonb[],jsonb[],uuid[],uuid[],uuid[],bigint[],\
          integer[],timestamp with time zone[],timestamp with time zone[],bigint[])",
-        "7541484f2024c5f42e3451c7861cdc0a",
+        "a8b8258509e8a9bd7d739f85e21a2d23",
     ),
     ("canonical_key(text)", "db39cb2f613074755a0ad65c2d4a6f93"),
     ("canonical_keys(text[])", "71e1bee3e0aea624532fe5a98af1aeca"),
     (
         "charge_pending_deductions(text[])",
-        "fe45c72d3a3d3aae9bb2df9c289cb0a7",
+        "d7b87311378eb19029b25d3ec945f7d9",
     ),
     (
         "claim_stale_deductions(interval,timestamp with time zone,text,integer,interval)",
-        "6bb1389fff7186f32ac3d99fd0aba6fc",
+        "22f3baf1f38baa2ccda1314ede2d7556",
     ),
     ("commit_durably()", "ea721b9ce94766602ca08a30f59778d4"),
     (
         "credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
-        "43b564934d38fb9b92ef6ba7137df6ba",
+        "3df2eca197bb71d35b37aba5c379efb0",
     ),
     (
         "deduct_tokens_atomic(text,uuid,uuid,bigint,jsonb)",
-        "a74a44037f4ac5c9b039e90dbc5da945",
+        "7fee317a3d53e9ccc88892b3d7efebed",
     ),
     (
         "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
-        "8c42806377c9efeed4205ed8415d2c5c",
+        "657ec923da6f5c858d128d459540f636",
     ),
     (
         "deduct_tokens_segment(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],integer)",
@@ -47,7 +47,7 @@ pub const FUNCTIONS: [(&str, &str); 27] = [
     ("lock_dead_letters()", "052493e03e04fdd5e499c84811430e0b"),
     (
         "mark_deductions_pending(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],text[])",
-        "744d9c52354de8575f58a2d646f3dfb8",
+        "8972b658f311f08c9ba0296bbd47dbe7",
     ),
     (
         "record_dead_letter_actions(bigint,bigint[],timestamp with time zone)",
@@ -59,17 +59,17 @@ pub const FUNCTIONS: [(&str, &str); 27] = [
     ),
     (
         "refund_tokens(text,text,text,text)",
-        "949cf97c1b48d7d6cbde516bbd5884d0",
+        "ff00bbfb3645e226f33ad29f1f51c31f",
     ),
     ("refuse_change()", "0c4232d4a2556edc4746c8bc3e720275"),
     (
         "refuse_unless_one_row(bigint,uuid)",
         "42140f5851f69abc741b5536b2c69fd8",
     ),
-    ("settle_dead_letters()", "2cfab01ffd6abf6763ed53796dbd8968"),
+    ("settle_dead_letters()", "e14159a4bbbcf65d16859a73e91a3097"),
     (
         "stale_deductions(interval,timestamp with time zone,text,integer)",
-        "a896f432dc96d03f923d1fd54c30aa66",
+        "88edf28acbcd1743e9eb4a74e431cc82",
     ),
     (
         "tokens_left(bigint,bigint)",
@@ -85,7 +85,7 @@ pub const FUNCTIONS: [(&str, &str); 27] = [
     ),
     (
         "write_off_pending_deductions(text[])",
-        "3cfc7a431b90f4bff63ab95359e036da",
+        "5b30f4301120c1b310710f4fe2635608",
     ),
 ];
 

@@ -285,6 +285,6 @@ pub fn grants_sql(role: &str, purpose: Purpose, database: &str, schema: &str) ->
     sql
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,6 +1,6 @@
 //! Whether the triggers are there that keep rows of the ledger from being removed or rewritten.
 
-use super::Inspection;
+use super::{Finding, Inspection, Severity};
 use crate::storage::StorageError;
 
 /// Table and trigger.
@@ -27,20 +27,9 @@ const GUARDS: [(&str, &str); 20] = [
     ("token_usage_logs", "no_truncate"),
 ];
 
-/// A guard that guards nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MissingGuard {
-    /// The table that it should guard.
-    pub table: &'static str,
-    /// Its name.
-    pub trigger: &'static str,
-    /// It is there, and turned off.
-    pub disabled: bool,
-}
-
 impl Inspection {
     /// The guards that are gone or turned off.
-    pub async fn missing_guards(&mut self) -> Result<Vec<MissingGuard>, StorageError> {
+    pub(super) async fn guards(&mut self) -> Result<Vec<Finding>, StorageError> {
         let (tables, triggers): (Vec<&str>, Vec<&str>) = GUARDS.into_iter().unzip();
         let enabled: Vec<Option<bool>> = self
             .ask(async |connection| {
@@ -56,14 +45,23 @@ impl Inspection {
                 .await
             })
             .await?;
-        let missing = GUARDS.into_iter().zip(enabled);
-        Ok(missing
-            .filter(|(_, enabled)| *enabled != Some(true))
-            .map(|((table, trigger), enabled)| MissingGuard {
-                table,
-                trigger,
-                disabled: enabled.is_some(),
-            })
-            .collect())
+        let finding = |((table, trigger), enabled): ((&str, &str), Option<bool>)| {
+            let (finding, fix) = match enabled {
+                Some(true) => return None,
+                Some(false) => (
+                    format!("trigger {trigger} is turned off: rows can be removed or rewritten"),
+                    format!("alter table {table} enable trigger {trigger}"),
+                ),
+                None => (
+                    format!("trigger {trigger} is gone: rows can be removed or rewritten"),
+                    format!(
+                        "make it again as in the last of migrations/*.sql that has it: grep '{trigger}' migrations/*"
+                    ),
+                ),
+            };
+            Some(Finding::new(Severity::Fault, "guards", finding, fix).of(table))
+        };
+        let guards = GUARDS.into_iter().zip(enabled);
+        Ok(guards.filter_map(finding).collect())
     }
 }

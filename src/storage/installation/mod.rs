@@ -1,10 +1,15 @@
 //! Looking at an installation without changing it: on one connection that may only read, with every answer
 //! awaited for a bounded time.
 
+mod application;
+mod durability;
 mod functions;
 mod grants;
 mod guards;
 mod holdings;
+mod interference;
+mod others;
+mod preflight;
 mod rights;
 
 use std::time::Duration;
@@ -14,12 +19,14 @@ use time::OffsetDateTime;
 
 use super::{MIGRATIONS, StateOfThings, Storage, StorageError, state::state_of_things};
 
+pub use durability::Durability;
 pub use functions::{FINGERPRINTS, FUNCTIONS, StrangeFunction};
 use grants::GRANTS;
 pub use grants::{Grant, Object, Purpose, grants, grants_sql};
-pub use guards::MissingGuard;
 pub(super) use holdings::Holdings;
 pub use holdings::RELATIONS;
+pub use others::OtherRole;
+pub use preflight::{Finding, Look, Preflight, Severity, print_grants};
 pub use rights::Excess;
 
 /// For one answer.

@@ -6,20 +6,22 @@ use super::{FUNCTIONS, Inspection, Object, Purpose, grants};
 use crate::storage::StorageError;
 
 /// Tables that nobody but the functions writes, except where a grant says so.
-const GUARDED: [&str; 8] = [
+pub(super) const GUARDED: [&str; 10] = [
     "company_subscriptions",
     "token_deduction_records",
     "token_usage_logs",
     "token_credits",
+    "token_deduction_attempts",
+    "token_billing_locks",
     "operator_actions",
     "dead_letters",
     "dead_letter_actions",
     "_sqlx_migrations",
 ];
 /// The application's, whose rows we may not know who changes. But a trigger on them would run with our rights.
-const APPLICATIONS: [&str; 2] = ["article_jobs", "articles"];
+pub(super) const APPLICATIONS: [&str; 2] = ["article_jobs", "articles"];
 /// Who moves them breaks the order of the books.
-const SEQUENCES: [&str; 2] = ["token_ledger_seq", "dead_letter_arrival_seq"];
+pub(super) const SEQUENCES: [&str; 2] = ["token_ledger_seq", "dead_letter_arrival_seq"];
 
 /// A right that the role has and shouldn't.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -72,6 +72,19 @@ impl Diagnosis {
         found.unwrap_or_else(|| panic!("no {check} in {self:#?}"))
     }
 
+    /// The line of that name about this.
+    pub(crate) fn of_subject(&self, check: &str, subject: &str) -> &Value {
+        let mut lines = self.all(check).into_iter();
+        let line = lines.find(|line| line["subject"] == subject);
+        line.unwrap_or_else(|| panic!("no {check} of {subject} in {self:#?}"))
+    }
+
+    /// All lines of that name.
+    pub(crate) fn all(&self, check: &str) -> Vec<&Value> {
+        let lines = self.checks().iter();
+        lines.filter(|line| line["check"] == check).collect()
+    }
+
     pub(crate) fn state(&self) -> &Value {
         &self.document["state"]
     }

@@ -1,0 +1,329 @@
+//! What an installation needs before anything is charged, each lack with its fix. One list for `migrate`,
+//! `doctor` and the start of `serve`: the database belongs to an application, which may have made its tables
+//! in another way, or change them on any day.
+
+use std::fmt;
+
+use super::{Inspection, Purpose, StrangeFunction, StrangeMigration};
+use crate::storage::{Fault, StorageError};
+
+/// What is to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// What the connected role must be able to do; `None`: its rights don't matter.
+    pub purpose: Option<Purpose>,
+    /// `articles` is asked whether an article exists (no `sweeper.article_exists_query` is set).
+    pub articles: bool,
+    /// Rows are looked through as well, as far as the role may read them, which takes a while on a large table.
+    pub rows: bool,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Nothing can be charged, or wrongly: `serve` waits until it is fixed.
+    Blocking,
+    /// To be fixed: a part doesn't work, or not for everybody.
+    Fault,
+    /// To be known; whether it is good can't be told from here.
+    Note,
+}
+
+/// Something that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// By which check, a stable word: one of [`Preflight::CHECKS`].
+    pub check: &'static str,
+    /// Where, if there are several places.
+    pub subject: Option<String>,
+    /// What.
+    pub finding: String,
+    /// What to do about it; SQL where that is possible.
+    pub fix: Option<String>,
+    /// How bad it is.
+    pub severity: Severity,
+}
+
+impl Finding {
+    pub(super) fn new(
+        severity: Severity,
+        check: &'static str,
+        finding: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            check,
+            subject: None,
+            finding: finding.into(),
+            fix: Some(fix.into()),
+            severity,
+        }
+    }
+
+    pub(super) fn of(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.check.replace('_', " "))?;
+        if let Some(subject) = &self.subject {
+            write!(f, "{subject}: ")?;
+        }
+        f.write_str(&self.finding)?;
+        match &self.fix {
+            Some(fix) => write!(f, " (fix: {fix})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All findings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preflight {
+    /// In the order of the checks.
+    pub findings: Vec<Finding>,
+    /// Why the checks that found nothing were not made.
+    pub unseen: Option<String>,
+}
+
+impl Preflight {
+    /// The checks that there are.
+    pub const CHECKS: [&'static str; 7] = [
+        "migrations",
+        "functions",
+        "guards",
+        "rights_enough",
+        "application_tables",
+        "row_security",
+        "triggers",
+    ];
+
+    fn unseen(finding: Finding, why: &str) -> Self {
+        Self {
+            findings: vec![finding],
+            unseen: Some(format!("not checked: {why}")),
+        }
+    }
+}
+
+/// Called with literals, whose types another function of that name may fit better.
+const CALLED_BY_HAND: [&str; 4] = [
+    "deduct_tokens_atomic",
+    "deduct_tokens_batch",
+    "credit_tokens",
+    "refund_tokens",
+];
+
+impl Inspection {
+    /// Looks at everything that charging rests on. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The database can't be asked. What is forbidden or missing is a finding.
+    pub async fn preflight(&mut self, look: Look) -> Result<Preflight, StorageError> {
+        let hidden = self.hidden_schemas().await?.join(", ");
+        if !hidden.is_empty() {
+            let (role, fix) = self.grants_for(look.purpose).await?;
+            let finding = format!("{role} lacks {hidden}");
+            let finding = Finding::new(Severity::Blocking, "rights_enough", finding, fix);
+            return Ok(Preflight::unseen(finding, &format!("there is no {hidden}")));
+        }
+        let strange = match self.strange_migrations().await {
+            // Told by the rights.
+            Err(error) if error.fault() == Fault::Installation => Vec::new(),
+            strange => strange?,
+        };
+        let mut findings: Vec<Finding> = migrations(&strange).into_iter().collect();
+        let has = |wanted: fn(&StrangeMigration) -> bool| strange.iter().any(wanted);
+        if has(|one| matches!(one, StrangeMigration::Pending(_))) {
+            let why = "not checked: the database is not migrated".to_owned();
+            return Ok(Preflight {
+                findings,
+                unseen: Some(why),
+            });
+        }
+        // A newer version's functions are not for this one to judge; it must still be able to call them.
+        if !has(|one| matches!(one, StrangeMigration::Unknown(_))) {
+            findings.extend(functions(&self.strange_functions().await?));
+        }
+        findings.extend(self.overloads().await?);
+        findings.extend(self.guards().await?);
+        if let Some(purpose) = look.purpose {
+            let missing = self.missing_rights(purpose).await?;
+            if !missing.is_empty() {
+                let (role, fix) = self.grants_for(look.purpose).await?;
+                let (purpose, missing) = (purpose.as_str(), missing.join("; "));
+                let finding = format!("{role} lacks for {purpose}: {missing}");
+                findings.push(Finding::new(
+                    Severity::Blocking,
+                    "rights_enough",
+                    finding,
+                    fix,
+                ));
+            }
+        }
+        findings.extend(self.application_tables(look).await?);
+        findings.extend(self.row_security(look.purpose).await?);
+        findings.extend(self.triggers().await?);
+        Ok(Preflight {
+            findings,
+            unseen: None,
+        })
+    }
+
+    /// The connected role, and how it gets what it needs.
+    async fn grants_for(
+        &mut self,
+        purpose: Option<Purpose>,
+    ) -> Result<(String, String), StorageError> {
+        let role: String = self
+            .ask(async |connection| {
+                sqlx::query_scalar("select current_user::text")
+                    .fetch_one(connection)
+                    .await
+            })
+            .await?;
+        let print = print_grants(&role, purpose.unwrap_or(Purpose::Serve));
+        let fix = format!("as the owner of the tables, run what this prints: {print}");
+        Ok((role, fix))
+    }
+
+    /// Functions with our names that a call may reach in place of ours: another one is taken if its types fit
+    /// an unadorned literal better, or if it stands earlier on the search_path.
+    async fn overloads(&mut self) -> Result<Vec<Finding>, StorageError> {
+        let signatures: Vec<&str> = super::FUNCTIONS.iter().map(|(one, _)| *one).collect();
+        let found: Vec<(String, bool)> = self
+            .ask(async |connection| {
+                sqlx::query_as(
+                    "with ours as (
+                         select p.oid, p.proname, p.pronamespace, p.proargtypes
+                         from unnest($1::text[]) s (signature)
+                         join pg_class t on t.oid = to_regclass('token_deduction_records')
+                         join pg_namespace n on n.oid = t.relnamespace
+                         join pg_proc p on p.oid = to_regprocedure(format('%I.%s', n.nspname, s.signature))
+                     )
+                     select format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
+                            exists (select from ours o where o.proname = p.proname and o.proargtypes = p.proargtypes)
+                     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+                     where p.proname in (select o.proname from ours o)
+                       and p.oid not in (select o.oid from ours o)
+                       and (pg_function_is_visible(p.oid) or p.pronamespace in (select o.pronamespace from ours o))
+                       and (p.proname = any ($2)
+                            or exists (select from ours o where o.proname = p.proname and o.proargtypes = p.proargtypes))
+                     order by 1",
+                )
+                .bind(&signatures)
+                .bind(CALLED_BY_HAND)
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        let finding = |(function, shadows): (String, bool)| {
+            let (severity, finding) = if shadows {
+                let finding = "stands before ours on the search_path: it is called in its place";
+                (Severity::Blocking, finding)
+            } else {
+                let finding =
+                    "is not ours but has its name: a call whose arguments fit it better reaches it";
+                (Severity::Fault, finding)
+            };
+            let fix = format!("drop function {function}");
+            Finding::new(severity, "functions", finding, fix).of(function)
+        };
+        Ok(found.into_iter().map(finding).collect())
+    }
+}
+
+/// `token-billing migrate --print-grants ROLE`, as it is typed for this.
+pub fn print_grants(role: &str, purpose: Purpose) -> String {
+    let purpose = match purpose {
+        Purpose::Serve => String::new(),
+        other => format!(" --for {}", other.as_str()),
+    };
+    format!("token-billing migrate --print-grants {role}{purpose}")
+}
+
+/// The worst that there is to say of migrations. Another version's are no reason to stop: while one is being
+/// rolled out, both run.
+fn migrations(strange: &[StrangeMigration]) -> Option<Finding> {
+    let all = |pick: fn(&StrangeMigration) -> Option<i64>| {
+        let numbers: Vec<String> = strange
+            .iter()
+            .filter_map(pick)
+            .map(|number| number.to_string())
+            .collect();
+        (!numbers.is_empty()).then(|| numbers.join(", "))
+    };
+    let say = |severity, finding, fix| Some(Finding::new(severity, "migrations", finding, fix));
+    if let Some(numbers) = all(|one| match one {
+        StrangeMigration::Pending(number) => Some(*number),
+        _ => None,
+    }) {
+        return say(
+            Severity::Blocking,
+            format!("not applied: {numbers}"),
+            "token-billing migrate",
+        );
+    }
+    if let Some(numbers) = all(|one| match one {
+        StrangeMigration::Unknown(number) => Some(*number),
+        _ => None,
+    }) {
+        return say(
+            Severity::Fault,
+            format!("the database is newer than this program, which doesn't know {numbers}"),
+            "run the version of token-billing that applied them, or a newer one",
+        );
+    }
+    if let Some(numbers) = all(|one| match one {
+        StrangeMigration::Altered(number) => Some(*number),
+        _ => None,
+    }) {
+        return say(
+            Severity::Fault,
+            format!("applied with another text than this program has: {numbers}"),
+            "run the version of token-billing that applied them; no migration may be edited once it is applied",
+        );
+    }
+    let numbers = all(|one| match one {
+        StrangeMigration::Unfinished(number) => Some(*number),
+        _ => None,
+    })?;
+    say(
+        Severity::Blocking,
+        format!("begun and not finished: {numbers}"),
+        "look at what it left, delete its row from _sqlx_migrations, then: token-billing migrate",
+    )
+}
+
+fn functions(strange: &[StrangeFunction]) -> Option<Finding> {
+    if strange.is_empty() {
+        return None;
+    }
+    let finding: Vec<String> = strange
+        .iter()
+        .map(|one| {
+            let what = if one.missing { "missing" } else { "altered" };
+            format!("{} is {what}", one.signature)
+        })
+        .collect();
+    let mut texts: Vec<String> = strange
+        .iter()
+        .map(|one| format!("migrations/{}.sql", one.migration))
+        .collect();
+    texts.sort();
+    texts.dedup();
+    let fix = format!(
+        "somebody changed what the migrations made: put back the text, settings and rights from {}",
+        texts.join(", ")
+    );
+    let severity = if strange.iter().any(|one| one.missing) {
+        Severity::Blocking
+    } else {
+        Severity::Fault
+    };
+    Some(Finding::new(severity, "functions", finding.join("; "), fix))
+}
