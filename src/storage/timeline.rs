@@ -52,10 +52,11 @@ const MOMENTS: &str = "with record as materialized (
             null::bigint as tokens, null::int as attempts, format('company %s', company_id) as detail
      from job
      union all
-     select case when a.created_at between '0001-01-02' and '9999-12-30' then a.created_at end,
-            'article_written', null, null, null, null, format('article %s', a.id)
-     from articles a
-     where a.id in (select article_id from record union select article_id from job)
+     select case when f.created_at between '0001-01-02' and '9999-12-30' then f.created_at end,
+            'article_written', null, null, null, null, format('article %s', a.article_id)
+     from (select article_id from record union select article_id from job) a
+     cross join lateral find_article(a.article_id) f
+     where f.is_there
      union all
      select at, case when status = 'pending' then 'charge_owed'
                      when error_code = 'article_not_found' then 'written_off'

@@ -283,3 +283,33 @@ async fn a_charged_job_published_again_without_its_company_is_a_duplicate() {
     );
     assert_eq!(site.balance(company).await, (0, 90));
 }
+
+#[tokio::test]
+async fn articles_with_ids_of_another_type_fail_no_sweep_and_no_show() {
+    let mut site = Site::new().await;
+    let company = site.company(0, 100).await;
+    let (job, article) = (Uuid::new_v4(), Uuid::new_v4());
+    for articles in [
+        "drop table articles",
+        "create table articles (id bigint primary key); insert into articles values (1)",
+    ] {
+        site.db
+            .execute(format!(
+                "{articles};
+                 select mark_deductions_pending(array['{job}'], array['{company}'::uuid], array['{article}'::uuid], array[10],
+                     array['{{}}'::jsonb], array['x'], array['{job}'::uuid], array['busy']);
+                 update token_deduction_records set pending_since = now() - interval '2 hours'"
+            ))
+            .await;
+        // Whether the article exists can't be told: a person must.
+        let ran = site.run(&["reconcile"]).await;
+        assert!(
+            ran.failed(3).contains("undecidable"),
+            "{articles}: {ran:#?}"
+        );
+        site.run(&["show", &job.to_string()]).await.done();
+    }
+    site.set("SWEEPER__ARTICLE_EXISTS_QUERY", "select true");
+    site.run(&["reconcile"]).await.done();
+    assert_eq!(site.balance(company).await, (0, 90));
+}

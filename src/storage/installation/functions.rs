@@ -4,7 +4,7 @@ use super::Inspection;
 use crate::storage::{MIGRATIONS, StorageError};
 
 /// Every function of ours and the fingerprint of its text and attributes, as the migrations make it.
-pub const FUNCTIONS: [(&str, &str); 27] = [
+pub const FUNCTIONS: [(&str, &str); 28] = [
     (
         "archive_dead_letters(text[],text[],text[],bytea[],jsonb[],jsonb[],uuid[],uuid[],uuid[],bigint[],\
          integer[],timestamp with time zone[],timestamp with time zone[],bigint[])",
@@ -37,6 +37,7 @@ pub const FUNCTIONS: [(&str, &str); 27] = [
         "deduct_tokens_segment(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],integer)",
         "a5f77599b2602e1e55762a579841a336",
     ),
+    ("find_article(uuid)", "8418b3f98974ed674f5e7fa84c1901f4"),
     (
         "finish_operator_action(bigint,jsonb)",
         "6b56995727cc9ff165084ee802c12732",
@@ -69,7 +70,7 @@ pub const FUNCTIONS: [(&str, &str); 27] = [
     ("settle_dead_letters()", "e14159a4bbbcf65d16859a73e91a3097"),
     (
         "stale_deductions(interval,timestamp with time zone,text,integer)",
-        "88edf28acbcd1743e9eb4a74e431cc82",
+        "17793c8f4a80c008e43d7ff3cca9a817",
     ),
     (
         "tokens_left(bigint,bigint)",

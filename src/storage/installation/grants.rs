@@ -159,6 +159,7 @@ pub(super) const GRANTS: &[Grant] = &[
     table("select", "operator_actions", &[], OPERATOR, READ),
     table("select", "dead_letter_actions", &[], OPERATOR, READ),
     function("job_of(text)", OPERATOR, READ),
+    function("find_article(uuid)", OPERATOR, READ),
     table(
         "update",
         "dead_letters",
