@@ -7,6 +7,7 @@
 
 mod support;
 
+mod alarms;
 mod archive;
 mod archiving;
 mod archivist_crashes;
