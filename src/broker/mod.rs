@@ -27,7 +27,7 @@ pub use error::BrokerError;
 pub use greeting::greeting;
 pub use message::Delivered;
 pub use outgoing::Outgoing;
-pub use probe::{PROBE_DELAY, ProbeError, Probed, probe};
+pub use probe::{KEPT, KEPT_FOR, PROBE_DELAY, ProbeError, Probed, probe};
 pub use publisher::{PublishError, Publisher};
 pub use single_file::{SingleFile, Unreadable};
 pub use topology::Topology;

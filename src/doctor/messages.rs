@@ -5,7 +5,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Check, Interrupted, PATIENCE};
 use crate::{
     broker::{
-        self, BrokerError, Compared, Connection, Found, PROBE_DELAY, ProbeError, Topology, greeting,
+        self, BrokerError, Compared, Connection, Found, KEPT, KEPT_FOR, PROBE_DELAY, ProbeError,
+        Topology, greeting,
     },
     config::{Settings, redacted_url},
     domain::RetrySchedule,
@@ -70,7 +71,8 @@ pub(super) async fn examine(settings: &Settings) -> (Vec<Check>, bool) {
     checks.push(Check::unchecked(
         "policies",
         "not checked: AMQP doesn't show policies, queues of an earlier retry schedule, or bindings and arguments \
-         that others added (rabbitmqctl list_policies, list_queues)",
+         that others added (rabbitmqctl list_policies, list_queues); what a strict policy does to queues named like \
+         these is tried by the probe",
     ));
     connection.close().await;
     (checks, goes_on)
@@ -173,12 +175,21 @@ pub(super) async fn probe(
             let mend = "delete it; unused, it deletes itself after 10 minutes";
             Check::failed("probe", format!("left behind: {left}"), mend)
         }
+        Ok(_) if !probed.policies.is_empty() => Check::failed(
+            "probe",
+            probed.policies.join("; "),
+            "look which policy matches these names (rabbitmqctl list_policies, list_operator_policies) and leave ours \
+             out of it: no message is lost by a max-length, but whoever has one must wait until there is room; a \
+             message-ttl takes messages away before they are charged or archived, and out of ….unreadable for good",
+        ),
         Ok(took) => Check::ok(
             "probe",
             format!(
-                "a message came through queues made for it in {} ms, {} of them waiting",
+                "a message came through queues made for it in {} ms, {} of them waiting; {KEPT} stayed in each of \
+                 three others for {} ms, so no policy with a lower max-length or message-ttl is in force here",
                 took.as_millis(),
-                PROBE_DELAY.as_millis()
+                PROBE_DELAY.as_millis(),
+                KEPT_FOR.as_millis()
             ),
         ),
     };

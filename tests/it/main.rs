@@ -45,6 +45,7 @@ mod misrouted;
 mod outages;
 mod outcomes;
 mod pending;
+mod policies;
 mod publishing;
 mod reconcile;
 mod refund;
