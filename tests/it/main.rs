@@ -36,6 +36,7 @@ mod doctor_broker;
 mod doctor_probe;
 mod doctor_rights;
 mod full_speed;
+mod fuzz;
 mod house;
 mod job_life;
 mod job_status;
