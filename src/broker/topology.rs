@@ -130,7 +130,9 @@ impl Topology {
             "stop serve, delete it and start serve, which declares it anew; what is published meanwhile is refused"
                 .to_owned()
         } else {
-            anew("it was declared by another version or by hand: let it run empty")
+            anew(
+                "it was declared by another version or by hand: let a serve of that version empty it",
+            )
         }
     }
 
