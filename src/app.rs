@@ -106,6 +106,13 @@ impl Service {
             charging: service.worker.as_ref().map(|worker| worker.consuming()),
             archiving: service.archivist.as_ref().map(|one| one.archiving()),
             backlog: service.archivist.as_ref().map(|_| backlog.subscribe()),
+            refused: [
+                service.worker.as_ref().map(|worker| worker.refused()),
+                service.archivist.as_ref().map(|one| one.refused()),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         };
         if let Some(archivist) = service.archivist.clone() {
             working.spawn(dead_letters::run(archivist.clone(), stop.clone()));

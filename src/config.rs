@@ -117,7 +117,8 @@ pub struct Broker {
     #[serde(deserialize_with = "values::prefix")]
     pub prefix: String,
     /// Deliveries of one message before the broker dead-letters it. A guard against crash loops and
-    /// not the retry policy, so at least 20 in earnest. 1..=1000000, default 100.
+    /// not the retry policy, so at least 20 in earnest. 1..=1000000, default 100. A queue that exists keeps its own:
+    /// another value is refused by whoever declares.
     #[serde(deserialize_with = "values::whole::<1, 1_000_000, _, _>")]
     pub delivery_limit: u32,
     /// Between heartbeats, in whole seconds. 1s..=10m, default 10s.

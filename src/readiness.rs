@@ -1,12 +1,12 @@
 //! Whether this process does what it is for.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dead_letters::Backlog,
+    dead_letters::{Backlog, Waiting},
     storage::{Storage, Trouble},
 };
 
@@ -24,6 +24,8 @@ pub struct Signs {
     pub archiving: Option<watch::Receiver<bool>>,
     /// What waits for the archivist.
     pub backlog: Option<watch::Receiver<Backlog>>,
+    /// Of each role: why the queues can't be declared.
+    pub refused: Vec<watch::Receiver<Option<Arc<str>>>>,
 }
 
 /// One thing that is wrong.
@@ -36,7 +38,11 @@ pub enum Unready {
     /// The archivist takes no dead letters.
     Archiving,
     /// Dead letters wait.
-    Backlog(Backlog),
+    Backlog(Waiting),
+    /// So many messages are where nobody consumes.
+    Unreadable(u32),
+    /// A queue is not as the settings would declare it; what to do.
+    Refused(Arc<str>),
 }
 
 impl fmt::Display for Unready {
@@ -48,9 +54,16 @@ impl fmt::Display for Unready {
             Self::Database(Trouble::Unprepared(missing)) => {
                 return write!(f, "the database is not ready for use: {missing}");
             }
+            Self::Unreadable(count) => {
+                return write!(
+                    f,
+                    "no client can read {count} in the queue ….unreadable: doctor says what to do"
+                );
+            }
+            Self::Refused(why) => why,
             Self::Charging => "no events are being taken from the work queue",
             Self::Archiving => "no dead letters are being taken from their queue",
-            Self::Backlog(Backlog::Stuck) => {
+            Self::Backlog(Waiting::Stuck) => {
                 "dead letters wait, and none was archived in archivist.backlog_max_age"
             }
             Self::Backlog(_) => "more dead letters than archivist.backlog_max wait to be archived",
@@ -96,9 +109,16 @@ impl Signs {
         }
         if let Some(backlog) = &mut self.backlog {
             let backlog = *backlog.borrow_and_update();
-            if backlog != Backlog::Short {
-                wrong.push(Unready::Backlog(backlog));
+            if backlog.waiting != Waiting::Short {
+                wrong.push(Unready::Backlog(backlog.waiting));
             }
+            if backlog.unreadable > 0 {
+                wrong.push(Unready::Unreadable(backlog.unreadable));
+            }
+        }
+        for refused in &mut self.refused {
+            let why = refused.borrow_and_update().clone().map(Unready::Refused);
+            wrong.extend(why.filter(|why| !wrong.contains(why)));
         }
         Readiness(wrong)
     }
@@ -109,6 +129,7 @@ impl Signs {
             () = change(self.charging.as_mut()) => {}
             () = change(self.archiving.as_mut()) => {}
             () = change(self.backlog.as_mut()) => {}
+            () = any_change(&mut self.refused) => {}
         }
     }
 }
@@ -121,6 +142,15 @@ async fn change<T>(sign: Option<&mut watch::Receiver<T>>) {
         return;
     }
     std::future::pending::<()>().await;
+}
+
+async fn any_change<T>(signs: &mut [watch::Receiver<T>]) {
+    let changes = signs.iter_mut().map(|sign| Box::pin(change(Some(sign))));
+    let changes: Vec<_> = changes.collect();
+    if changes.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    futures_util::future::select_all(changes).await;
 }
 
 /// Looks at the database from time to time until `stop`, so that the storage knows whether it is there also

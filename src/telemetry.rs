@@ -39,7 +39,9 @@ fn subscriber<W>(log: &Log, writer: W, ansi: bool) -> Result<AnySubscriber, Pars
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&log.filter)?;
+    // What the client logs is an error that it also returns, and that is logged where it is handled. A filter that
+    // names lapin, such as `info,lapin=debug`, comes later and counts.
+    let filter = EnvFilter::builder().parse(format!("lapin=off,{}", log.filter))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
@@ -90,6 +92,22 @@ mod tests {
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["message"], "charged");
         assert_eq!(line["batch.size"], 7);
+    }
+
+    #[test]
+    fn the_client_of_the_broker_is_heard_on_request_only() {
+        for (filter, heard) in [
+            ("info", false),
+            ("debug", false),
+            ("info,lapin=error", true),
+        ] {
+            let filter = EnvFilter::builder()
+                .parse(format!("lapin=off,{filter}"))
+                .unwrap();
+            let text = filter.to_string();
+            assert_eq!(text.contains("lapin=error"), heard, "{text}");
+            assert_eq!(text.contains("lapin=off"), !heard, "{text}");
+        }
     }
 
     #[test]

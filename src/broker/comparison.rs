@@ -3,9 +3,9 @@
 use std::fmt;
 
 use lapin::{
-    ErrorKind, ExchangeKind,
+    ExchangeKind,
     options::{ExchangeDeclareOptions, QueueDeclareOptions},
-    protocol::{AMQPErrorKind, AMQPSoftError},
+    protocol::AMQPSoftError,
     types::FieldTable,
 };
 
@@ -141,16 +141,13 @@ fn answer<T>(asked: Result<T, BrokerError>) -> Result<Result<T, Found>, BrokerEr
         Ok(found) => return Ok(Ok(found)),
         Err(error) => error,
     };
-    if let BrokerError::Lapin { source, .. } = &error
-        && let ErrorKind::ProtocolError(said) = source.kind()
-        && let AMQPErrorKind::Soft(kind) = said.kind()
-    {
-        let words = said.get_message().to_string();
-        return Ok(Err(match kind {
-            AMQPSoftError::NOTFOUND => Found::Missing,
-            AMQPSoftError::PRECONDITIONFAILED => Found::Differs(words),
-            _ => Found::Refused(words),
-        }));
-    }
-    Err(error)
+    let Some((kind, words)) = error.refusal() else {
+        return Err(error);
+    };
+    let words = words.to_owned();
+    Ok(Err(match kind {
+        AMQPSoftError::NOTFOUND => Found::Missing,
+        AMQPSoftError::PRECONDITIONFAILED => Found::Differs(words),
+        _ => Found::Refused(words),
+    }))
 }

@@ -6,7 +6,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
     Channel,
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 
@@ -27,8 +27,8 @@ pub struct Consumer {
 /// Messages in hand, at least one.
 #[derive(Debug)]
 pub struct Batch {
-    messages: Vec<Delivered>,
-    patience: Duration,
+    pub(super) messages: Vec<Delivered>,
+    pub(super) patience: Duration,
 }
 
 impl Batch {
@@ -134,52 +134,13 @@ impl Consumer {
     }
 }
 
-/// Takes single messages, each on request, so that exactly one is in hand.
-#[derive(Debug)]
-pub struct SingleFile {
-    channel: Channel,
-    patience: Duration,
-    queue: String,
-}
-
-impl SingleFile {
-    /// Opens a channel for it.
-    pub async fn open(connection: &Connection, queue: &str) -> Result<Self, BrokerError> {
-        let (channel, patience) = (connection.channel().await?, connection.patience);
-        Ok(Self {
-            channel,
-            patience,
-            queue: queue.to_owned(),
-        })
-    }
-
-    /// The message at the head of the queue, if there is one.
-    pub async fn next(&self) -> Result<Option<Batch>, BrokerError> {
-        let got = self.channel.basic_get(
-            self.queue.as_str().into(),
-            BasicGetOptions { no_ack: false },
-        );
-        let got = BrokerError::answered("getting a message", self.patience, got).await?;
-        let batch = |message| Batch {
-            messages: vec![message],
-            patience: self.patience,
-        };
-        Ok(got.map(|got| batch(delivered(got.delivery))))
-    }
-
-    /// Ends it.
-    pub async fn close(&self) {
-        close(&self.channel, self.patience).await;
-    }
-}
-
-async fn close(channel: &Channel, patience: Duration) {
+pub(super) async fn close(channel: &Channel, patience: Duration) {
     // Should the goodbye fail, the connection is gone, and the broker does the same by itself.
     let closing = channel.close(200, "done".into());
     let _ = BrokerError::answered("closing a channel", patience, closing).await;
 }
 
-fn delivered(delivery: Delivery) -> Delivered {
+pub(super) fn delivered(delivery: Delivery) -> Delivered {
     Delivered {
         body: delivery.data,
         redelivered: delivery.redelivered,

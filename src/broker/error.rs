@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use lapin::{
+    ErrorKind,
+    protocol::{AMQPErrorKind, AMQPSoftError},
+};
 use thiserror::Error;
 
 /// What went wrong with a connection, a channel or a queue.
@@ -35,6 +39,30 @@ pub enum BrokerError {
     /// The connection ended.
     #[error("the connection to the broker is lost")]
     ConnectionLost,
+    /// An exchange or a queue of that name has other arguments than these settings would give it.
+    #[error("{name} is not as these settings would declare it: {said}; {remedy}")]
+    Differs {
+        /// Its name.
+        name: String,
+        /// The difference, in the broker's words.
+        said: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The broker has an alarm and reads nothing that is published.
+    #[error("{doing}: the broker takes no messages, it is {reason}: no answer within {}", humantime::format_duration(*.within))]
+    Alarm {
+        /// What we were at.
+        doing: &'static str,
+        /// In the broker's words, such as `low on memory`.
+        reason: String,
+        /// How long we waited.
+        within: Duration,
+    },
+    /// The client broke the connection over a message whose properties break AMQP, such as a header name that
+    /// isn't UTF-8. The broker counts that as a delivery of it.
+    #[error("a message can't be read: a name in its properties isn't UTF-8, or they are no AMQP")]
+    Unreadable,
     /// An ack didn't reach the broker; the messages will come again.
     #[error("the acks were not taken: the channel is closed")]
     NotAcked,
@@ -52,5 +80,21 @@ impl BrokerError {
             Ok(answer) => answer.map_err(|source| Self::Lapin { doing, source }),
             Err(_) => Err(Self::Timeout { doing, within }),
         }
+    }
+
+    /// What the broker refused on a channel that it then closed: the code, and its words.
+    pub(super) fn refusal(&self) -> Option<(&AMQPSoftError, &str)> {
+        if let Self::Lapin { source, .. } = self
+            && let ErrorKind::ProtocolError(said) = source.kind()
+            && let AMQPErrorKind::Soft(kind) = said.kind()
+        {
+            return Some((kind, said.get_message().as_str()));
+        }
+        None
+    }
+
+    /// Whether there is nothing of that name.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.refusal(), Some((AMQPSoftError::NOTFOUND, _)))
     }
 }

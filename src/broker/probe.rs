@@ -18,6 +18,11 @@ use crate::{
 
 /// The time in the delay queue: short, and long enough to be seen to have passed.
 pub const PROBE_DELAY: Duration = Duration::from_millis(200);
+/// So many messages ought to stay in a queue
+pub const KEPT: usize = 100;
+/// for so long.
+pub const KEPT_FOR: Duration = Duration::from_millis(500);
+const FEW: usize = 10;
 /// What nobody uses for so long deletes itself, should this process die before it can: 10 minutes.
 const EXPIRES_MS: i64 = 10 * 60 * 1000;
 
@@ -51,12 +56,14 @@ pub struct Probed {
     pub prefix: String,
     /// How long the message was on its way.
     pub took: Result<Duration, ProbeError>,
+    /// What policies do to queues of such names, as far as it shows at once.
+    pub policies: Vec<String>,
     /// Names that could not be deleted, and why.
     pub left_behind: Vec<String>,
 }
 
-/// Sends one message through a delay queue into a work queue, both of a prefix of their own, and deletes
-/// them whatever happens. Every wait is bounded by `within`.
+/// Sends one message through a delay queue into a work queue, and lets some rest in queues like the real ones, all
+/// of a prefix of their own; and deletes them whatever happens. Every wait is bounded by `within`.
 pub async fn probe(broker: &config::Broker, within: Duration, stop: &CancellationToken) -> Probed {
     let mut scratch = broker.clone();
     // Below the real prefix: rights that are given by pattern hold for it too.
@@ -70,12 +77,21 @@ pub async fn probe(broker: &config::Broker, within: Duration, stop: &Cancellatio
         ..Retry::default()
     });
     let topology = Topology::new(&scratch, &schedule);
-    let took = tokio::select! {
-        took = through(&scratch, &topology, within) => took,
+    let probing = async {
+        let took = through(&scratch, &topology, within).await?;
+        Ok((took, policies(&scratch, &topology).await?))
+    };
+    let probed = tokio::select! {
+        probed = probing => probed,
         () = stop.cancelled() => Err(ProbeError::Interrupted),
+    };
+    let (took, policies) = match probed {
+        Ok((took, policies)) => (Ok(took), policies),
+        Err(error) => (Err(error), Vec::new()),
     };
     Probed {
         took,
+        policies,
         left_behind: clean_up(&scratch, &topology).await,
         prefix: scratch.prefix,
     }
@@ -95,7 +111,8 @@ async fn through(
             auto_delete: true,
         })
         .await?;
-    for mut part in topology.charging_parts() {
+    let parts = topology.resting_parts().into_iter();
+    for mut part in parts.chain(topology.charging_parts()) {
         if let Part::Queue { arguments, .. } = &mut part {
             arguments.insert("x-expires".into(), AMQPValue::LongLongInt(EXPIRES_MS));
         }
@@ -125,6 +142,58 @@ async fn through(
     }
 }
 
+/// Policies can't be asked for, but their effects seen: a queue that refuses is limited in length, and what is gone
+/// by itself had a time to live. What is not limited that tightly can't be told from what isn't limited at all.
+async fn policies(
+    scratch: &config::Broker,
+    topology: &Topology,
+) -> Result<Vec<String>, ProbeError> {
+    let publisher = Publisher::plain(scratch, topology);
+    let queues = [
+        topology.dead_letters(),
+        topology.unreadable(),
+        topology.work_queue(),
+    ];
+    let mut found = Vec::new();
+    let mut taken = Vec::new();
+    for queue in &queues {
+        let messages: Vec<Outgoing> = (0..KEPT)
+            .map(|n| Outgoing::into_queue(queue.clone(), n.to_string().into_bytes()))
+            .collect();
+        let mut refused = 0;
+        // A few at a time: what is on its way already when a queue finds itself full is taken all the same.
+        for few in messages.chunks(FEW) {
+            for published in publisher.publish(few).await {
+                match published {
+                    Err(PublishError::Refused { .. }) => refused += 1,
+                    other => other?,
+                }
+            }
+        }
+        if refused > 0 {
+            found.push(format!(
+                "of {KEPT} messages into {queue}, {refused} were refused: a policy limits its length"
+            ));
+        }
+        taken.push(KEPT - refused);
+    }
+    publisher.close().await;
+    tokio::time::sleep(KEPT_FOR).await;
+    let connection = Connection::open(scratch, "doctor's probe").await?;
+    for (queue, taken) in queues.iter().zip(taken) {
+        let left = connection.ready_count(queue).await? as usize;
+        if left < taken {
+            found.push(format!(
+                "of {taken} messages in {queue}, {} were gone after {} ms: a policy gives them a time to live",
+                taken - left,
+                KEPT_FOR.as_millis()
+            ));
+        }
+    }
+    connection.close().await;
+    Ok(found)
+}
+
 /// On a connection of its own: the other one may be what broke. What was never made is no failure.
 async fn clean_up(scratch: &config::Broker, topology: &Topology) -> Vec<String> {
     let connection = match Connection::open(scratch, "doctor's broom").await {
@@ -133,7 +202,12 @@ async fn clean_up(scratch: &config::Broker, topology: &Topology) -> Vec<String> 
     };
     let mut left = Vec::new();
     // Upstream first, so that nothing is moved to where nothing is any more.
-    let queues = topology.delay_queues().chain([topology.work_queue()]);
+    let resting = [
+        topology.work_queue(),
+        topology.dead_letters(),
+        topology.unreadable(),
+    ];
+    let queues = topology.delay_queues().chain(resting);
     for name in queues {
         if let Err(error) = connection.delete_queue(&name).await {
             left.push(format!("{name}: {error}"));

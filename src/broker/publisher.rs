@@ -4,9 +4,9 @@ use std::{collections::HashSet, time::Instant};
 
 use lapin::{Channel, Confirmation, options::BasicPublishOptions};
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
-use super::{BrokerError, Connection, Outgoing, Topology};
+use super::{BrokerError, Connection, Outgoing, Topology, connection::Alarm};
 use crate::config;
 
 /// How many messages may be on their way unconfirmed: enough that the broker never waits for us, few
@@ -29,9 +29,10 @@ pub enum PublishError {
         /// With which key.
         routing_key: String,
     },
-    /// The broker said no.
+    /// The broker said no: no queue of ours has a limit of its own, so a policy gave one to it, and it is full.
     #[error(
-        "the broker refused the message for exchange {exchange:?}, routing key {routing_key:?}"
+        "refused: the queue behind exchange {exchange:?}, routing key {routing_key:?} is full (by a max-length policy: \
+         rabbitmqctl list_policies)"
     )]
     Refused {
         /// Where it was sent.
@@ -50,6 +51,7 @@ pub struct Publisher {
     broker: config::Broker,
     topology: Topology,
     declares: bool,
+    alarm: Alarm,
     live: Mutex<Option<Live>>,
 }
 
@@ -67,6 +69,7 @@ impl Publisher {
             broker: broker.clone(),
             topology: topology.clone(),
             declares: true,
+            alarm: Alarm::default(),
             live: Mutex::default(),
         }
     }
@@ -77,6 +80,11 @@ impl Publisher {
             declares: false,
             ..Self::declaring(broker, topology)
         }
+    }
+
+    /// Why the broker takes no messages at present, in its own words, such as `low on memory`.
+    pub fn alarm(&self) -> watch::Receiver<Option<String>> {
+        self.alarm.subscribe()
     }
 
     /// Publishes all and waits for every confirm; one result per message, in order. `Ok` means that the
@@ -129,18 +137,33 @@ impl Publisher {
                 &message.body,
                 message.properties.clone(),
             );
-            confirms.push(BrokerError::answered("publishing", left(), sending).await);
+            let sent = BrokerError::answered("publishing", left(), sending).await;
+            confirms.push(sent.map_err(|late| self.by_alarm(late)));
         }
         let mut confirmed = Vec::with_capacity(window.len());
         for confirm in confirms {
             confirmed.push(match confirm {
                 Ok(confirm) => {
-                    BrokerError::answered("waiting for the broker's confirm", left(), confirm).await
+                    BrokerError::answered("waiting for the broker's confirm", left(), confirm)
+                        .await
+                        .map_err(|late| self.by_alarm(late))
                 }
                 Err(error) => Err(error),
             });
         }
         certain(confirmed, window)
+    }
+
+    /// What is late because of an alarm, told as that.
+    fn by_alarm(&self, error: BrokerError) -> BrokerError {
+        match (error, self.alarm.borrow().clone()) {
+            (BrokerError::Timeout { doing, .. }, Some(reason)) => BrokerError::Alarm {
+                doing,
+                reason,
+                within: self.broker.confirm_timeout,
+            },
+            (error, _) => error,
+        }
     }
 
     async fn still_live(&self, live: Option<Live>) -> Result<Live, BrokerError> {
@@ -150,7 +173,8 @@ impl Publisher {
         {
             return Ok(live);
         }
-        let connection = Connection::open(&self.broker, "publisher").await?;
+        let alarm = self.alarm.clone();
+        let connection = Connection::open_telling(&self.broker, "publisher", alarm).await?;
         if self.declares {
             self.topology.declare(&connection).await?;
         }

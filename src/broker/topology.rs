@@ -5,15 +5,19 @@ use std::time::Duration;
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::AMQPSoftError,
     types::{AMQPValue, FieldTable},
 };
 
 use super::{BrokerError, Connection};
 use crate::{config, domain::RetrySchedule};
 
-/// Dead letters are never dropped by counting: browsing or failing to archive one may happen any number
-/// of times. (-1, "no limit", makes 3.10 drop a message at its first return.)
-const DEAD_LETTER_DELIVERY_LIMIT: i64 = 1_000_000;
+/// Failing to archive a dead letter may happen often. But one that no client can read would stand in the way of
+/// all others for ever, so there is an end: it is moved on to where nobody consumes.
+const DEAD_LETTER_DELIVERY_LIMIT: i64 = 1_000;
+/// What can't be read is never dropped by counting: browsing may happen any number of times. (-1, "no limit", makes
+/// 3.10 drop a message at its first return; and without a limit 4.x has one of 20.)
+const UNREADABLE_DELIVERY_LIMIT: i64 = 1_000_000;
 
 /// The names, and what is declared under them. `prefix` keeps installations apart on one broker.
 #[derive(Debug, Clone)]
@@ -69,6 +73,11 @@ impl Topology {
         "dead-letter"
     }
 
+    /// Where messages end that break every client that takes them; nobody consumes from it.
+    pub fn unreadable(&self) -> String {
+        format!("{}.unreadable", self.prefix)
+    }
+
     /// The fanout to which each archived dead letter is copied for whoever watches.
     pub fn watchers(&self) -> String {
         format!("{}.dead-letters.watch", self.prefix)
@@ -79,9 +88,52 @@ impl Topology {
         // A channel of its own: a difference in arguments (406) closes the channel.
         let channel = Declarer::open(connection).await?;
         for part in self.parts() {
-            channel.declare(&part).await?;
+            let declared = channel.declare(&part).await;
+            declared.map_err(|error| self.explained(error, &part))?;
         }
         channel.close().await
+    }
+
+    /// A difference in arguments with what to do about it.
+    fn explained(&self, error: BrokerError, part: &Part) -> BrokerError {
+        match error.refusal() {
+            Some((AMQPSoftError::PRECONDITIONFAILED, said)) => {
+                let name = part.to_string();
+                BrokerError::Differs {
+                    remedy: self.remedy(&name),
+                    said: said.to_owned(),
+                    name,
+                }
+            }
+            _ => error,
+        }
+    }
+
+    /// What to do about an exchange or a queue that has other arguments. Arguments can't be changed, only declared
+    /// anew, and nothing may be lost on the way.
+    pub fn remedy(&self, name: &str) -> String {
+        let anew = |first: &str| {
+            format!(
+                "{first}, stop serve, delete it (rabbitmqctl delete_queue --if-empty {name}) and start serve, which \
+                 declares it anew"
+            )
+        };
+        if name == self.work_queue() {
+            let change =
+                anew("stop the publishers, let a serve with the old value empty the queue");
+            format!(
+                "put broker.delivery_limit (now {}) back to the value that it was declared with; or, to change it, \
+                 {change}",
+                self.delivery_limit
+            )
+        } else if name == self.exchange() || name == self.watchers() {
+            "stop serve, delete it and start serve, which declares it anew; what is published meanwhile is refused"
+                .to_owned()
+        } else {
+            anew(
+                "it was declared by another version or by hand: let a serve of that version empty it",
+            )
+        }
     }
 
     /// Everything there is to declare, in this order. Targets of dead letters come before what
@@ -94,38 +146,54 @@ impl Topology {
             kind,
             auto_delete: false,
         };
-        let mut guarded = quorum();
-        guarded.insert(
-            "x-delivery-limit".into(),
-            AMQPValue::LongLongInt(DEAD_LETTER_DELIVERY_LIMIT),
-        );
-        let mut parts = vec![
+        let mut parts = self.resting_parts();
+        parts.extend([
             // Direct, with one queue: on a fanout, a stranger's full queue could refuse our dead letters.
             exchange(&dead_letters, ExchangeKind::Direct),
             exchange(&self.watchers(), ExchangeKind::Fanout),
-            Part::Queue {
-                name: dead_letters.clone(),
-                arguments: guarded,
-            },
             Part::Binding {
                 queue: dead_letters.clone(),
                 exchange: dead_letters,
                 key: self.dead_letter_key(),
             },
             exchange(self.exchange(), ExchangeKind::Direct),
-        ];
+        ]);
         parts.extend(self.charging_parts());
         parts
+    }
+
+    /// The dead-letter queue, and before it the one behind it.
+    pub(super) fn resting_parts(&self) -> Vec<Part> {
+        let mut last = quorum();
+        limit_deliveries(&mut last, UNREADABLE_DELIVERY_LIMIT);
+        // So that a length limit by a policy refuses, and drops nothing: the dead-letter queue keeps it then.
+        last.insert(
+            "x-overflow".into(),
+            AMQPValue::LongString("reject-publish".into()),
+        );
+        let mut guarded = quorum();
+        limit_deliveries(&mut guarded, DEAD_LETTER_DELIVERY_LIMIT);
+        // By the default exchange: nothing to bind, and nothing that could be unbound. (`reject-publish`, which this
+        // sets as well, is for our own publishes too: a policy's length limit then refuses a dead letter, and whoever
+        // has it keeps it, where the default would silently drop the oldest.)
+        dead_letter_to(&mut guarded, "", &self.unreadable());
+        vec![
+            Part::Queue {
+                name: self.unreadable(),
+                arguments: last,
+            },
+            Part::Queue {
+                name: self.dead_letters(),
+                arguments: guarded,
+            },
+        ]
     }
 
     /// The work queue, its binding, and the delay queues.
     pub(super) fn charging_parts(&self) -> Vec<Part> {
         let mut arguments = quorum();
         // A crash guard, never the retry policy: a message that kills its worker this often is dead.
-        arguments.insert(
-            "x-delivery-limit".into(),
-            AMQPValue::LongLongInt(self.delivery_limit.into()),
-        );
+        limit_deliveries(&mut arguments, self.delivery_limit.into());
         dead_letter_to(&mut arguments, &self.dead_letters(), self.dead_letter_key());
         let mut parts = vec![
             Part::Queue {
@@ -155,7 +223,7 @@ impl Topology {
     /// Deletes every queue and exchange, with all that is in them. For scratch prefixes only.
     pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
         let (channel, patience) = (connection.channel().await?, connection.patience);
-        let queues = [self.work_queue(), self.dead_letters()]
+        let queues = [self.work_queue(), self.dead_letters(), self.unreadable()]
             .into_iter()
             .chain(self.delay_queues());
         for queue in queues {
@@ -182,6 +250,10 @@ fn quorum() -> FieldTable {
         AMQPValue::LongString("quorum".into()),
     );
     arguments
+}
+
+fn limit_deliveries(arguments: &mut FieldTable, limit: i64) {
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit));
 }
 
 /// The broker's own hop, made as safe as ours: it keeps the message until the target has confirmed it.

@@ -1,20 +1,50 @@
 //! Committing letters, whatever the database thinks of one of them.
 
+use std::{sync::atomic::Ordering, time::Instant};
+
 use tokio_util::sync::CancellationToken;
 
 use super::{Archivist, Tally, arrival};
 use crate::{
     reconnect::Reconnect,
-    storage::{Arrival, Fault, StorageError},
+    storage::{Arrival, Fault, StorageError, Waited},
 };
 
 /// A call that fails so often while the database looks well has a fault of its own.
 const ENOUGH_TRIES: u32 = 3;
 
 impl Archivist {
+    /// The same as [`Archivist::archive`], again and again where the database is there and refuses (a right or a
+    /// migration is missing, a lock is held), with the letters in hand: given back, each would count a delivery every
+    /// few seconds, and come to the limit of its queue within hours. Not for ever: before the broker takes them back
+    /// by itself.
+    pub(super) async fn archive_in_hand(
+        &self,
+        arrivals: &[Arrival],
+        stop: &CancellationToken,
+    ) -> Result<Vec<i64>, StorageError> {
+        let until = Instant::now() + self.settings.worker.hold_max;
+        let mut pause = Reconnect::new(&self.settings.reconnect);
+        loop {
+            let error = match self.archive(arrivals, stop).await {
+                Err(error) if !is_everybodys(&error) => error,
+                done => return done,
+            };
+            self.held.store(arrivals.len(), Ordering::Relaxed);
+            tracing::error!(%error, letters = arrivals.len(), "not archived: trying again");
+            let again = async {
+                pause.wait(stop).await
+                    && self.storage.wait_until_available(stop).await != Waited::Cancelled
+            };
+            if !matches!(tokio::time::timeout_at(until.into(), again).await, Ok(true)) {
+                return Err(error);
+            }
+        }
+    }
+
     /// Archives all, in one transaction if nothing is wrong with any; the letters' ids, in order. The error
     /// that remains is nobody's letter's fault, or comes from being told to stop.
-    pub(super) async fn archive(
+    async fn archive(
         &self,
         arrivals: &[Arrival],
         stop: &CancellationToken,

@@ -1,6 +1,6 @@
 //! The supervisor that builds everything anew after any failure, and one batch from the queue to its ack.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +10,7 @@ use super::{
     copies::{Copies, copies},
 };
 use crate::{
-    broker::{Batch, BrokerError, Connection, Consumer},
+    broker::{Batch, BrokerError, Connection, Consumer, SingleFile, Unreadable},
     failpoint,
     reconnect::Reconnect,
     storage::{Arrival, Fault, StorageError, Waited},
@@ -51,21 +51,42 @@ async fn supervise(
     stop: &CancellationToken,
 ) {
     let storage = &archivist.storage;
+    let mut unreadable = Unreadable::default();
     // Nothing is taken from the queue that could not be archived.
     while storage.wait_until_available(stop).await != Waited::Cancelled {
-        match session(archivist, &copies, &mut reconnect, stop).await {
+        let ended = loop {
+            match session(archivist, &copies, &mut reconnect, &mut unreadable, stop).await {
+                Err(Unarchived::Broker(BrokerError::Unreadable)) if stop.is_cancelled() => {
+                    break Ok(());
+                }
+                // Again at once: nothing is away.
+                Err(Unarchived::Broker(BrokerError::Unreadable)) => {
+                    unreadable.met(&archivist.topology.dead_letters());
+                }
+                ended => break ended,
+            }
+        };
+        match ended {
             Ok(()) => break,
             Err(error) => {
-                if let Unarchived::Storage(error) = &error {
-                    note_outage(archivist, error);
+                match &error {
+                    Unarchived::Storage(error) => note_outage(archivist, error),
+                    Unarchived::Broker(error @ BrokerError::Differs { .. }) => {
+                        archivist
+                            .refused
+                            .send_replace(Some(error.to_string().into()));
+                    }
+                    Unarchived::Broker(_) => {}
                 }
                 tracing::error!(%error, "archivist's session ended: building it anew");
             }
         }
+        archivist.archiving.send_replace(false);
         if !reconnect.wait(stop).await {
             break;
         }
     }
+    archivist.archiving.send_replace(false);
 }
 
 fn note_outage(archivist: &Archivist, error: &StorageError) {
@@ -84,13 +105,25 @@ async fn session(
     archivist: &Archivist,
     copies: &Copies,
     reconnect: &mut Reconnect,
+    unreadable: &mut Unreadable,
     stop: &CancellationToken,
 ) -> Result<(), Unarchived> {
     let settings = &archivist.settings;
     let connection = Connection::open(&settings.broker, "archivist").await?;
-    archivist.topology.declare(&connection).await?;
+    // Declared a moment ago, if the last connection got as far as to a message.
+    if !unreadable.is_about() {
+        archivist.topology.declare(&connection).await?;
+        archivist.refused.send_replace(None);
+    }
     let queue = archivist.topology.dead_letters();
     let work = async {
+        if unreadable.is_about() {
+            single_file(archivist, copies, &connection, unreadable, stop).await?;
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            unreadable.gone(&queue);
+        }
         let mut consumer =
             Consumer::start(&connection, &queue, settings.archivist.prefetch).await?;
         archivist.archiving.send_replace(true);
@@ -103,11 +136,33 @@ async fn session(
     let ended = tokio::select! {
         ended = work => ended,
         // A batch whose ack can't reach the broker any more comes again, whatever becomes of it here.
-        () = connection.closed() => Err(BrokerError::ConnectionLost.into()),
+        lost = connection.closed() => Err(lost.into()),
     };
-    archivist.archiving.send_replace(false);
+    // Also where the connection was lost in the middle of it.
+    archivist.held.store(0, Ordering::Relaxed);
+    if connection.met_unreadable().await {
+        return Err(BrokerError::Unreadable.into());
+    }
     connection.close().await;
     ended
+}
+
+/// After a message that can't be read, what it came with is archived one by one: each of its deliveries then
+/// counts for itself alone, and for none of those that were prefetched beside it.
+async fn single_file(
+    archivist: &Archivist,
+    copies: &Copies,
+    connection: &Connection,
+    unreadable: &Unreadable,
+    stop: &CancellationToken,
+) -> Result<(), Unarchived> {
+    let queue = archivist.topology.dead_letters();
+    let mut queue = SingleFile::open(connection, &queue, unreadable).await?;
+    while let Some(batch) = queue.next(stop).await? {
+        archive_batch(archivist, copies, batch, stop).await?;
+    }
+    queue.close().await;
+    Ok(())
 }
 
 async fn consume(
@@ -143,7 +198,9 @@ async fn archive_batch(
         .collect();
 
     failpoint::hit("before_archive", jobs.iter().copied());
-    let ids = archivist.archive(&arrivals, stop).await?;
+    let ids = archivist.archive_in_hand(&arrivals, stop).await;
+    archivist.held.store(0, Ordering::Relaxed);
+    let ids = ids?;
     failpoint::hit("after_archive", jobs.iter().copied());
 
     Tally::add(&archivist.tally.archived, ids.len());

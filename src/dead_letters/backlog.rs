@@ -1,6 +1,6 @@
-//! What waits in the dead-letter queue, as seen from time to time.
+//! What waits in the dead-letter queue, and what no client can read, as seen from time to time.
 
-use std::time::Instant;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -11,9 +11,18 @@ use crate::{
     config,
 };
 
+/// What was seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// In the dead-letter queue.
+    pub waiting: Waiting,
+    /// Messages in the queue that nobody consumes.
+    pub unreadable: u32,
+}
+
 /// How bad it is that dead letters wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Backlog {
+pub enum Waiting {
     /// None do, or they will be archived in a moment.
     #[default]
     Short,
@@ -41,19 +50,18 @@ pub async fn watch_backlog(
             () = stop.cancelled() => break,
             _ = every.tick() => {}
         }
-        let waiting = tokio::select! {
+        let looked = tokio::select! {
             () = stop.cancelled() => break,
-            waiting = look(archivist, &mut connection) => waiting,
+            looked = look(archivist, &mut connection) => looked,
         };
-        match waiting {
-            Ok(waiting) => {
+        match looked {
+            Ok((waiting, unreadable)) => {
                 let archived = archivist.tally.read().archived;
-                let seen = looks.judge(
-                    waiting,
-                    archived,
-                    Instant::now(),
-                    &archivist.settings.archivist,
-                );
+                let limits = &archivist.settings.archivist;
+                let seen = Backlog {
+                    waiting: looks.judge(waiting, archived, Instant::now(), limits),
+                    unreadable,
+                };
                 judged.send_if_modified(|known| std::mem::replace(known, seen) != seen);
             }
             Err(error) => {
@@ -70,14 +78,22 @@ pub async fn watch_backlog(
 async fn look(
     archivist: &Archivist,
     connection: &mut Option<Connection>,
-) -> Result<u32, BrokerError> {
+) -> Result<(u32, u32), BrokerError> {
     let open = match connection.take().filter(Connection::is_open) {
         Some(open) => open,
         None => Connection::open(&archivist.settings.broker, "backlog").await?,
     };
-    let waiting = open.ready_count(&archivist.topology.dead_letters()).await?;
+    let ready = open.ready_count(&archivist.topology.dead_letters()).await?;
+    // What is in hand is not ready, but waits as well while the database doesn't take it.
+    let held = archivist.held.load(Ordering::Relaxed);
+    let waiting = ready.saturating_add(u32::try_from(held).unwrap_or(u32::MAX));
+    let unreadable = match open.ready_count(&archivist.topology.unreadable()).await {
+        // Deleted by hand: then there is none, and it is declared again at the next connect.
+        Err(error) if error.is_missing() => 0,
+        counted => counted?,
+    };
     *connection = Some(open);
-    Ok(waiting)
+    Ok((waiting, unreadable))
 }
 
 /// What earlier looks saw.
@@ -105,17 +121,17 @@ impl Looks {
         archived: u64,
         now: Instant,
         limits: &config::Archivist,
-    ) -> Backlog {
+    ) -> Waiting {
         if waiting == 0 || self.waiting == 0 || waiting < self.waiting || archived > self.archived {
             self.moved_at = now;
         }
         (self.waiting, self.archived) = (waiting, archived);
         if waiting > limits.backlog_max {
-            Backlog::Long
+            Waiting::Long
         } else if now.duration_since(self.moved_at) >= limits.backlog_max_age {
-            Backlog::Stuck
+            Waiting::Stuck
         } else {
-            Backlog::Short
+            Waiting::Short
         }
     }
 }
@@ -127,7 +143,7 @@ mod tests {
     use super::*;
 
     /// Looks at these seconds: waiting, archived → the judgement.
-    fn judged(looks: &[(u64, u32, u64)]) -> Vec<Backlog> {
+    fn judged(looks: &[(u64, u32, u64)]) -> Vec<Waiting> {
         let start = Instant::now();
         let limits = config::Archivist {
             backlog_max: 100,
@@ -148,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_too_long_above_its_limit_only() {
-        use Backlog::{Long, Short};
+        use Waiting::{Long, Short};
         assert_eq!(
             judged(&[(0, 100, 0), (10, 101, 0), (20, 100, 0)]),
             [Short, Long, Short]
@@ -157,7 +173,7 @@ mod tests {
 
     #[test]
     fn letters_that_wait_while_none_is_archived_are_stuck() {
-        use Backlog::{Short, Stuck};
+        use Waiting::{Short, Stuck};
         assert_eq!(
             judged(&[
                 (100, 1, 0),

@@ -14,8 +14,8 @@
 //! | after the copies, before the ack | the watchers get them twice |
 //! | after the ack, while copies wait to be sent | the watchers never get these; the archive has the letters |
 //!
-//! While the database is away nothing is consumed: the letters wait in their queue, where being given
-//! back costs nothing (its delivery limit is a million). The copies are for convenience: nothing waits for
+//! While the database is away nothing is consumed: the letters wait in their queue. Its delivery limit is a thousand,
+//! for the sake of what no client can read; so letters that the database refuses are kept in hand. The copies are for convenience: nothing waits for
 //! them, and a watcher that is full, or the broker's refusal, loses copies and nothing else.
 
 mod archive;
@@ -30,14 +30,14 @@ mod plan;
 mod replay;
 mod tally;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use tokio::sync::watch;
 
 use crate::{broker::Topology, config::Settings, domain::RetrySchedule, storage::Storage};
 
 pub use archivist::run;
-pub use backlog::{Backlog, watch_backlog};
+pub use backlog::{Backlog, Waiting, watch_backlog};
 pub use order::{Ended, Order, Progress, Report};
 pub use pace::Pace;
 pub use plan::{CompanyPlan, Forecast, Plan, plan};
@@ -53,6 +53,10 @@ pub struct Archivist {
     tally: Arc<Tally>,
     /// Whether there is a consumer.
     archiving: watch::Sender<bool>,
+    /// Why the queues can't be declared as these settings want them.
+    refused: watch::Sender<Option<Arc<str>>>,
+    /// Letters in hand that the database doesn't take at present.
+    held: AtomicUsize,
 }
 
 impl Archivist {
@@ -65,6 +69,8 @@ impl Archivist {
             topology: Topology::new(&settings.broker, &schedule),
             tally: Arc::default(),
             archiving: watch::Sender::new(false),
+            refused: watch::Sender::new(None),
+            held: AtomicUsize::new(0),
         }
     }
 
@@ -76,5 +82,10 @@ impl Archivist {
     /// Whether dead letters are being taken from their queue. Changes can be awaited.
     pub fn archiving(&self) -> watch::Receiver<bool> {
         self.archiving.subscribe()
+    }
+
+    /// Why the queues can't be declared as these settings want them, and what to do about it; `None` where they can.
+    pub fn refused(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.refused.subscribe()
     }
 }

@@ -5,7 +5,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Check, Interrupted, PATIENCE};
 use crate::{
     broker::{
-        self, BrokerError, Compared, Connection, Found, PROBE_DELAY, ProbeError, Topology, greeting,
+        self, BrokerError, Compared, Connection, Found, KEPT, KEPT_FOR, PROBE_DELAY, ProbeError,
+        Topology, greeting,
     },
     config::{Settings, redacted_url},
     domain::RetrySchedule,
@@ -50,7 +51,7 @@ pub(super) async fn examine(settings: &Settings) -> (Vec<Check>, bool) {
     let topology = Topology::new(&broker, &RetrySchedule::new(&settings.retry));
     let goes_on = match topology.compare(&connection).await {
         Ok(compared) => {
-            checks.extend(compared.iter().map(check_part));
+            checks.extend(compared.iter().map(|part| check_part(part, &topology)));
             true
         }
         Err(error) => {
@@ -70,7 +71,8 @@ pub(super) async fn examine(settings: &Settings) -> (Vec<Check>, bool) {
     checks.push(Check::unchecked(
         "policies",
         "not checked: AMQP doesn't show policies, queues of an earlier retry schedule, or bindings and arguments \
-         that others added (rabbitmqctl list_policies, list_queues)",
+         that others added (rabbitmqctl list_policies, list_queues); what a strict policy does to queues named like \
+         these is tried by the probe",
     ));
     connection.close().await;
     (checks, goes_on)
@@ -106,10 +108,13 @@ fn check_version(said: Option<(String, String)>) -> Check {
     Check::ok("broker", finding)
 }
 
-fn check_part(compared: &Compared) -> Check {
+fn check_part(compared: &Compared, topology: &Topology) -> Check {
     let Compared { kind, name, found } = compared;
     let check = match found {
         Found::Exchange => Check::ok(kind, "as declared"),
+        Found::Queue { ready, .. } if *ready > 0 && *name == topology.unreadable() => {
+            unreadable(kind, *ready)
+        }
         Found::Queue { ready, consumers } => Check::ok(
             kind,
             format!("as declared; {ready} ready, {consumers} consuming"),
@@ -122,7 +127,7 @@ fn check_part(compared: &Compared) -> Check {
         Found::Differs(words) => Check::failed(
             kind,
             format!("is not as it would be declared: {words}"),
-            mend_difference(kind, name),
+            topology.remedy(name),
         ),
         Found::Refused(words) => Check::failed(
             kind,
@@ -134,15 +139,14 @@ fn check_part(compared: &Compared) -> Check {
     check.of(name.as_str())
 }
 
-fn mend_difference(kind: &str, name: &str) -> String {
-    if kind == "queue" {
-        format!(
-            "put the setting back that it was declared with (broker.delivery_limit, say); or stop serve, let the queue \
-             run empty, delete it (rabbitmqctl delete_queue --if-empty {name}) and start serve, which declares it anew"
-        )
-    } else {
-        "stop serve, delete it and start serve, which declares it anew; what is published meanwhile is refused".to_owned()
-    }
+fn unreadable(kind: &'static str, ready: u32) -> Check {
+    let finding = format!(
+        "{ready} that no client can read: a name in its properties isn't UTF-8, and it broke every connection until \
+         the broker moved it here"
+    );
+    let mend = "take each away with a client that doesn't look at names (amqp-get of amqp-tools prints the body and \
+                removes it), publish the event anew if it was one, and find its publisher";
+    Check::failed(kind, finding, mend)
 }
 
 /// A message through a delay queue and a work queue of its own.
@@ -171,12 +175,21 @@ pub(super) async fn probe(
             let mend = "delete it; unused, it deletes itself after 10 minutes";
             Check::failed("probe", format!("left behind: {left}"), mend)
         }
+        Ok(_) if !probed.policies.is_empty() => Check::failed(
+            "probe",
+            probed.policies.join("; "),
+            "look which policy matches these names (rabbitmqctl list_policies, list_operator_policies) and leave ours \
+             out of it: no message is lost by a max-length, but whoever has one must wait until there is room; a \
+             message-ttl takes messages away before they are charged or archived, and out of ….unreadable for good",
+        ),
         Ok(took) => Check::ok(
             "probe",
             format!(
-                "a message came through queues made for it in {} ms, {} of them waiting",
+                "a message came through queues made for it in {} ms, {} of them waiting; {KEPT} stayed in each of \
+                 three others for {} ms, so no policy with a lower max-length or message-ttl is in force here",
                 took.as_millis(),
-                PROBE_DELAY.as_millis()
+                PROBE_DELAY.as_millis(),
+                KEPT_FOR.as_millis()
             ),
         ),
     };

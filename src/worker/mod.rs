@@ -48,6 +48,8 @@ pub struct Worker {
     tally: Arc<Tally>,
     /// Whether there are consumers.
     consuming: watch::Sender<bool>,
+    /// Why the queues can't be declared as these settings want them.
+    refused: watch::Sender<Option<Arc<str>>>,
 }
 
 impl Worker {
@@ -63,6 +65,7 @@ impl Worker {
             schedule,
             tally: Arc::default(),
             consuming: watch::Sender::new(false),
+            refused: watch::Sender::new(None),
         }
     }
 
@@ -75,6 +78,11 @@ impl Worker {
     /// can be awaited.
     pub fn consuming(&self) -> watch::Receiver<bool> {
         self.consuming.subscribe()
+    }
+
+    /// Why the queues can't be declared as these settings want them, and what to do about it; `None` where they can.
+    pub fn refused(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.refused.subscribe()
     }
 
     /// Messages received now may be held until then.

@@ -1,24 +1,17 @@
 //! The workers, and the supervisor that builds everything anew after any failure.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Worker, settle::Unsettled};
 use crate::{
-    broker::{BrokerError, Connection, Consumer, SingleFile},
+    broker::{BrokerError, Connection, Consumer, SingleFile, Unreadable},
     reconnect::Reconnect,
     storage::Waited,
 };
 
-/// How long the work queue must be empty before what a dead process held is taken to be back in it.
-const EMPTY_LONG_ENOUGH: Duration = Duration::from_secs(1);
-/// How often an empty queue is looked at meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// After the connection is lost nothing in hand can be acked any more. This long the workers may take to
 /// finish and to say what they saw; what then still runs is dropped.
 const LOST_GRACE: Duration = Duration::from_secs(5);
@@ -29,17 +22,37 @@ const LOST_GRACE: Duration = Duration::from_secs(5);
 /// goes back to its queue by that.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut reconnect = Reconnect::new(&worker.settings.reconnect);
+    let mut unreadable = Unreadable::default();
     // Nothing is taken from the queue that could not be charged.
     while worker.storage.wait_until_available(&stop).await != Waited::Cancelled {
-        match session(&worker, &stop, &mut reconnect).await {
+        let ended = loop {
+            match session(&worker, &stop, &mut reconnect, &mut unreadable).await {
+                Err(Unsettled::Broker(BrokerError::Unreadable)) if stop.is_cancelled() => {
+                    break Ok(());
+                }
+                // Again at once, for each pause would be one for all messages: nothing is away.
+                Err(Unsettled::Broker(BrokerError::Unreadable)) => {
+                    unreadable.met(&worker.topology.work_queue());
+                }
+                ended => break ended,
+            }
+        };
+        match ended {
             Ok(()) if stop.is_cancelled() => break,
             Ok(()) => tracing::warn!("gave the messages in hand back to the queue"),
-            Err(error) => tracing::error!(%error, "broker session ended: building it anew"),
+            Err(error) => {
+                if let Unsettled::Broker(error @ BrokerError::Differs { .. }) = &error {
+                    worker.refused.send_replace(Some(error.to_string().into()));
+                }
+                tracing::error!(%error, "broker session ended: building it anew");
+            }
         }
+        worker.consuming.send_replace(false);
         if !reconnect.wait(&stop).await {
             break;
         }
     }
+    worker.consuming.send_replace(false);
     worker.publisher.close().await;
 }
 
@@ -48,22 +61,36 @@ async fn session(
     worker: &Arc<Worker>,
     stop: &CancellationToken,
     reconnect: &mut Reconnect,
+    unreadable: &mut Unreadable,
 ) -> Result<(), Unsettled> {
     let connection = Connection::open(&worker.settings.broker, "consumer").await?;
-    worker.topology.declare(&connection).await?;
+    // Declared a moment ago, if the last connection got as far as to a message.
+    if !unreadable.is_about() {
+        worker.topology.declare(&connection).await?;
+        worker.refused.send_replace(None);
+    }
     let work = async {
-        single_file(worker, &connection, stop).await?;
+        single_file(worker, &connection, stop, unreadable).await?;
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        unreadable.gone(&worker.topology.work_queue());
         consume(worker, &connection, stop, reconnect).await
     };
     let lost = async {
-        connection.closed().await;
-        tokio::time::sleep(LOST_GRACE).await;
+        let lost = connection.closed().await;
+        if !matches!(lost, BrokerError::Unreadable) {
+            tokio::time::sleep(LOST_GRACE).await;
+        }
+        lost
     };
     let ended = tokio::select! {
         ended = work => ended,
-        () = lost => Err(BrokerError::ConnectionLost.into()),
+        lost = lost => Err(lost.into()),
     };
-    worker.consuming.send_replace(false);
+    if connection.met_unreadable().await {
+        return Err(BrokerError::Unreadable.into());
+    }
     connection.close().await;
     match ended {
         Err(Unsettled::GiveBack(_)) => Ok(()),
@@ -73,26 +100,17 @@ async fn session(
 
 /// Before anything else, messages that were delivered before are settled one by one with only one in
 /// hand: if it was one of them that killed the last process, it is found here, and its death counts a
-/// delivery for itself alone. The broker offers returned messages first, so the first fresh one ends it.
-/// An empty queue doesn't at once: the broker may not have noticed yet that the last process is dead.
+/// delivery for itself alone.
 async fn single_file(
     worker: &Worker,
     connection: &Connection,
     stop: &CancellationToken,
+    unreadable: &Unreadable,
 ) -> Result<(), Unsettled> {
-    let queue = SingleFile::open(connection, &worker.topology.work_queue()).await?;
-    let mut last_seen = Instant::now();
-    while !stop.is_cancelled() && last_seen.elapsed() < EMPTY_LONG_ENOUGH {
-        let Some(batch) = queue.next().await? else {
-            tokio::time::sleep(LOOK_AGAIN).await;
-            continue;
-        };
-        let fresh = batch.messages().iter().any(|message| !message.redelivered);
+    let queue = worker.topology.work_queue();
+    let mut queue = SingleFile::open(connection, &queue, unreadable).await?;
+    while let Some(batch) = queue.next(stop).await? {
         worker.settle(batch, &worker.hold(stop)).await?;
-        if fresh {
-            break;
-        }
-        last_seen = Instant::now();
     }
     queue.close().await;
     Ok(())

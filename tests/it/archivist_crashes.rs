@@ -1,7 +1,5 @@
 //! The archivist dies, its database goes away, or refuses a letter: none is lost, and none stops the others.
 
-use std::time::Duration;
-
 use lapin::types::{AMQPValue, FieldTable};
 use token_billing::storage::{Letter, Money};
 use uuid::Uuid;
@@ -293,24 +291,21 @@ async fn behind_a_held_lock_letters_wait_and_are_then_archived_whole() {
         .execute(&mut *locker)
         .await
         .expect("locked");
-    let archiving = site.archive_running().await;
+    site.declare().await;
     let jobs = put_letters(&site, 10).await;
-    let mut sessions = archiving.archiving.clone();
-    // It has given them back at least twice.
+    let mut process = Process::start(&ARCHIVE, &site.environment());
+    // Each time after several tries, with the letters in hand.
     for _ in 0..2 {
-        for is_archiving in [false, true] {
-            let changes = sessions.wait_for(|archiving| *archiving == is_archiving);
-            tokio::time::timeout(Duration::from_secs(20), changes)
-                .await
-                .expect("it gives up and begins anew")
-                .expect("it runs");
-        }
+        process
+            .wait_for_log("not archived: trying again", PATIENCE)
+            .await;
     }
     locker.rollback().await.expect("released");
     site.archived(10).await;
-    let tally = archiving.tally.read();
-    archiving.stop().await;
-    assert_eq!((tally.archived, tally.bare), (10, 0));
+    drained(process).await;
     let letters = assert_all_archived(&site, &jobs).await;
-    assert!(letters.iter().all(|letter| letter.occurrences == 1));
+    for letter in letters {
+        assert_eq!(letter.occurrences, 1);
+        assert!(!letter.error.starts_with("Archived without"), "{letter:#?}");
+    }
 }

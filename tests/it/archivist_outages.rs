@@ -136,6 +136,9 @@ async fn letters_that_nobody_can_archive_turn_readiness_red_by_their_age() {
     process.terminate().await;
     assert_eq!(process.wait(PATIENCE).await, Some(0));
     assert_eq!(site.letters().await[0].job_id, Some(job));
+    // It was kept in hand, and has come no nearer to the limit of its queue: the broker counts what is given back.
+    let given_back = "select count(*) from dead_letters where headers ? 'x-delivery-count'";
+    assert_eq!(site.number(given_back).await, 0);
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ async fn it_counts_what_is_open_what_arrived_and_what_still_waits() {
             "oldest_age_seconds",
             "open",
             "tokens",
+            "unreadable",
             "waiting_in_queue"
         ]
     );

@@ -31,7 +31,7 @@ async fn a_probe_that_fails_or_is_interrupted_leaves_nothing_behind() {
     private.rabbitmqctl(&alarm).await;
     let mut doctor = Process::start(&["doctor"], &site.environment());
     let look = async || scratch(&private).await.len();
-    eventually("a probe", PATIENCE, look, |made| *made == 3).await;
+    eventually("a probe", PATIENCE, look, |made| *made == 5).await;
     doctor.signal("INT").await;
     assert_eq!(doctor.wait(PATIENCE).await, Some(1));
     assert_eq!(doctor.log(), ["error: interrupted"]);

@@ -20,13 +20,13 @@ use crate::storage::OpenByReason;
 #[derive(Debug, Args)]
 #[command(
     long_about = "Count the open dead letters, by reason, with the age of the oldest; how fast they arrive; \
-        and how many wait in the queue and are not archived yet.\n\n\
+        and how many wait in the queue and are not archived yet, or can't be read by any client.\n\n\
         With a threshold it can be a probe: exit code 3 if one is exceeded, 1 if the database can't be \
         asked. A broker that can't be asked is no failure: what waits there is then unknown.",
     after_help = "Example:\n  token-billing dlq stats --max-open 100 --max-age 15m"
 )]
 pub(super) struct StatsArgs {
-    /// Exit with 3 if more letters than this are open
+    /// Exit with 3 if more dead letters than this are open, or can't be read by any client
     #[arg(long, value_name = "N")]
     max_open: Option<u32>,
 
@@ -46,6 +46,8 @@ struct Stats {
     arrivals_per_minute: f64,
     /// Not archived yet; null: the broker couldn't be asked.
     waiting_in_queue: Option<u32>,
+    /// Where nobody consumes, since no client can read them; null: the broker couldn't be asked.
+    unreadable: Option<u32>,
     /// The thresholds that are exceeded, by their flags.
     exceeded: Vec<&'static str>,
 }
@@ -66,6 +68,7 @@ pub(super) async fn run(
     if let Err(why) = &waiting {
         output::note(&format!("note: what waits in the queue is unknown: {why}"));
     }
+    let (waiting, unreadable) = waiting.ok().unzip();
     let mut stats = Stats {
         open: by_reason.iter().map(|one| one.open).sum(),
         tokens: by_reason
@@ -75,7 +78,8 @@ pub(super) async fn run(
         by_reason,
         arrived_last_minute: arrivals.last_minute,
         arrivals_per_minute: arrivals.last_15_minutes as f64 / 15.0,
-        waiting_in_queue: waiting.ok(),
+        waiting_in_queue: waiting,
+        unreadable,
         exceeded: Vec::new(),
     };
     let exceeded = args.exceeded(&stats);
@@ -92,15 +96,18 @@ pub(super) async fn run(
 impl StatsArgs {
     /// Each threshold that is exceeded: its flag, and by how much.
     fn exceeded(&self, stats: &Stats) -> Vec<(&'static str, String)> {
-        let open = self.max_open.filter(|max| stats.open > i64::from(*max));
+        let unreadable = i64::from(stats.unreadable.unwrap_or(0));
+        let all = stats.open + unreadable;
+        let open = self.max_open.filter(|max| all > i64::from(*max));
         let open = open.map(|max| {
-            let (is, over) = (
-                thousands(stats.open),
-                thousands(stats.open - i64::from(max)),
-            );
+            let also = match unreadable {
+                0 => String::new(),
+                _ => format!(" and {} unreadable", thousands(unreadable)),
+            };
+            let (is, over) = (thousands(stats.open), thousands(all - i64::from(max)));
             (
                 "max_open",
-                format!("{is} open, {over} over --max-open {max}"),
+                format!("{is} open{also}, {over} over --max-open {max}"),
             )
         });
         let oldest = stats
@@ -122,17 +129,18 @@ impl StatsArgs {
     }
 }
 
-/// What waits in the dead-letter queue; or why that is unknown.
-async fn waiting(settings: &Settings) -> Result<u32, String> {
+/// What waits in the dead-letter queue, and where nobody consumes; or why that is unknown.
+async fn waiting(settings: &Settings) -> Result<(u32, u32), String> {
     let broker = settings
         .require_broker()
         .map_err(|error| one_line(&error.into()))?;
     let topology = Topology::new(broker, &RetrySchedule::new(&settings.retry));
     let asked = async {
         let connection = Connection::open(broker, "stats").await?;
-        let ready = connection.ready_count(&topology.dead_letters()).await;
+        let waiting = connection.ready_count(&topology.dead_letters()).await;
+        let unreadable = connection.ready_count(&topology.unreadable()).await;
         connection.close().await;
-        ready
+        Ok((waiting?, unreadable?))
     };
     asked
         .await
@@ -183,5 +191,11 @@ fn for_people(stats: &Stats) -> String {
             count(waiting.into(), "letter")
         ),
     });
+    if let Some(unreadable @ 1..) = stats.unreadable {
+        let messages = count(unreadable.into(), "message");
+        lines.push(format!(
+            "no client can read: {messages} in the queue ….unreadable (see doctor)"
+        ));
+    }
     lines.join("\n")
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::file::Found;
 use super::progress::Progress;
 use crate::broker::{BrokerError, Outgoing, PublishError, Publisher};
-use crate::cli::output::{count, thousands};
+use crate::cli::output::{count, note, thousands};
 use crate::config::{self, redacted_url};
 
 /// On their way at once, at most: messages, and bytes of their bodies.
@@ -156,6 +156,27 @@ impl<'a> Sending<'a> {
 
     async fn window(&self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         let publishing = self.publisher.publish(messages);
+        let telling = async {
+            let mut alarm = self.publisher.alarm();
+            while let Ok(Some(reason)) = alarm
+                .wait_for(Option::is_some)
+                .await
+                .map(|said| said.clone())
+            {
+                let patience = humantime::format_duration(self.patience);
+                note(&format!(
+                    "note: the broker has an alarm ({reason}) and takes no messages: waiting for up to {patience}"
+                ));
+                let _ = alarm.wait_for(Option::is_none).await;
+            }
+            std::future::pending().await
+        };
+        let publishing = async {
+            tokio::select! {
+                results = publishing => results,
+                never = telling => never,
+            }
+        };
         match tokio::time::timeout(self.patience, publishing).await {
             Ok(results) => results,
             // Some may have been confirmed; nobody knows which.

@@ -91,6 +91,11 @@ impl TestBroker {
         format!("{}.dead-letters", self.prefix)
     }
 
+    /// Where messages end that no client can read.
+    pub(crate) fn unreadable(&self) -> String {
+        format!("{}.unreadable", self.prefix)
+    }
+
     /// The fanout of archived dead letters.
     pub(crate) fn watch_exchange(&self) -> String {
         format!("{}.dead-letters.watch", self.prefix)
@@ -128,7 +133,8 @@ impl TestBroker {
         self.send("", queue, body.as_ref(), properties).await;
     }
 
-    async fn send(
+    /// To any exchange; returns when the broker has it in a queue.
+    pub(crate) async fn send(
         &self,
         exchange: &str,
         routing_key: &str,
@@ -256,7 +262,7 @@ impl TestBroker {
         // Upstream first, so that nothing is dead-lettered into what is gone already.
         let mut queues = vec![self.work_queue()];
         queues.extend(delay_queues);
-        queues.push(self.dead_letters());
+        queues.extend([self.dead_letters(), self.unreadable()]);
         queues.extend(self.own_queues.iter().cloned());
         let exchanges = vec![
             self.prefix.clone(),

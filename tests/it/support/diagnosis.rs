@@ -55,7 +55,17 @@ impl Diagnosis {
 
     /// The first check of that name, which failed.
     pub(crate) fn failure(&self, check: &str) -> (&str, &str) {
-        let found = self.find(check);
+        self.failed(self.find(check))
+    }
+
+    /// The check of this exchange or queue, which failed.
+    pub(crate) fn failure_of(&self, subject: &str) -> (&str, &str) {
+        let mut checks = self.checks().iter();
+        let found = checks.find(|one| one["subject"] == subject);
+        self.failed(found.unwrap_or_else(|| panic!("no {subject} in {self:#?}")))
+    }
+
+    fn failed<'a>(&'a self, found: &'a Value) -> (&'a str, &'a str) {
         assert_eq!(found["verdict"], "failed", "{self:#?}");
         let mend = found["mend"].as_str().expect("a mend");
         (found["finding"].as_str().expect("a finding"), mend)

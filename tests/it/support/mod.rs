@@ -12,6 +12,7 @@ pub(crate) mod letters;
 pub(crate) mod owed;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod raw;
 pub(crate) mod role;
 pub(crate) mod servers;
 pub(crate) mod site;

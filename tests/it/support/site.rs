@@ -9,7 +9,7 @@ use token_billing::{
     storage::{Letter, Selection, Storage},
     worker::{self, Tally, Worker},
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -46,8 +46,6 @@ pub(crate) struct Archiving {
     stop: CancellationToken,
     done: JoinHandle<()>,
     pub(crate) tally: Arc<dead_letters::Tally>,
-    /// Whether it has a consumer.
-    pub(crate) archiving: watch::Receiver<bool>,
 }
 
 impl Site {
@@ -122,12 +120,7 @@ impl Site {
             .await
             .expect("it archives soon")
             .expect("it runs");
-        Archiving {
-            stop,
-            done,
-            tally,
-            archiving,
-        }
+        Archiving { stop, done, tally }
     }
 
     /// All archived letters, oldest first.

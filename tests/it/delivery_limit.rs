@@ -1,0 +1,47 @@
+//! A changed `broker.delivery_limit` on queues that are declared already.
+
+use uuid::Uuid;
+
+use crate::support::{eventually::PATIENCE, process::Process, site::Site};
+
+#[tokio::test]
+async fn a_changed_delivery_limit_says_what_to_do_and_doing_it_is_enough() {
+    let mut site = Site::new().await;
+    site.set("RECONNECT__MAX", "500ms");
+    site.declare().await;
+    let company = site.company(0, 1_000).await;
+    site.set("BROKER__DELIVERY_LIMIT", "50");
+    let mut process = Process::start(&["serve"], &site.environment());
+    for line in ["broker session ended", "readiness: not ready"] {
+        let said = process.wait_for_log(line, PATIENCE).await;
+        for part in [
+            "put broker.delivery_limit (now 50) back",
+            "received '50' but current is '100'",
+            &format!(
+                "rabbitmqctl delete_queue --if-empty {}",
+                site.broker.work_queue()
+            ),
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    let diagnosis = site.doctor().await;
+    let (finding, mend) = diagnosis.failure_of(&site.broker.work_queue());
+    assert!(
+        finding.contains("received '50' but current is '100'"),
+        "{finding}"
+    );
+    assert!(
+        mend.contains("put broker.delivery_limit (now 50) back"),
+        "{mend}"
+    );
+
+    // As it says; the processes that wait for it need no restart.
+    site.broker.delete(&site.broker.work_queue()).await;
+    process.wait_for_log("readiness: ready", PATIENCE).await;
+    let job = Uuid::new_v4();
+    site.publish(job, company, 10).await;
+    site.until(job, "completed").await;
+    process.terminate().await;
+    assert_eq!(process.wait(PATIENCE).await, Some(0));
+}
