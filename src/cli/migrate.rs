@@ -7,7 +7,7 @@ use super::doctor::PurposeArg;
 use super::output::{Format, Table, at_right, count, is_printable, number, printable, text};
 use super::{Ended, UsageError, open_storage};
 use crate::config::Settings;
-use crate::storage::{self, Purpose, Storage};
+use crate::storage::{self, Look, Purpose, Severity, Storage};
 
 /// Bytes of a name; `PostgreSQL` cuts off what is more.
 const ROLE_MAX: usize = 63;
@@ -51,6 +51,8 @@ struct Report {
     revoked: Vec<String>,
     /// Records under another spelling of a job that has a record already.
     other_spellings: Vec<String>,
+    /// What stands in the way of charging, or of a part of it, each with its fix.
+    to_be_fixed: Vec<String>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -74,6 +76,7 @@ pub(super) async fn run(
         pending: pending(&storage).await?,
         revoked: Vec::new(),
         other_spellings: Vec::new(),
+        to_be_fixed: Vec::new(),
     };
     if !args.dry_run {
         let waits = |holder: &str| {
@@ -88,10 +91,25 @@ pub(super) async fn run(
         let before = std::mem::replace(&mut report.pending, left);
         let done = before.into_iter();
         report.applied = done.filter(|one| !report.pending.contains(one)).collect();
+        report.to_be_fixed = to_be_fixed(&storage, settings).await?;
     }
     storage.close().await;
     format.print(&report, for_people)?;
     Ok(Ended::Done)
+}
+
+/// What the application's tables, roles and triggers lack for the functions that are there now.
+async fn to_be_fixed(storage: &Storage, settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let look = Look {
+        purpose: None,
+        articles: settings.sweeper.article_exists_query.is_empty(),
+        rows: true,
+    };
+    let found = storage.preflight(look).await?.findings;
+    let faults = found
+        .iter()
+        .filter(|finding| finding.severity != Severity::Note);
+    Ok(faults.map(ToString::to_string).collect())
 }
 
 #[derive(Debug, Serialize)]
@@ -140,15 +158,16 @@ fn for_people(report: &Report) -> String {
     } else {
         (&report.applied, "applied")
     };
-    if list.is_empty() {
-        return "the database is up to date".to_owned();
-    }
-    let mut table = Table::new([at_right("migration"), text("")]);
-    for one in list {
-        table.row([number(one.version), text(&one.description)]);
-    }
-    let number = count(list.len() as u64, "migration");
-    let mut said = format!("{did} {number}\n\n{}", table.render());
+    let mut said = if list.is_empty() {
+        "the database is up to date".to_owned()
+    } else {
+        let mut table = Table::new([at_right("migration"), text("")]);
+        for one in list {
+            table.row([number(one.version), text(&one.description)]);
+        }
+        let number = count(list.len() as u64, "migration");
+        format!("{did} {number}\n\n{}", table.render())
+    };
     section(
         &mut said,
         "revoked what others had on objects of token-billing without a grant by name:",
@@ -160,6 +179,7 @@ fn for_people(report: &Report) -> String {
          what was charged twice:",
         &report.other_spellings,
     );
+    section(&mut said, "to be fixed:", &report.to_be_fixed);
     said
 }
 

@@ -333,12 +333,13 @@ async fn migrate_applies_everything_once_and_dry_run_nothing() {
         "{ran:#?}"
     );
 
-    const REPORT: [&str; 5] = [
+    const REPORT: [&str; 6] = [
         "applied",
         "dry_run",
         "other_spellings",
         "pending",
         "revoked",
+        "to_be_fixed",
     ];
     let dry_run = [&["migrate", "--dry-run"][..], &JSON].concat();
     let migrate = [&["migrate"][..], &JSON].concat();

@@ -179,7 +179,7 @@ async fn a_function_that_was_altered_in_any_way_is_named_with_where_its_text_is(
         }
         if let Some(back) = back {
             assert!(finding.contains("deduct_tokens_batch("), "{alter}: {finding}");
-            assert!(mend.contains("migrations/0003_deduct_tokens.sql"), "{mend}");
+            assert!(mend.contains("migrations/0012_charge.sql"), "{mend}");
             let of = "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])";
             site.db.execute(format!("alter function {of} {back}")).await;
         }

@@ -312,3 +312,30 @@ async fn records_of_before_get_the_one_spelling_of_their_job() {
     );
     site.run(&["audit"]).await.done();
 }
+
+#[tokio::test]
+async fn what_the_applications_tables_lack_is_told_with_its_fix() {
+    let site = bare().await;
+    site.db
+        .execute(
+            "create table company_subscriptions (company_id uuid, monthly_token_quota bigint,
+                 monthly_quota_balance bigint, purchased_token_balance bigint, current_period_end timestamptz,
+                 updated_at timestamptz)",
+        )
+        .await;
+    let document = site.run(&["migrate", "--output", "json"]).await.document();
+    let faults = lines(&document, "to_be_fixed");
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.contains("unique") && fault.contains("company_id")),
+        "{faults:#?}"
+    );
+    let said = site.run(&["migrate"]).await;
+    assert!(said.done().contains("to be fixed:"), "{said:#?}");
+    site.db
+        .execute("create unique index on company_subscriptions (company_id)")
+        .await;
+    let document = site.run(&["migrate", "--output", "json"]).await.document();
+    assert_eq!(lines(&document, "to_be_fixed"), Vec::<String>::new());
+}
