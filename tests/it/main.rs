@@ -59,5 +59,6 @@ mod settings;
 mod spending;
 mod state_of_things;
 mod sweeper;
+mod torture;
 mod unpublished;
 mod watching;

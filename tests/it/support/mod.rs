@@ -6,6 +6,7 @@ pub(crate) mod broker;
 pub(crate) mod command;
 pub(crate) mod db;
 pub(crate) mod diagnosis;
+pub(crate) mod dice;
 pub(crate) mod eventually;
 pub(crate) mod ledger;
 pub(crate) mod letters;
