@@ -80,6 +80,12 @@ pub struct Database {
     /// For one statement. 1ms..=1h, default 30s.
     #[serde(deserialize_with = "values::duration::<MILLISECOND, HOUR, _>")]
     pub statement_timeout: Duration,
+    /// For one lock that `migrate` needs; whoever needs the same one waits behind it meanwhile. 10ms..=1m, default 1s.
+    #[serde(deserialize_with = "values::duration::<{ 10 * MILLISECOND }, MINUTE, _>")]
+    pub migrate_lock_timeout: Duration,
+    /// For all of `migrate`'s tries together. 0s..=1d, default 10m.
+    #[serde(deserialize_with = "values::duration::<0, DAY, _>")]
+    pub migrate_patience: Duration,
 }
 
 impl Default for Database {
@@ -91,6 +97,8 @@ impl Default for Database {
             acquire_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
+            migrate_lock_timeout: Duration::from_secs(1),
+            migrate_patience: Duration::from_mins(10),
         }
     }
 }

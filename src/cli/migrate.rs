@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::doctor::PurposeArg;
-use super::output::{Format, Table, at_right, count, is_printable, number, text};
+use super::output::{Format, Table, at_right, count, is_printable, number, printable, text};
 use super::{Ended, UsageError, open_storage};
 use crate::config::Settings;
 use crate::storage::{self, Purpose, Storage};
@@ -47,6 +47,10 @@ struct Report {
     dry_run: bool,
     applied: Vec<Migration>,
     pending: Vec<Migration>,
+    /// Rights on objects of ours that others had by the server's defaults.
+    revoked: Vec<String>,
+    /// Records under another spelling of a job that has a record already.
+    other_spellings: Vec<String>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -68,9 +72,18 @@ pub(super) async fn run(
         dry_run: args.dry_run,
         applied: Vec::new(),
         pending: pending(&storage).await?,
+        revoked: Vec::new(),
+        other_spellings: Vec::new(),
     };
     if !args.dry_run {
-        storage::migrate(&storage).await?;
+        let waits = |holder: &str| {
+            eprintln!(
+                "waiting for a lock, nothing is changed yet: {}",
+                printable(holder)
+            );
+        };
+        let migrated = storage::migrate(&storage, &settings.database, waits).await?;
+        (report.revoked, report.other_spellings) = (migrated.taken, migrated.other_spellings);
         let left = pending(&storage).await?;
         let before = std::mem::replace(&mut report.pending, left);
         let done = before.into_iter();
@@ -135,5 +148,24 @@ fn for_people(report: &Report) -> String {
         table.row([number(one.version), text(&one.description)]);
     }
     let number = count(list.len() as u64, "migration");
-    format!("{did} {number}\n\n{}", table.render())
+    let mut said = format!("{did} {number}\n\n{}", table.render());
+    section(
+        &mut said,
+        "revoked what others had on objects of token-billing without a grant by name:",
+        &report.revoked,
+    );
+    section(
+        &mut said,
+        "charged or tried under another spelling of a job that has a record already; look at each, and refund \
+         what was charged twice:",
+        &report.other_spellings,
+    );
+    said
+}
+
+fn section(said: &mut String, heading: &str, lines: &[String]) {
+    if !lines.is_empty() {
+        said.push_str(&format!("\n\n{heading}\n"));
+        said.extend(lines.iter().map(|line| format!("\n  {}", printable(line))));
+    }
 }

@@ -147,10 +147,12 @@ pub const CHECKS: [(&str, &str, &str); 6] = [
                 d.company_id, 'dead letter ' || d.id as subject,
                 format('%s, %s: job %s is %s', d.state, d.reason, d.job_id, d.money) as detail
          from dead_letters_and_money d
-         where (d.state = 'resolved' and d.money not in ('charged', 'compensated'))
+         -- What was written off may be tried again, and fail for another reason.
+         where (d.state = 'resolved' and d.money not in ('charged', 'compensated')
+                and not d.is_settled and d.written_off_at is null)
             -- The archivist resolves them every minute; what is older than an hour it has missed.
             or (d.state in ('open', 'replayed') and d.is_settled
-                and d.charged_at < clock_timestamp() - interval '1 hour'
+                and coalesce(d.charged_at, d.written_off_at) < clock_timestamp() - interval '1 hour'
                 and d.archived_at < clock_timestamp() - interval '1 hour')",
     ),
 ];
@@ -228,7 +230,7 @@ impl Snapshot {
              select m.company_id, null, clock_timestamp(), case when c.company_id is null then 'gone' else 'now' end,
                     null, null, null,
                     case when c.current_period_end is not null then greatest(least(c.current_period_end, '9999-12-31'), '0001-01-01') end,
-                    c.monthly_quota_balance, null, c.purchased_token_balance,
+                    coalesce(c.monthly_quota_balance, 0), null, coalesce(c.purchased_token_balance, 0),
                     null, null
              from (select company_id from token_deduction_records where status in ('completed', 'compensated')
                    union select company_id from token_credits) m

@@ -149,25 +149,64 @@ pub(super) async fn deduct_in(
     Ok(merged(resolved, answers))
 }
 
-/// Finds company and article where an event leaves them out, and compares where both name one.
+/// What is known of a job: its company, and perhaps its article.
+type Jobs = HashMap<Uuid, (Uuid, Option<Uuid>)>;
+
+/// Finds company and article where an event leaves them out, and compares where both name one. A job whose row is gone
+/// is known by its record: charged again, it is answered with its first result.
 async fn resolve_all<'e>(
     connection: &mut PgConnection,
     events: &[&'e CompletionEvent],
 ) -> sqlx::Result<Vec<Resolved<'e>>> {
     let ids: Vec<Uuid> = events.iter().map(|event| event.job_id()).collect();
-    let jobs = sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(
+    let jobs = known(
         "select id, company_id, article_id from article_jobs where id = any($1)",
+        &ids,
+        connection,
     )
-    .bind(&ids)
-    .fetch_all(connection)
     .await?;
-    let jobs: HashMap<Uuid, (Uuid, Option<Uuid>)> = jobs
-        .into_iter()
-        .map(|(id, company_id, article_id)| (id, (company_id, article_id)))
+    let is_lost = |event: &&&CompletionEvent| {
+        event.company_id().is_none() && !jobs.contains_key(&event.job_id())
+    };
+    let lost: Vec<Uuid> = events
+        .iter()
+        .filter(is_lost)
+        .map(|event| event.job_id())
         .collect();
+    let recorded = match lost.is_empty() {
+        true => Jobs::new(),
+        false => known(RECORDED, &lost, connection).await?,
+    };
+    let of = |event: &CompletionEvent| {
+        let id = event.job_id();
+        jobs.get(&id).or_else(|| recorded.get(&id)).copied()
+    };
     Ok(events
         .iter()
-        .map(|event| resolve(event, jobs.get(&event.job_id()).copied()))
+        .map(|event| resolve(event, of(event)))
+        .collect())
+}
+
+/// Each by its key, whatever a plan made on an empty table would rather do.
+const RECORDED: &str = "select i.id, r.company_id, r.article_id
+     from unnest($1) as i (id)
+     cross join lateral (
+         select r.company_id, r.article_id from token_deduction_records r
+         where r.idempotency_key = i.id::text collate \"C\" offset 0
+     ) r";
+
+async fn known(
+    query: &'static str,
+    ids: &[Uuid],
+    connection: &mut PgConnection,
+) -> sqlx::Result<Jobs> {
+    let rows = sqlx::query_as::<_, (Uuid, Uuid, Option<Uuid>)>(query)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, company_id, article_id)| (id, (company_id, article_id)))
         .collect())
 }
 

@@ -103,14 +103,15 @@ impl Storage {
     /// What the company can pay from now; `None`: no such company.
     pub async fn balance(&self, company_id: Uuid) -> Result<Option<Balance>, StorageError> {
         Ok(sqlx::query_as(
-            "select company_id, monthly, monthly_token_quota as monthly_quota,
+            // The columns are the application's: a NULL is no tokens.
+            "select company_id, monthly, coalesce(monthly_token_quota, 0) as monthly_quota,
                     case when current_period_end is not null
                          then greatest(least(current_period_end, '9999-12-31'), '0001-01-01') end as period_end,
-                    purchased_token_balance as purchased,
-                    monthly + least(purchased_token_balance, 9223372036854775807 - greatest(monthly, 0)) as total
+                    purchased, monthly + least(purchased, 9223372036854775807 - greatest(monthly, 0)) as total
              from company_subscriptions,
-                  lateral (select case when current_period_end <= now() then 0 else monthly_quota_balance end
-                           as monthly) spendable
+                  lateral (select case when current_period_end <= now() then 0
+                                       else coalesce(monthly_quota_balance, 0) end as monthly,
+                                  coalesce(purchased_token_balance, 0) as purchased) spendable
              where company_id = $1",
         )
         .bind(company_id)

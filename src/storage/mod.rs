@@ -10,6 +10,7 @@ mod dead_letters;
 mod error;
 mod installation;
 mod ledger;
+mod migrating;
 mod pool;
 mod refund;
 mod scratch;
@@ -27,11 +28,12 @@ pub use dead_letters::{
 };
 pub use error::{Fault, StorageError};
 pub use installation::{
-    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, Object, Purpose, Server, StrangeFunction,
-    StrangeMigration, grants, grants_sql,
+    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, Object, Purpose, RELATIONS, Server,
+    StrangeFunction, StrangeMigration, grants, grants_sql,
 };
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
-pub use pool::{MIGRATIONS, Storage, Waited, migrate, pending_migrations};
+pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};
+pub use pool::{Storage, Waited};
 pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};

@@ -19,9 +19,6 @@ use tokio_util::sync::CancellationToken;
 use super::StorageError;
 use crate::{config, reconnect::Reconnect};
 
-/// The migrations, embedded in the binary.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
-
 /// The books.
 #[derive(Debug)]
 pub struct Storage {
@@ -273,36 +270,4 @@ impl Session {
 
 fn look(seen: &Mutex<Seen>) -> Seen {
     *seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Applies the migrations that are missing; safe to run by several at once.
-pub async fn migrate(storage: &Storage) -> Result<(), StorageError> {
-    // Building an index may take longer than any charge may; so may waiting for another migrator.
-    let mut connection = storage.pool.acquire().await?;
-    sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '1min'")
-        .execute(&mut *connection)
-        .await?;
-    let done = MIGRATIONS.run(&mut *connection).await;
-    // Back to the pool with its limits as they were: a connection is cheaper than a mistake.
-    drop(connection.detach());
-    Ok(done?)
-}
-
-/// The migrations that [`migrate`] would apply: number and description.
-pub async fn pending_migrations(storage: &Storage) -> Result<Vec<(i64, String)>, StorageError> {
-    let there: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
-        .fetch_one(&storage.pool)
-        .await?;
-    let applied: Vec<i64> = if there {
-        sqlx::query_scalar("select version from _sqlx_migrations where success")
-            .fetch_all(&storage.pool)
-            .await?
-    } else {
-        Vec::new()
-    };
-    Ok(MIGRATIONS
-        .iter()
-        .filter(|migration| !applied.contains(&migration.version))
-        .map(|migration| (migration.version, migration.description.to_string()))
-        .collect())
 }

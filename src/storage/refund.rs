@@ -92,13 +92,6 @@ pub enum RefundError {
         "job {0:?} was marked compensated by other means: no refund of it is in token_credits, and none was made now"
     )]
     CompensatedElsewhere(String),
-    /// A top-up has the job's id as its key.
-    #[error(
-        "the key {0:?} belongs to another credit (a top-up or renewal was given the job's id as its --key), so the \
-         refund can't be recorded under it; nothing was changed. To give the tokens back: token-billing credit, \
-         under another key"
-    )]
-    KeyReused(String),
     /// More tokens than a balance can hold.
     #[error("the balance would exceed {}; nothing was changed", i64::MAX)]
     BalanceTooLarge,
@@ -143,7 +136,6 @@ impl Storage {
             }),
             Some("company_not_found") => Err(RefundError::CompanyNotFound(job)),
             Some("compensated_elsewhere") => Err(RefundError::CompensatedElsewhere(job)),
-            Some("idempotency_key_reused") => Err(RefundError::KeyReused(job)),
             Some("balance_too_large") => Err(RefundError::BalanceTooLarge),
             Some(other) => Err(unexpected(other.to_owned()).into()),
         }

@@ -45,7 +45,7 @@ impl Scratch {
         let url = with_path(database.url.expose_secret(), &name);
         database.url = SecretString::from(url);
         let storage = Storage::new(&database, reconnect)?;
-        migrate(&storage).await?;
+        migrate(&storage, &database, |_| {}).await?;
         Ok(Self {
             admin,
             name,

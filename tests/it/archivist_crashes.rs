@@ -174,7 +174,10 @@ async fn kill_9_at_random_moments_with_charging_going_on_loses_and_charges_nothi
     }
     // Records of the refusals are in the books as well.
     site.db
-        .execute("delete from token_deduction_records where status = 'failed'")
+        .execute(
+            "alter table token_deduction_records disable trigger no_delete;
+             delete from token_deduction_records where status = 'failed'",
+        )
         .await;
     accounts.add_up(&site).await;
     assert_eq!(site.balance(poor).await, (0, 0));

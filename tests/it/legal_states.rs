@@ -169,7 +169,7 @@ async fn credits_add_up() {
         ),
         ("token_credits_kind_check", "kind = 'gift'", "top up"),
         (
-            "token_credits_pkey",
+            "idx_token_credits_key",
             "idempotency_key = 'renewal'",
             "top up",
         ),

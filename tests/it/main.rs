@@ -7,6 +7,7 @@
 
 mod support;
 
+mod append_only;
 mod archive;
 mod archiving;
 mod archivist_crashes;
@@ -33,12 +34,15 @@ mod doctor;
 mod doctor_broker;
 mod doctor_probe;
 mod doctor_rights;
+mod foreign_databases;
 mod full_speed;
 mod house;
 mod job_life;
 mod job_status;
+mod keys;
 mod least_privilege;
 mod legal_states;
+mod migrating;
 mod misrouted;
 mod outages;
 mod outcomes;

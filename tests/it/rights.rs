@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::books::{Books, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 17] = [
+const CALLS: [&str; 27] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select deduct_tokens_atomic('job', gen_random_uuid(), null, 1)",
     "select * from mark_deductions_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
@@ -24,6 +24,16 @@ const CALLS: [&str; 17] = [
     "select * from charge_pending_deductions('{}')",
     "select * from write_off_pending_deductions('{}')",
     "select job_of('')",
+    "select canonical_key('')",
+    "select canonical_keys('{}')",
+    "select is_key('')",
+    "select commit_durably()",
+    "select keep_attempt()",
+    "select refuse_change()",
+    "select refuse_unless_one_row(1, gen_random_uuid())",
+    "select record_operator_action('me', 'x', 'y', null, '{}')",
+    "select finish_operator_action(1, '{}')",
+    "select record_dead_letter_actions(1, '{}', null)",
 ];
 
 async fn run(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
@@ -50,7 +60,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(books.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 17, "a new function is called here too");
+    assert_eq!(functions, 27, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -84,7 +94,11 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
         "credit_tokens",
         "deduct_tokens_atomic",
         "deduct_tokens_batch",
+        "finish_operator_action",
+        "lock_dead_letters",
         "mark_deductions_pending",
+        "record_dead_letter_actions",
+        "record_operator_action",
         "refund_tokens",
         "settle_dead_letters",
         "stale_deductions",
@@ -176,6 +190,8 @@ async fn a_table_of_ours_is_closed_to_other_roles() {
         "operator_actions",
         "dead_letters",
         "dead_letter_actions",
+        "token_deduction_attempts",
+        "token_billing_locks",
     ] {
         let mut transaction = books.pool().begin().await.expect("begun");
         run(

@@ -255,17 +255,14 @@ pub(super) async fn record(
     subject: &str,
     details: &str,
 ) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
-        "insert into operator_actions (at, actor, action, subject, reason, details)
-         values (clock_timestamp(), $1, $2, $3, $4, $5::text::jsonb) returning id",
-    )
-    .bind(signed.actor)
-    .bind(action)
-    .bind(subject)
-    .bind(signed.reason)
-    .bind(details)
-    .fetch_one(connection)
-    .await
+    sqlx::query_scalar("select record_operator_action($1, $2, $3, $4, $5::text::jsonb)")
+        .bind(signed.actor)
+        .bind(action)
+        .bind(subject)
+        .bind(signed.reason)
+        .bind(details)
+        .fetch_one(connection)
+        .await
 }
 
 /// The letters that an action touched.
@@ -274,12 +271,10 @@ pub(super) async fn touched(
     action_id: i64,
     ids: &[i64],
 ) -> sqlx::Result<()> {
-    sqlx::query(
-        "insert into dead_letter_actions (action_id, dead_letter_id) select $1, unnest($2::bigint[])",
-    )
-    .bind(action_id)
-    .bind(ids)
-    .execute(connection)
-    .await
-    .map(drop)
+    sqlx::query("select record_dead_letter_actions($1, $2, null)")
+        .bind(action_id)
+        .bind(ids)
+        .execute(connection)
+        .await
+        .map(drop)
 }

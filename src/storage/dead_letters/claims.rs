@@ -165,15 +165,12 @@ impl Storage {
             .await?
             .rows_affected();
             // Sent is sent, whoever holds them now.
-            sqlx::query(
-                "insert into dead_letter_actions (action_id, dead_letter_id, at)
-                 select $2, id, $3 from unnest($1) id on conflict do nothing",
-            )
-            .bind(ids)
-            .bind(run)
-            .bind(claimed_at)
-            .execute(&mut *transaction)
-            .await?;
+            sqlx::query("select record_dead_letter_actions($2, $1, $3)")
+                .bind(ids)
+                .bind(run)
+                .bind(claimed_at)
+                .execute(&mut *transaction)
+                .await?;
             transaction.commit().await?;
             Ok(marked)
         };

@@ -66,24 +66,20 @@ impl Storage {
         note: Option<&str>,
         details: &Value,
     ) -> Result<i64, StorageError> {
-        let query = sqlx::query_scalar(
-            "insert into operator_actions (actor, action, subject, reason, details)
-             values ($1, 'replay', $2, $3, $4) returning id",
-        )
-        .bind(actor)
-        .bind(subject)
-        .bind(note)
-        .bind(details);
+        let query = sqlx::query_scalar("select record_operator_action($1, 'replay', $2, $3, $4)")
+            .bind(actor)
+            .bind(subject)
+            .bind(note)
+            .bind(details);
         self.call(async |connection| query.fetch_one(connection).await)
             .await
     }
 
-    /// Adds to what is known of a run.
+    /// Adds what has come of a run, once.
     pub async fn finish_replay(&self, run: i64, details: &Value) -> Result<(), StorageError> {
-        let query =
-            sqlx::query("update operator_actions set details = details || $2 where id = $1")
-                .bind(run)
-                .bind(details);
+        let query = sqlx::query("select finish_operator_action($1, $2)")
+            .bind(run)
+            .bind(details);
         self.call(async |connection| query.execute(connection).await)
             .await
             .map(drop)

@@ -4,50 +4,72 @@ use super::Inspection;
 use crate::storage::{MIGRATIONS, StorageError};
 
 /// Every function of ours and the fingerprint of its text and attributes, as the migrations make it.
-pub const FUNCTIONS: [(&str, &str); 17] = [
+pub const FUNCTIONS: [(&str, &str); 27] = [
     (
         "archive_dead_letters(text[],text[],text[],bytea[],jsonb[],jsonb[],uuid[],uuid[],uuid[],bigint[],\
          integer[],timestamp with time zone[],timestamp with time zone[],bigint[])",
-        "922d10be64f5459390bb0f1ded61c153",
+        "7541484f2024c5f42e3451c7861cdc0a",
     ),
+    ("canonical_key(text)", "db39cb2f613074755a0ad65c2d4a6f93"),
+    ("canonical_keys(text[])", "71e1bee3e0aea624532fe5a98af1aeca"),
     (
         "charge_pending_deductions(text[])",
-        "d7b87311378eb19029b25d3ec945f7d9",
+        "fe45c72d3a3d3aae9bb2df9c289cb0a7",
     ),
     (
         "claim_stale_deductions(interval,timestamp with time zone,text,integer,interval)",
-        "354a972ccc7b8e97a0b245c43d2a3eb0",
+        "6bb1389fff7186f32ac3d99fd0aba6fc",
     ),
+    ("commit_durably()", "ea721b9ce94766602ca08a30f59778d4"),
     (
         "credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
-        "f347d89487c5c07b482931b328a77d9c",
+        "43b564934d38fb9b92ef6ba7137df6ba",
     ),
     (
         "deduct_tokens_atomic(text,uuid,uuid,bigint,jsonb)",
-        "e400ad2f0ba403ba1607bbd798354bb6",
+        "a74a44037f4ac5c9b039e90dbc5da945",
     ),
     (
         "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
-        "2a2b70f0ca11f4ff907431a8b1de281c",
+        "8c42806377c9efeed4205ed8415d2c5c",
     ),
     (
         "deduct_tokens_segment(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],integer)",
-        "703a0c36d71efd0708ec40355a202f8f",
+        "a5f77599b2602e1e55762a579841a336",
     ),
+    (
+        "finish_operator_action(bigint,jsonb)",
+        "6b56995727cc9ff165084ee802c12732",
+    ),
+    ("is_key(text)", "8ea3535a01d11bc36bc6eb6256d16675"),
     ("job_of(text)", "5ce0b375e5eedb10d89b4bce2b175ae9"),
-    ("lock_dead_letters()", "91140c3baab09076d2451833a9cb8ba2"),
+    ("keep_attempt()", "ebaaa01b65c8db62c9132b9629708a91"),
+    ("lock_dead_letters()", "052493e03e04fdd5e499c84811430e0b"),
     (
         "mark_deductions_pending(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],text[])",
-        "2d8e52755fbd26d4221e9574acde0d4c",
+        "744d9c52354de8575f58a2d646f3dfb8",
+    ),
+    (
+        "record_dead_letter_actions(bigint,bigint[],timestamp with time zone)",
+        "6272a877919f933d8bf16d7359d810f7",
+    ),
+    (
+        "record_operator_action(text,text,text,text,jsonb)",
+        "aa9d807436ecdb1760ecdc1d9ad2c1be",
     ),
     (
         "refund_tokens(text,text,text,text)",
-        "01779d58fabc124447ff795807462325",
+        "949cf97c1b48d7d6cbde516bbd5884d0",
     ),
-    ("settle_dead_letters()", "e14159a4bbbcf65d16859a73e91a3097"),
+    ("refuse_change()", "0c4232d4a2556edc4746c8bc3e720275"),
+    (
+        "refuse_unless_one_row(bigint,uuid)",
+        "42140f5851f69abc741b5536b2c69fd8",
+    ),
+    ("settle_dead_letters()", "2cfab01ffd6abf6763ed53796dbd8968"),
     (
         "stale_deductions(interval,timestamp with time zone,text,integer)",
-        "e2658bab54ee97ab2f03af9c5473fdf4",
+        "a896f432dc96d03f923d1fd54c30aa66",
     ),
     (
         "tokens_left(bigint,bigint)",
@@ -63,7 +85,7 @@ pub const FUNCTIONS: [(&str, &str); 17] = [
     ),
     (
         "write_off_pending_deductions(text[])",
-        "5b30f4301120c1b310710f4fe2635608",
+        "3cfc7a431b90f4bff63ab95359e036da",
     ),
 ];
 

@@ -88,7 +88,7 @@ const fn function(
 }
 
 /// Rights that belong together stand together: a reason that repeats the one above is printed once.
-const GRANTS: &[Grant] = &[
+pub(super) const GRANTS: &[Grant] = &[
     table(
         "select",
         "_sqlx_migrations",
@@ -100,6 +100,13 @@ const GRANTS: &[Grant] = &[
         "select",
         "article_jobs",
         &["id", "company_id", "article_id"],
+        SERVE,
+        RESOLVE,
+    ),
+    table(
+        "select",
+        "token_deduction_records",
+        &["idempotency_key", "company_id", "article_id"],
         SERVE,
         RESOLVE,
     ),
@@ -144,6 +151,7 @@ const GRANTS: &[Grant] = &[
     table("select", "article_jobs", &[], OPERATOR, READ),
     table("select", "articles", &[], OPERATOR, READ),
     table("select", "token_deduction_records", &[], OPERATOR, READ),
+    table("select", "token_deduction_attempts", &[], OPERATOR, READ),
     table("select", "token_usage_logs", &[], OPERATOR, READ),
     table("select", "token_credits", &[], OPERATOR, READ),
     table("select", "dead_letters", &[], OPERATOR, READ),
@@ -151,9 +159,6 @@ const GRANTS: &[Grant] = &[
     table("select", "operator_actions", &[], OPERATOR, READ),
     table("select", "dead_letter_actions", &[], OPERATOR, READ),
     function("job_of(text)", OPERATOR, READ),
-    table("insert", "operator_actions", &[], OPERATOR, ACTS),
-    table("update", "operator_actions", &["details"], OPERATOR, ACTS),
-    table("insert", "dead_letter_actions", &[], OPERATOR, ACTS),
     table(
         "update",
         "dead_letters",
@@ -173,6 +178,17 @@ const GRANTS: &[Grant] = &[
         ACTS,
     ),
     function("lock_dead_letters()", OPERATOR, ACTS),
+    function(
+        "record_operator_action(text,text,text,text,jsonb)",
+        OPERATOR,
+        RECORDS,
+    ),
+    function("finish_operator_action(bigint,jsonb)", OPERATOR, RECORDS),
+    function(
+        "record_dead_letter_actions(bigint,bigint[],timestamp with time zone)",
+        OPERATOR,
+        RECORDS,
+    ),
     function(
         "credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
         OPERATOR,
@@ -211,6 +227,8 @@ const WORKER: &str = "the worker";
 const SWEEPER: &str = "the sweeper, reconcile";
 const READ: &str = "balance, show, dlq, audit: looking";
 const ACTS: &str = "dlq discard, restore, edit, replay: never a body as it came";
+
+const RECORDS: &str = "who did what: recorded with the database role, and never changed";
 
 /// The rights that a role needs for this.
 pub fn grants(purpose: Purpose) -> impl Iterator<Item = &'static Grant> {

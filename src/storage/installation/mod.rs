@@ -3,6 +3,7 @@
 
 mod functions;
 mod grants;
+mod holdings;
 mod rights;
 
 use std::time::Duration;
@@ -13,7 +14,10 @@ use time::OffsetDateTime;
 use super::{MIGRATIONS, StateOfThings, Storage, StorageError, state::state_of_things};
 
 pub use functions::{FINGERPRINTS, FUNCTIONS, StrangeFunction};
+use grants::GRANTS;
 pub use grants::{Grant, Object, Purpose, grants, grants_sql};
+pub(super) use holdings::Holdings;
+pub use holdings::RELATIONS;
 pub use rights::Excess;
 
 /// For one answer.

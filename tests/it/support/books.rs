@@ -195,7 +195,8 @@ pub(crate) async fn migrated(pool: &PgPool) {
         ..config::Database::default()
     };
     let storage = Storage::new(&database, &config::Reconnect::default()).expect("a good URL");
-    migrate(&storage).await.expect("migrated");
+    let done = migrate(&storage, &database, |_| {}).await;
+    done.expect("migrated");
     storage.close().await;
 }
 
@@ -344,6 +345,7 @@ impl Books {
                 'token_deduction_records', (select jsonb_agg(t order by idempotency_key) from token_deduction_records t),
                 'token_usage_logs', (select jsonb_agg(t order by id) from token_usage_logs t),
                 'token_credits', (select jsonb_agg(t order by ledger_seq) from token_credits t),
+                'token_deduction_attempts', (select jsonb_agg(t order by id) from token_deduction_attempts t),
                 'operator_actions', (select jsonb_agg(t order by id) from operator_actions t))",
         )
         .fetch_one(self.pool())

@@ -1,0 +1,314 @@
+//! `migrate` in databases that are not ours: their defaults, their tables, their long readers.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{Postgres, Transaction};
+use token_billing::storage::{FUNCTIONS, MIGRATIONS, RELATIONS};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::support::{
+    books::deduct, command::Ran, eventually::PATIENCE, process::Process, role::TestRole, site::Site,
+};
+
+/// The last version before objects were closed to all but their owner.
+const BEFORE: i64 = 7;
+
+/// An installation whose database has nothing of ours.
+async fn bare() -> Site {
+    let site = Site::new().await;
+    site.db
+        .execute("drop schema public cascade; create schema public")
+        .await;
+    site
+}
+
+/// One that an older version made.
+async fn old() -> Site {
+    let site = bare().await;
+    migrate_to(&site, BEFORE).await;
+    site
+}
+
+async fn migrate_to(site: &Site, version: i64) {
+    let done = MIGRATIONS.run_to(version, site.db.pool()).await;
+    done.expect("migrated");
+}
+
+/// What a hosted database does for its "anonymous" role.
+async fn give_all_by_default(site: &Site, role: &TestRole) {
+    let role = role.quoted();
+    site.db
+        .execute(format!(
+            "alter default privileges in schema public grant all on functions to {role};
+             alter default privileges in schema public grant all on tables to {role} with grant option;
+             alter default privileges in schema public grant all on sequences to {role};
+             alter default privileges grant all on tables to {role};
+             grant usage on schema public to {role}"
+        ))
+        .await;
+}
+
+/// Every right that the role has on something of ours, as `privilege object`.
+async fn rights(site: &Site, role: &TestRole) -> Vec<String> {
+    let role = role.quoted();
+    let role = role[1..role.len() - 1].replace("\"\"", "\"");
+    sqlx::query_scalar(
+        "select p.privilege || ' ' || c.relname from pg_class c
+         cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'trigger', 'references']) p (privilege)
+         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v') and has_table_privilege($1, c.oid, p.privilege)
+         union all
+         select p.privilege || ' ' || c.relname from pg_class c cross join unnest(array['usage', 'select', 'update']) p (privilege)
+         where c.relnamespace = 'public'::regnamespace and c.relkind = 'S' and has_sequence_privilege($1, c.oid, p.privilege)
+         union all
+         select 'execute ' || p.proname from pg_proc p
+         where p.pronamespace = 'public'::regnamespace and has_function_privilege($1, p.oid, 'execute')
+         order by 1",
+    )
+    .bind(role)
+    .fetch_all(site.db.pool())
+    .await
+    .expect("rights can be read")
+}
+
+/// A transaction that stays open, with locks on the ledger: an application that charges and then thinks.
+async fn hold(site: &Site) -> Transaction<'static, Postgres> {
+    let company = site.company(0, 10).await;
+    let mut held = site.db.pool().begin().await.expect("begun");
+    let charged = deduct(&mut *held, Uuid::new_v4(), company, 1).await;
+    assert!(charged.expect("charged").success);
+    sqlx::query("select count(*) from token_credits")
+        .execute(&mut *held)
+        .await
+        .expect("read");
+    held
+}
+
+fn lines(document: &Value, key: &str) -> Vec<String> {
+    let list = document[key].as_array().expect("a list");
+    let text = |one: &Value| one.as_str().expect("a text").to_owned();
+    list.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn every_object_that_is_made_is_known_by_name() {
+    let site = bare().await;
+    site.run(&["migrate"]).await.done();
+    let relations: Vec<String> = sqlx::query_scalar(
+        "select relname::text from pg_class
+         where relnamespace = 'public'::regnamespace and relkind not in ('i', 'c')
+           and relname not in ('article_jobs', 'articles', 'company_subscriptions') order by relname collate \"C\"",
+    )
+    .fetch_all(site.db.pool())
+    .await
+    .expect("read");
+    assert_eq!(relations, RELATIONS);
+    let functions: i64 = sqlx::query_scalar(
+        "select count(*) from pg_proc where pronamespace = 'public'::regnamespace",
+    )
+    .fetch_one(site.db.pool())
+    .await
+    .expect("read");
+    assert_eq!(usize::try_from(functions), Ok(FUNCTIONS.len()));
+}
+
+#[tokio::test]
+async fn what_the_servers_defaults_give_to_others_is_taken_away_and_a_grant_stays() {
+    let site = bare().await;
+    let anon = TestRole::create(&site).await;
+    give_all_by_default(&site, &anon).await;
+    // One of the application's tables is there before us, with a right that is none of our business.
+    site.db
+        .execute("create table articles (id uuid primary key, company_id uuid, created_at timestamptz default now())")
+        .await;
+    let document = site.run(&["migrate", "--output", "json"]).await.document();
+    let all = "delete insert references select trigger truncate update";
+    let mut articles: Vec<String> = all
+        .split(' ')
+        .map(|right| format!("{right} articles"))
+        .collect();
+    assert_eq!(rights(&site, &anon).await, articles);
+    let revoked = lines(&document, "revoked");
+    for named in [
+        "on table company_subscriptions",
+        "on sequence token_ledger_seq",
+        "execute on function credit_tokens(",
+    ] {
+        assert!(
+            revoked.iter().any(|line| line.contains(named)),
+            "{named}: {revoked:#?}"
+        );
+    }
+
+    // What a person grants later stays, through every migration.
+    site.db
+        .execute(format!(
+            "grant select on token_deduction_records to {}",
+            anon.quoted()
+        ))
+        .await;
+    let again = site.run(&["migrate", "--output", "json"]).await.document();
+    assert_eq!(lines(&again, "revoked"), Vec::<String>::new());
+    articles.push("select token_deduction_records".to_owned());
+    articles.sort();
+    assert_eq!(rights(&site, &anon).await, articles);
+}
+
+#[tokio::test]
+async fn an_installation_of_before_is_cleaned_once_and_told_what_was_taken() {
+    let site = bare().await;
+    let anon = TestRole::create(&site).await;
+    give_all_by_default(&site, &anon).await;
+    migrate_to(&site, BEFORE).await;
+    let (worker, reader) = (TestRole::create(&site).await, TestRole::create(&site).await);
+    let (w, r) = (worker.quoted(), reader.quoted());
+    site.db
+        .execute(format!(
+            "grant execute on function settle_dead_letters(), deduct_tokens_segment(text[], uuid[], uuid[], bigint[], jsonb[],
+                 text[], uuid[], int) to {w};
+             grant update (state) on dead_letters to {w};
+             grant update (details), insert on operator_actions to {w};
+             grant select on token_deduction_records, articles to {r};
+             grant execute on function deduct_tokens_atomic(text, uuid, uuid, bigint, jsonb) to {r};
+             grant delete on token_credits to {r}"
+        ))
+        .await;
+    let document = site.run(&["migrate", "--output", "json"]).await.document();
+    // Whether these three were the application's or ours nobody can tell any more.
+    let left = rights(&site, &anon).await;
+    assert!(
+        left.iter().all(
+            |right| ["article_jobs", "articles", "company_subscriptions"]
+                .iter()
+                .any(|table| right.ends_with(table))
+        ),
+        "{left:#?}"
+    );
+    assert_eq!(
+        rights(&site, &worker).await,
+        ["execute settle_dead_letters"]
+    );
+    assert_eq!(
+        rights(&site, &reader).await,
+        [
+            "execute deduct_tokens_atomic",
+            "select articles",
+            "select token_deduction_records"
+        ]
+    );
+    let revoked = lines(&document, "revoked");
+    for named in [
+        "delete on table token_credits from",
+        "insert, update (details) on table operator_actions from",
+        "execute on function deduct_tokens_segment(",
+        "execute on function credit_tokens(",
+    ] {
+        assert!(
+            revoked.iter().any(|line| line.starts_with(named)),
+            "{named}: {revoked:#?}"
+        );
+    }
+    // Printed grants still do what they did.
+    let kept: bool =
+        sqlx::query_scalar("select has_column_privilege($1, 'dead_letters', 'state', 'update')")
+            .bind(w[1..w.len() - 1].replace("\"\"", "\""))
+            .fetch_one(site.db.pool())
+            .await
+            .expect("read");
+    assert!(kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_long_transaction_migrate_waits_in_short_steps_and_charging_goes_on() {
+    let site = old().await;
+    let company = site.company(0, 1_000_000).await;
+    let holder = hold(&site).await;
+    let settings = [("TOKEN_BILLING__DATABASE__MIGRATE_LOCK_TIMEOUT", "200ms")];
+    let environment = [&site.environment(), &settings[..]].concat();
+    let mut migrating = Process::start(&["migrate"], &environment);
+    let said = migrating.wait_for_log("waiting for a lock", PATIENCE).await;
+    assert!(said.contains("process "), "{said}");
+
+    // Until it has given up a second time, which takes its pause and its lock timeout.
+    let (mut charged, mut slowest) = (0, Duration::ZERO);
+    while migrating.log().len() < 2 {
+        let asked = Instant::now();
+        assert!(site.db.deduct(Uuid::new_v4(), company, 1).await.success);
+        slowest = slowest.max(asked.elapsed());
+        charged += 1;
+    }
+    assert!(charged > 10, "{charged} charges while it waited");
+    // Without end behind that transaction; here for one lock timeout and what a busy machine adds.
+    assert!(slowest < PATIENCE / 2, "one charge waited {slowest:?}");
+
+    holder.rollback().await.expect("done");
+    assert_eq!(
+        migrating.wait(PATIENCE).await,
+        Some(0),
+        "{:#?}",
+        migrating.log()
+    );
+    assert!(site.db.deduct(Uuid::new_v4(), company, 1).await.success);
+    assert_eq!(site.balance(company).await, (0, 1_000_000 - charged - 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_cannot_be_had_ends_migrate_with_nothing_changed() {
+    let site = old().await;
+    let _holder = hold(&site).await;
+    let settings = [
+        ("TOKEN_BILLING__DATABASE__MIGRATE_LOCK_TIMEOUT", "50ms"),
+        ("TOKEN_BILLING__DATABASE__MIGRATE_PATIENCE", "0s"),
+    ];
+    let ran = site.run_in(&settings, &["migrate"]).await;
+    assert!(ran.refused(1).contains("lock timeout"), "{ran:#?}");
+    let version: i64 = sqlx::query_scalar("select max(version) from _sqlx_migrations")
+        .fetch_one(site.db.pool())
+        .await
+        .expect("read");
+    assert_eq!(version, BEFORE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_at_once_end_well_and_one_of_them_did_it() {
+    let site = bare().await;
+    let migrate = || site.run(&["migrate", "--output", "json"]);
+    let ran: [Ran; 3] = tokio::join!(migrate(), migrate(), migrate()).into();
+    let applied = ran.map(|one| one.document()["applied"].as_array().expect("a list").len());
+    assert!(applied.contains(&MIGRATIONS.iter().count()), "{applied:?}");
+    site.run(&["migrate", "--dry-run"]).await.done();
+}
+
+#[tokio::test]
+async fn records_of_before_get_the_one_spelling_of_their_job() {
+    let site = old().await;
+    let company = site.company(0, 1000).await;
+    let [alone, charged_first, taken] = [(); 3].map(|()| Uuid::new_v4());
+    let odd = |job: Uuid| format!("{{{}}}", job.simple());
+    for (key, tokens) in [
+        (odd(alone), 10),
+        (odd(charged_first), 20),
+        (charged_first.simple().to_string(), 30),
+        (taken.to_string(), 40),
+        (odd(taken), 50),
+    ] {
+        assert!(site.db.deduct(key, company, tokens).await.success);
+    }
+    sqlx::query("select refund_tokens($1, 'forfeit', 'me', 'why')")
+        .bind(odd(alone))
+        .execute(site.db.pool())
+        .await
+        .expect("refunded");
+    let document = site.run(&["migrate", "--output", "json"]).await.document();
+    for (key, amount) in [(alone, 10), (charged_first, 20), (taken, 40)] {
+        assert_eq!(site.db.record(key).await.expect("renamed").amount, amount);
+    }
+    let others = lines(&document, "other_spellings");
+    assert_eq!(others.len(), 2, "{others:#?}");
+    assert!(
+        others.iter().any(|one| one.contains(&odd(taken))),
+        "{others:#?}"
+    );
+    site.run(&["audit"]).await.done();
+}
