@@ -54,7 +54,9 @@ async fn whatever_happens_at_once_every_token_and_every_job_is_accounted_for() {
         let caller = Caller::connect(&world, dice.another()).await;
         tasks.spawn(caller.run(habit));
     }
-    tasks.spawn(publishing::publish(world.clone(), dice.another()));
+    for _ in 0..2 {
+        tasks.spawn(publishing::publish(world.clone(), dice.another()));
+    }
     tasks.spawn(havoc::operate(world.clone(), dice.another()));
     let havoc = tokio::spawn(havoc::havoc(world.clone(), dice.another()));
     let began = Instant::now();
@@ -139,7 +141,7 @@ async fn hold_to_account(world: &World) {
         let company = serde_json::from_value(change["company_id"].clone()).expect("a company");
         let after = change["after_seq"].as_i64().expect("a movement");
         let explained = ledger.has_external(company, after, change["before_seq"].as_i64());
-        assert!(explained, "{change}");
+        assert!(explained, "{change}: {:#?}", ledger.of(company, after));
     }
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     assert_eq!(world.site.number(deadlocks).await, 0);

@@ -123,7 +123,7 @@ impl Caller {
         let companies = self.world.companies();
         let company = companies[usize::try_from(number).expect("small") % companies.len()];
         let tokens = i64::try_from(100 + number % 700).expect("small");
-        let is_renewal = number % 3 == 0;
+        let is_renewal = number.is_multiple_of(3);
         let seconds = 1.0 + self.dice.below(8_000) as f64 / 1000.0;
         let answer: Value = sqlx::query_scalar(
             "select credit_tokens($1, $2, $3, $4,

@@ -83,7 +83,8 @@ pub(super) async fn operate(world: Arc<World>, mut dice: Dice) {
     while world.goes_on() {
         let pause = 50 + dice.below(200);
         world.after(pause).await;
-        let mut command = Process::start(*dice.one(&commands), &world.site.environment());
+        let args: &[&str] = dice.one::<&[&str]>(&commands);
+        let mut command = Process::start(args, &world.site.environment());
         let killed = dice.below(3) == 0;
         if killed {
             let steps = dice.below(30);

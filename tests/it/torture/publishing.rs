@@ -45,7 +45,7 @@ pub(super) async fn publish(world: Arc<World>, mut dice: Dice) {
             world.told().published.insert(body, request);
         }
         world.step();
-        let pause = 2 + dice.below(20);
+        let pause = 2 + dice.below(10);
         world.after(pause).await;
     }
 }

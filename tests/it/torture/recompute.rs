@@ -123,6 +123,14 @@ impl Ledger {
         })
     }
 
+    /// The movements of a company around one of them.
+    pub(super) fn of(&self, company: Uuid, seq: i64) -> Vec<&Movement> {
+        let near = |movement: &&Movement| {
+            movement.company == company && (seq - 200..seq + 200).contains(&movement.seq)
+        };
+        self.movements.iter().filter(near).collect()
+    }
+
     /// Each charge has one log of its tokens, each refunded one another that takes them back, and there are no
     /// others. No job is charged under two spellings.
     fn log_faults(&self) -> Vec<String> {
