@@ -34,6 +34,7 @@ mod doctor;
 mod doctor_broker;
 mod doctor_probe;
 mod doctor_rights;
+mod environment;
 mod foreign_databases;
 mod full_speed;
 mod house;

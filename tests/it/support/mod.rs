@@ -16,6 +16,7 @@ pub(crate) mod proxy;
 pub(crate) mod role;
 pub(crate) mod servers;
 pub(crate) mod site;
+pub(crate) mod standby;
 pub(crate) mod stream;
 
 use std::future::Future;
