@@ -67,6 +67,15 @@ async fn without_a_free_connection_work_waits_at_the_start_and_later() {
     eventually("it says so again", PATIENCE, told, |&times| times >= 2).await;
     site.db.execute(limit(-1)).await;
     accounts.settled(&site, PATIENCE).await;
+
+    // Fewer than it would like: its own idle ones must not take the place of those that work.
+    for connections in [3, 1] {
+        site.db.execute(limit(connections)).await;
+        disconnect(&site).await;
+        accounts.publish(&site, 200).await;
+        accounts.settled(&site, PATIENCE).await;
+    }
+    site.db.execute(limit(-1)).await;
     drain(process).await;
     accounts.add_up(&site).await;
 }
