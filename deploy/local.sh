@@ -33,6 +33,7 @@ STARTED=   # set when this very run had to start a server
 
 say() { printf '%s\n' "$*" >&2; }
 die() { printf 'local.sh: %s\n' "$*" >&2; exit 1; }
+misused() { printf 'local.sh: %s\n' "$*" >&2; exit 2; }
 
 wait_until() { # SECONDS COMMAND…
   local deadline=$((SECONDS + $1)); shift
@@ -69,7 +70,7 @@ run_tests() {
     case $1 in
       --all) export TOKEN_BILLING_TEST_LONG=1 ;;
       --) shift; cargo_args=("$@"); break ;;
-      *) die "test does not know $1 (arguments of cargo test go after --)" ;;
+      *) misused "test does not know $1 (arguments of cargo test go after --)" ;;
     esac
     shift
   done
@@ -86,36 +87,49 @@ run_tests() {
 }
 
 bench() {
-  up
-  eval "$(print_env)"
   cd "$ROOT"
   cargo build --release --locked
-  exec "${CARGO_TARGET_DIR:-target}/release/token-billing" bench "$@"
+  local bin=${CARGO_TARGET_DIR:-target}/release/token-billing
+  # Only to have the arguments looked at before servers are started for them.
+  "$bin" bench "$@" --help >/dev/null || exit
+  up
+  eval "$(print_env)"
+  exec "$bin" bench "$@"
 }
 
 usage() { sed -n '/^# A Post/,/^$/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
+# What a verb doesn't know is refused before anything is started or stopped: a mistyped `down --purge` must not stop
+# the servers and leave their data.
+takes() { # [ARGUMENT]: the only one that the verb may be given
+  local argument
+  for argument in "${args[@]}"; do
+    [[ ${1:-} && $argument == "$1" ]] || misused "$verb does not know $argument (deploy/local.sh help lists what it does)"
+  done
+}
+
 verb=${1:-help}
-(($# == 0)) || shift
+args=("${@:2}")
 case $verb in
-  up) up ;;
-  down) down "$@" ;;
-  env) need_servers && print_env ;;
-  status) need_servers && status ;;
-  psql) need_servers && psql_here "$@" ;;
-  rabbitmqctl) need_servers && rabbitmqctl_here "$@" ;;
-  test) run_tests "$@" ;;
-  bench) bench "$@" ;;
+  up) takes && up ;;
+  down) takes --purge && down "${args[@]}" ;;
+  env) takes && need_servers && print_env ;;
+  status) takes && need_servers && status ;;
+  psql) need_servers && psql_here "${args[@]}" ;;
+  rabbitmqctl) need_servers && rabbitmqctl_here "${args[@]}" ;;
+  test) run_tests "${args[@]}" ;;
+  bench) bench "${args[@]}" ;;
   demo)
+    takes
     # shellcheck source=deploy/demo.sh
     . "$ROOT/deploy/demo.sh"
-    demo "$@"
+    demo
     ;;
-  stop-postgres) need_servers && lock && stop_postgres immediate ;;
-  start-postgres) need_servers && lock && start_postgres ;;
-  restart-postgres) need_servers && lock && stop_postgres immediate && start_postgres ;;
-  kill-rabbitmq) need_servers && lock && kill_rabbitmq ;;
-  start-rabbitmq) need_servers && lock && launch_rabbitmq && await_rabbitmq ;;
-  help | -h | --help) usage ;;
-  *) usage >&2; exit 2 ;;
+  stop-postgres) takes && need_servers && lock && stop_postgres immediate ;;
+  start-postgres) takes && need_servers && lock && start_postgres ;;
+  restart-postgres) takes && need_servers && lock && stop_postgres immediate && start_postgres ;;
+  kill-rabbitmq) takes && need_servers && lock && kill_rabbitmq ;;
+  start-rabbitmq) takes && need_servers && lock && launch_rabbitmq && await_rabbitmq ;;
+  help | -h | --help) takes && usage ;;
+  *) misused "there is no $verb; deploy/local.sh help lists what there is" ;;
 esac

@@ -134,6 +134,14 @@ load_settings() {
   [[ -f $DATA/settings ]] && . "$DATA/settings"
 }
 
+random_hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; } # BYTES
+
+new_settings() {
+  PASSWORD=$(random_hex 16)
+  # Random of its own: epmd and `ps` tell every user of the machine what a node is called.
+  NODE=token-billing-$(random_hex 4)@localhost
+}
+
 save_settings() (
   umask 077
   local name
@@ -334,10 +342,7 @@ up() {
   lock
   ensure_programs
   locate_data create
-  load_settings || {
-    PASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-    NODE=token-billing-${PASSWORD:0:8}@localhost
-  }
+  load_settings || new_settings
   server_dir "$DATA/rabbitmq"
   server_dir "$DATA/log"
   if postgres_ready && rabbitmq_ready; then

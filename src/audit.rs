@@ -15,6 +15,9 @@ use crate::{
 /// Violations and external changes of which the details are kept; all are counted.
 const KEPT: usize = 1000;
 
+/// The name of the check that follows the movements of each company.
+pub const CHAIN: &str = "chain";
+
 /// A change of a balance that no movement explains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExternalChange {
@@ -44,7 +47,7 @@ pub struct Checked {
 pub struct AuditReport {
     /// How much was checked.
     pub size: BooksSize,
-    /// Each rule.
+    /// Each rule; the last is [`CHAIN`].
     pub checks: Vec<Checked>,
     /// What contradicts one, the first thousand.
     pub violations: Vec<Violation>,
@@ -66,15 +69,27 @@ impl AuditReport {
     /// All violations, those beyond the first thousand too.
     #[must_use]
     pub fn violations_count(&self) -> u64 {
-        let forbidden = match self.external_changes_forbidden {
-            true => self.external_changes_count,
-            false => 0,
+        self.checks.iter().map(|check| check.violations).sum()
+    }
+
+    /// The chain, checked: each change from outside breaks it, which is a violation where that is forbidden.
+    fn chain(&self) -> Checked {
+        let (proves, violations) = if self.external_changes_forbidden {
+            (
+                "each movement starts where the one before it ended",
+                self.external_changes_count,
+            )
+        } else {
+            (
+                "each movement starts where the one before it ended; changes from outside are only listed",
+                0,
+            )
         };
-        self.checks
-            .iter()
-            .map(|check| check.violations)
-            .sum::<u64>()
-            + forbidden
+        Checked {
+            name: CHAIN,
+            proves,
+            violations,
+        }
     }
 }
 
@@ -137,13 +152,14 @@ pub async fn run(
             follower.follow(&line, &mut report);
             if follower.lines.is_multiple_of(4096) {
                 progress(Progress {
-                    check: "chain",
+                    check: CHAIN,
                     done: follower.lines,
                     of,
                 });
             }
         })
         .await?;
+    report.checks.push(report.chain());
     report.given_away = snapshot.given_away().await?;
     snapshot.close().await?;
     report.seconds =

@@ -14,9 +14,14 @@
 //! | after charging or writing off was committed | those are settled; the next pass doesn't meet them |
 //! | before the letters were settled | the next settling finds the charged jobs |
 
+mod held;
 mod report;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -27,6 +32,7 @@ use crate::{
     storage::{ArticleQuery, Fault, StaleDeduction, StaleLook, Storage, StorageError, Waited},
 };
 
+pub use held::Held;
 pub use report::SweepReport;
 
 /// Records of which an application's query is asked on one connection, in one go.
@@ -127,6 +133,31 @@ impl Sweeper {
         stale_after: Duration,
         stop: &CancellationToken,
     ) -> Result<SweepReport, SweepError> {
+        self.pass(stale_after, stop, &mut HashSet::new()).await
+    }
+
+    /// The same for whoever wants to know whether all is settled now: also what is in other hands.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_once`](Self::run_once).
+    pub async fn run_and_look(
+        &self,
+        stale_after: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(SweepReport, Held), SweepError> {
+        let mut left = HashSet::new();
+        let report = self.pass(stale_after, stop, &mut left).await?;
+        Ok((report, self.held(stale_after, &left).await?))
+    }
+
+    /// One pass. `left` becomes what it has claimed and perhaps not settled.
+    async fn pass(
+        &self,
+        stale_after: Duration,
+        stop: &CancellationToken,
+        left: &mut HashSet<String>,
+    ) -> Result<SweepReport, SweepError> {
         let query = self.article_query().await?;
         let mut report = SweepReport::default();
         let mut look = self.first_look(stale_after);
@@ -143,6 +174,9 @@ impl Sweeper {
                 .find_articles(query.as_ref(), &stale, &mut report)
                 .await?;
             self.settle(&stale, &articles, stop, &mut report).await?;
+            if report.needs_person() {
+                left.extend(stale.into_iter().map(|one| one.idempotency_key));
+            }
         }
         if report.undecidable > 0 {
             tracing::warn!(
@@ -155,19 +189,19 @@ impl Sweeper {
         Ok(report)
     }
 
-    /// What a pass would find now; changes nothing. A charge may still be refused.
+    /// What a pass would find now, and what is in other hands; changes nothing. A charge may still be refused.
     ///
     /// # Errors
     ///
     /// As [`run_once`](Self::run_once).
-    pub async fn preview(&self, stale_after: Duration) -> Result<SweepReport, SweepError> {
+    pub async fn preview(&self, stale_after: Duration) -> Result<(SweepReport, Held), SweepError> {
         let query = self.article_query().await?;
-        let mut report = SweepReport::default();
+        let (mut report, mut met) = (SweepReport::default(), HashSet::new());
         let mut look = self.first_look(stale_after);
         loop {
             let stale = self.storage.stale_deductions(&look).await?;
             let Some(last) = stale.last() else {
-                return Ok(report);
+                return Ok((report, self.held(stale_after, &met).await?));
             };
             look.after = Some((last.pending_since, last.idempotency_key.clone()));
             let articles = self
@@ -184,6 +218,7 @@ impl Sweeper {
                     Article::NotAsked => {}
                 }
             }
+            met.extend(stale.into_iter().map(|one| one.idempotency_key));
         }
     }
 

@@ -3,11 +3,10 @@
 use anyhow::bail;
 use clap::Args;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::output::{Format, Table, at_right, number, text, thousands};
-use super::{Ended, open_storage};
+use super::{Ended, moment, open_storage};
 use crate::config::Settings;
 use crate::storage::Balance;
 
@@ -44,8 +43,8 @@ fn for_people(balance: &Balance, now: OffsetDateTime) -> String {
     let quota = thousands(balance.monthly_quota);
     let period = match balance.period_end {
         None => format!("of {quota}, do not expire"),
-        Some(end) if end <= now => format!("of {quota}, ended {}", rfc3339(end)),
-        Some(end) => format!("of {quota}, until {}", rfc3339(end)),
+        Some(end) if end <= now => format!("of {quota}, ended {}", moment(end)),
+        Some(end) => format!("of {quota}, until {}", moment(end)),
     };
     let mut table = Table::new([text(""), at_right("tokens"), text("")]);
     table.row([text("monthly"), number(balance.monthly), text(&period)]);
@@ -56,12 +55,6 @@ fn for_people(balance: &Balance, now: OffsetDateTime) -> String {
     ]);
     table.row([text("total"), number(balance.total), text("")]);
     format!("company {}\n\n{}", balance.company_id, table.render())
-}
-
-fn rfc3339(at: OffsetDateTime) -> String {
-    let at = at.truncate_to_second();
-    // Only a year past 9999 can't be written.
-    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
 #[cfg(test)]

@@ -6,14 +6,13 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, value_parser};
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use self::parked::Parked;
 use super::actor::ActorArgs;
 use super::dlq::sending;
 use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
-use super::{Ended, UsageError, one_line, open_storage};
+use super::{Ended, UsageError, one_line, open_storage, typed_moment};
 use crate::config::Settings;
 use crate::dead_letters::Report;
 use crate::storage::{Credit, CreditGrant, CreditRecord, Storage};
@@ -62,8 +61,7 @@ pub(super) struct CreditArgs {
 }
 
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| "not a moment such as 2027-01-01T00:00:00Z".to_owned())
+    typed_moment(text).ok_or_else(|| "not a moment such as 2027-01-01T00:00:00Z".to_owned())
 }
 
 impl CreditArgs {

@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 use crate::broker::BrokerError;
 use crate::config::{Settings, redacted_url};
@@ -229,6 +230,21 @@ fn one_line(error: &anyhow::Error) -> String {
 /// A table or a function is missing, by `PostgreSQL`'s codes.
 fn not_migrated(text: &str) -> bool {
     text.contains("SQLSTATE 42P01") || text.contains("SQLSTATE 42883")
+}
+
+/// A moment to the second, as it can be typed.
+fn moment(at: OffsetDateTime) -> String {
+    let at = at.truncate_to_second();
+    // Only a year past 9999 can't be written.
+    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
+}
+
+/// A moment as people type it, in UTC; `None`: there is none such, in UTC, in the years 1 to 9999.
+fn typed_moment(text: &str) -> Option<OffsetDateTime> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    // At either end of the calendar another offset may have no date for it.
+    let moment = moment.checked_to_offset(UtcOffset::UTC)?;
+    (1..=9999).contains(&moment.year()).then_some(moment)
 }
 
 /// The value of a variable; one that is set to nothing counts as absent, as it does in CI.

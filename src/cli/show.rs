@@ -7,11 +7,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::output::{Format, Table, at_right, number, printable, text};
+use super::output::{Format, Table, at_right, number, printable, text, thousands};
 use super::{Ended, open_storage};
 use crate::config::Settings;
 use crate::domain::RetrySchedule;
-use crate::storage::{DeductionRecord, Moment};
+use crate::storage::{JobLetter, JobLife, Moment};
 
 #[derive(Debug, Args)]
 #[command(
@@ -30,10 +30,10 @@ pub(super) struct ShowArgs {
 #[derive(Debug, Serialize)]
 struct Life {
     job_id: String,
-    record: Option<DeductionRecord>,
     /// The pauses between tries, by the settings of now.
     retry_delays_ms: Vec<u64>,
-    timeline: Vec<Moment>,
+    #[serde(flatten)]
+    known: JobLife,
 }
 
 pub(super) async fn run(
@@ -45,10 +45,9 @@ pub(super) async fn run(
     let id = Uuid::try_parse(&args.job).ok();
     let job = id.map_or(args.job, |id| id.hyphenated().to_string());
     let storage = open_storage(settings).await?;
-    let timeline = storage.timeline(&job).await?;
-    let record = storage.deduction_record(&job).await?;
+    let known = storage.job_life(&job).await?;
     storage.close().await;
-    if timeline.is_empty() {
+    if known.timeline.is_empty() {
         bail!(
             "nothing is known of job {}: no job, no charge, no dead letter; its event may wait in a queue",
             printable(&job)
@@ -57,31 +56,39 @@ pub(super) async fn run(
     let schedule = RetrySchedule::new(&settings.retry);
     let life = Life {
         job_id: job,
-        record,
         retry_delays_ms: (0..)
             .map_while(|attempt| schedule.delay(attempt))
             .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
             .collect(),
-        timeline,
+        known,
     };
     format.print(&life, for_people)?;
     Ok(Ended::Done)
 }
 
 fn for_people(life: &Life) -> String {
-    let heading = match &life.record {
+    let mut now = vec![match &life.known.record {
         Some(record) => format!(
             "job {}: {}, {} tokens of company {}",
             printable(&life.job_id),
             record.status,
-            super::output::thousands(record.amount),
+            thousands(record.amount),
             record.company_id
         ),
         None => format!(
             "job {}: the books have no record of it",
             printable(&life.job_id)
         ),
-    };
+    }];
+    if let Some(job) = &life.known.job {
+        let said = [job.status.as_deref(), job.error_message.as_deref()];
+        let said: Vec<&str> = said.into_iter().flatten().collect();
+        now.push(format!(
+            "article_jobs says: {}",
+            printable(&said.join(": "))
+        ));
+    }
+    now.extend(life.known.dead_letters.iter().map(dead_letter));
     let mut table = Table::new([
         text("when (UTC)"),
         text("what"),
@@ -89,19 +96,41 @@ fn for_people(life: &Life) -> String {
         text("who"),
         text("more"),
     ]);
-    for moment in &life.timeline {
+    for moment in &life.known.timeline {
         table.row([
             text(&when(moment.at)),
-            text(&what(moment)),
+            text(&moment.what.replace('_', " ")),
             moment.tokens.map_or_else(|| text(""), number),
             text(moment.actor.as_deref().unwrap_or_default()),
             text(&more(moment, life)),
         ]);
     }
-    format!("{heading}\n\n{}", table.render())
+    format!("{}\n\n{}", now.join("\n"), table.render())
 }
 
-fn when(at: OffsetDateTime) -> String {
+/// How it stands; of one that came again, what is not among the moments: its last arrival.
+fn dead_letter(letter: &JobLetter) -> String {
+    let JobLetter { id, state, .. } = letter;
+    let stands = format!(
+        "dead letter {id}: {}, {}",
+        state.as_str(),
+        printable(&letter.reason)
+    );
+    if letter.occurrences == 1 {
+        return stands;
+    }
+    format!(
+        "{stands}; it came {} times, the last {}: {}",
+        thousands(letter.occurrences),
+        when(Some(letter.last_failed_at)),
+        printable(&letter.error)
+    )
+}
+
+fn when(at: Option<OffsetDateTime>) -> String {
+    let Some(at) = at else {
+        return "unknown".to_owned();
+    };
     let at = at.to_offset(time::UtcOffset::UTC);
     let (hour, minute, second) = at.to_hms();
     format!(
@@ -111,16 +140,9 @@ fn when(at: OffsetDateTime) -> String {
     )
 }
 
-fn what(moment: &Moment) -> String {
-    let what = moment.what.replace('_', " ");
-    match moment.dead_letter_id {
-        Some(id) => format!("{what} (letter {id})"),
-        None => what,
-    }
-}
-
 fn more(moment: &Moment, life: &Life) -> String {
     let mut parts = Vec::new();
+    parts.extend(moment.dead_letter_id.map(|id| format!("dead letter {id}")));
     if let Some(attempts) = moment.attempts.filter(|attempts| *attempts > 1) {
         let pauses = usize::try_from(attempts - 1).unwrap_or_default();
         let delays: Vec<String> = life

@@ -46,6 +46,15 @@ fn a_credit_is_either_a_top_up_or_a_renewal() {
         credit(&["--monthly", "1", "--period-end", "2027-01-01"]),
         ErrorKind::ValueValidation
     );
+    assert_eq!(
+        credit(&[
+            "--monthly",
+            "1",
+            "--period-end",
+            "9999-12-31T23:00:00-05:00"
+        ]),
+        ErrorKind::ValueValidation
+    );
     accepted(&[
         "credit",
         COMPANY,

@@ -32,6 +32,21 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::AmountOutOfRange,
+        Self::PayloadTooLarge,
+        Self::InsufficientBalance,
+        Self::CompanyNotFound,
+        Self::IdempotencyKeyReused,
+        Self::AlreadyCompensated,
+        Self::CompanyMismatch,
+        Self::JobNotFound,
+        Self::RetriesExhausted,
+        Self::RejectedByDatabase,
+    ];
+
     /// The value of the `reason` header.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ use sqlx::{Connection as _, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, bounded::Bounded};
 use crate::domain::{Buckets, ChargeFigures, Movement};
 
 /// Something that can't be if the books are right.
@@ -209,29 +209,25 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Every movement of every company, in the order of its books, and after them its balance of now. A period
-    /// without end, which may be `infinity`, is cut to what a date can hold here.
+    /// Every movement of every company, in the order of its books, and after them its balance of now.
     pub async fn ledger(&mut self, mut line: impl FnMut(LedgerLine)) -> Result<(), StorageError> {
         let mut rows = sqlx::query_as::<_, LedgerRow>(
             "select company_id, ledger_seq, coalesce(completed_at, created_at) as at, 'charge' as kind,
                     balance_before, balance_after, purchased_deducted,
-                    case when monthly_period_end is not null then greatest(least(monthly_period_end, '9999-12-31'), '0001-01-01') end
-                        as period_end_before,
+                    monthly_period_end as period_end_before,
                     null::bigint as monthly_before, null::bigint as monthly_after, null::bigint as purchased_before,
                     null::bigint as purchased_after, null::timestamptz as period_end_after
              from token_deduction_records where status in ('completed', 'compensated')
              union all
-             select company_id, ledger_seq, created_at, 'credit', null, null, null,
-                    case when period_end_before is not null then greatest(least(period_end_before, '9999-12-31'), '0001-01-01') end,
-                    monthly_before, monthly_after, purchased_before, purchased_after,
-                    case when period_end_after is not null then greatest(least(period_end_after, '9999-12-31'), '0001-01-01') end
+             select company_id, ledger_seq, created_at, 'credit', null, null, null, period_end_before,
+                    monthly_before, monthly_after, purchased_before, purchased_after, period_end_after
              from token_credits
              union all
              select m.company_id, null, clock_timestamp(), case when c.company_id is null then 'gone' else 'now' end,
-                    null, null, null,
-                    case when c.current_period_end is not null then greatest(least(c.current_period_end, '9999-12-31'), '0001-01-01') end,
-                    coalesce(c.monthly_quota_balance, 0), null, coalesce(c.purchased_token_balance, 0),
-                    null, null
+                    null, null, null, c.current_period_end,
+                    -- A NULL balance counts as 0 everywhere.
+                    case when c.company_id is not null then coalesce(c.monthly_quota_balance, 0) end, null,
+                    case when c.company_id is not null then coalesce(c.purchased_token_balance, 0) end, null, null
              from (select company_id from token_deduction_records where status in ('completed', 'compensated')
                    union select company_id from token_credits) m
              left join company_subscriptions c on c.company_id = m.company_id
@@ -287,16 +283,19 @@ impl Snapshot {
 struct LedgerRow {
     company_id: Uuid,
     ledger_seq: Option<i64>,
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     at: OffsetDateTime,
     kind: String,
     balance_before: Option<i64>,
     balance_after: Option<i64>,
     purchased_deducted: Option<i64>,
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     period_end_before: Option<OffsetDateTime>,
     monthly_before: Option<i64>,
     monthly_after: Option<i64>,
     purchased_before: Option<i64>,
     purchased_after: Option<i64>,
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     period_end_after: Option<OffsetDateTime>,
 }
 

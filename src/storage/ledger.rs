@@ -5,7 +5,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, bounded::Bounded};
 
 /// What a company can pay from, in tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
@@ -18,6 +18,7 @@ pub struct Balance {
     pub monthly_quota: i64,
     /// When the monthly quota expires; `None`: never.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub period_end: Option<OffsetDateTime>,
     /// Purchased tokens; they don't expire.
     pub purchased: i64,

@@ -124,7 +124,9 @@ fn is_lock_timeout(error: &StorageError) -> bool {
         ) => error,
         _ => return false,
     };
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.as_deref() == Some("55P03")
 }
 

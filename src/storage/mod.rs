@@ -5,6 +5,7 @@
 //! idempotent by their key, so whatever a lost connection leaves unknown is simply asked again.
 
 mod auditing;
+mod bounded;
 mod charging;
 mod dead_letters;
 mod error;
@@ -25,11 +26,12 @@ pub use dead_letters::{
     Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
     Letter, LetterAction, LetterArrivals, LetterBody, LetterGroup, LetterState, Link, Money, News,
     OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
+    UnknownNames,
 };
 pub use error::{Fault, StorageError};
 pub use installation::{
-    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, Object, Purpose, RELATIONS, Server,
-    StrangeFunction, StrangeMigration, grants, grants_sql,
+    Excess, FINGERPRINTS, FUNCTIONS, Grant, Inspection, MissingGuard, Object, Purpose, RELATIONS,
+    Server, StrangeFunction, StrangeMigration, grants, grants_sql,
 };
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};
@@ -37,5 +39,7 @@ pub use pool::{Storage, Waited};
 pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};
-pub use sweeping::{ArticleQuery, StaleDeduction, StaleLook, SweptCharge, WrittenOff};
-pub use timeline::Moment;
+pub use sweeping::{
+    ArticleQuery, PendingDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
+};
+pub use timeline::{ApplicationJob, JobLetter, JobLife, Moment};

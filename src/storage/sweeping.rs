@@ -9,7 +9,7 @@ use sqlx::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, bounded::Bounded};
 
 /// A pending record that nobody has been able to charge for a while.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -25,9 +25,21 @@ pub struct StaleDeduction {
     /// Tokens.
     pub amount: i64,
     /// Since when it is owed.
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub pending_since: OffsetDateTime,
     /// Whether `articles` has its article; `None`: not to be told.
     pub article_exists: Option<bool>,
+}
+
+/// A stale pending record, whoever has it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct PendingDeduction {
+    /// What is known of it.
+    #[sqlx(flatten)]
+    pub stale: StaleDeduction,
+    /// Until when some sweeper has claimed it; `None`: none has.
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
+    pub claimed_until: Option<OffsetDateTime>,
 }
 
 /// What came of charging one pending record.
@@ -92,7 +104,38 @@ impl Storage {
             .await
     }
 
-    /// The same, and takes them: for `lease` no other sweeper will.
+    /// The next stale records, whoever has claimed or locked them. Changes nothing.
+    pub async fn pending_deductions(
+        &self,
+        look: &StaleLook,
+    ) -> Result<Vec<PendingDeduction>, StorageError> {
+        let (since, key) = look.after.clone().unzip();
+        let query = sqlx::query_as(
+            "select r.idempotency_key, r.company_id, a.id as article_id, k.job_id, r.amount,
+                    coalesce(r.pending_since, r.created_at) as pending_since,
+                    case when r.claimed_until > clock_timestamp() then r.claimed_until end as claimed_until,
+                    case when a.id is not null and exists (select from articles)
+                         then exists (select from articles x where x.id = a.id) end as article_exists
+             from token_deduction_records r
+             cross join lateral (select job_of(r.idempotency_key) as job_id) k
+             left join article_jobs j on j.id = k.job_id and j.company_id = r.company_id
+             cross join lateral (select coalesce(r.article_id, j.article_id) as id) a
+             where r.status = 'pending'
+               and coalesce(r.pending_since, r.created_at) <= clock_timestamp() - make_interval(secs => $1)
+               and (coalesce(r.pending_since, r.created_at), r.idempotency_key)
+                   > (coalesce($2, '-infinity'::timestamptz), coalesce($3, '') collate \"C\")
+             order by coalesce(r.pending_since, r.created_at), r.idempotency_key
+             limit $4",
+        )
+        .bind(look.stale_after.as_secs_f64())
+        .bind(since)
+        .bind(key)
+        .bind(i64::from(look.limit));
+        self.call(async |connection| query.fetch_all(connection).await)
+            .await
+    }
+
+    /// The next stale records, in nobody's hands, and takes them: for `lease` no other sweeper will.
     pub async fn claim_stale_deductions(
         &self,
         look: &StaleLook,

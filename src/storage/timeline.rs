@@ -1,45 +1,81 @@
-//! Everything that is known of one job, in the order in which it happened.
+//! The life of one job: how it stands, and everything that is known of its past.
+//!
+//! The past is told from what is written once and stays: attempts, charges, refunds, archived messages, actions.
+//! So what was told once is told every time. What changes is how things stand: the record, the application's row,
+//! the dead letters' states and their latest arrivals.
+
+mod letters;
 
 use serde::Serialize;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::{Storage, StorageError};
+use super::{DeductionRecord, Storage, StorageError, bounded::Bounded};
+pub use letters::JobLetter;
 
 /// Moments that are told of one job, at most.
 const MANY: i64 = 1000;
 
-/// The job's row, its record, its letters, and all that any of them tells.
-const TIMELINE: &str = "with record as materialized (
+/// Moments that happen at the same instant, in the order in which one leads to the next.
+const ORDER: [&str; 13] = [
+    "job_created",
+    "article_written",
+    "charge_tried",
+    "charge_refused",
+    "failed_first",
+    "charge_owed",
+    "dead_lettered",
+    "archived",
+    "replay",
+    "written_off",
+    "charged",
+    "resolved",
+    "refunded",
+];
+
+/// All but the dead letters' arrivals. Records that are older than `token_deduction_attempts` have nothing there:
+/// of their past the record says what it still knows.
+const MOMENTS: &str = "with record as materialized (
      select * from token_deduction_records where idempotency_key = $1 collate \"C\"
+ ), attempt as materialized (
+     select * from token_deduction_attempts where idempotency_key = $1 collate \"C\"
+ ), untold as materialized (
+     select * from record where not exists (select from attempt)
  ), job as materialized (
      select * from article_jobs where id = job_of($1)
  ), letter as materialized (
      select * from dead_letters where job_id = job_of($1)
  )
  select * from (
-     select created_at as at, 'job_created' as what, null as actor, null::bigint as dead_letter_id,
+     select case when created_at between '0001-01-02' and '9999-12-30' then created_at end as at,
+            'job_created' as what, null as actor, null::bigint as dead_letter_id,
             null::bigint as tokens, null::int as attempts, format('company %s', company_id) as detail
      from job
      union all
-     select a.created_at, 'article_written', null, null, null, null, format('article %s', a.id)
+     select case when a.created_at between '0001-01-02' and '9999-12-30' then a.created_at end,
+            'article_written', null, null, null, null, format('article %s', a.id)
      from articles a
-     where a.id = (select coalesce((select article_id from record), (select article_id from job)))
+     where a.id in (select article_id from record union select article_id from job)
      union all
-     select updated_at, 'job_status', null, null, null, null, concat_ws(': ', status::text, error_message)
-     from job where updated_at > created_at
+     select at, case when status = 'pending' then 'charge_owed'
+                     when error_code = 'article_not_found' then 'written_off'
+                     else 'charge_refused' end,
+            null, null, amount,
+            case when status = 'failed' and error_code <> 'article_not_found' then retry_count + 1 end, error_message
+     from attempt
      union all
      select created_at, 'charge_tried', null, null, amount, null, null
-     from record where status <> 'completed' or retry_count > 0
+     from untold where completed_at is null or retry_count > 0
      union all
-     select coalesce(pending_since, created_at), 'charge_owed', null, null, amount, null, error_message
-     from record where pending_since is not null or status = 'pending'
+     select coalesce(pending_since, created_at), 'charge_owed', null, null, amount, null,
+            case when status = 'pending' then error_message end
+     from untold where pending_since is not null or status = 'pending'
      union all
      select coalesce(written_off_at, created_at), 'written_off', null, null, amount, null, error_message
-     from record where status = 'failed' and error_code = 'article_not_found'
+     from untold where status = 'failed' and error_code = 'article_not_found'
      union all
      select created_at, 'charge_refused', null, null, amount, retry_count + 1, error_message
-     from record where status = 'failed' and error_code <> 'article_not_found'
+     from untold where status = 'failed' and error_code <> 'article_not_found'
      union all
      select completed_at, 'charged', null, null, amount, retry_count + 1,
             format('%s monthly and %s purchased; balance %s -> %s, position %s', monthly_deducted,
@@ -51,16 +87,6 @@ const TIMELINE: &str = "with record as materialized (
                    c.purchased_amount, c.forfeited_amount, c.ledger_seq, ': ' || c.reason)
      from token_credits c where c.idempotency_key = $1 and c.kind = 'refund'
      union all
-     select first_failed_at, 'failed_first', null, id, tokens, null, null
-     from letter where first_failed_at < last_failed_at
-     union all
-     select last_failed_at, 'dead_lettered', null, id, tokens, attempts, concat_ws(': ', reason, error)
-     from letter
-     union all
-     select archived_at, 'archived', null, id, null, null,
-            case when occurrences > 1 then format('%s arrivals, the last at %s', occurrences, last_arrived_at) end
-     from letter
-     union all
      select f.replayed_at, 'replay_failed_again', null, f.id, null, null, format('came back as %s', f.failed_again_as)
      from letter f where f.failed_again_as is not null
      union all
@@ -71,17 +97,16 @@ const TIMELINE: &str = "with record as materialized (
      join dead_letter_actions l on l.dead_letter_id = d.id
      join operator_actions o on o.id = l.action_id
  ) moments
- order by at, array_position(
-     array['job_created', 'article_written', 'charge_tried', 'charge_refused', 'failed_first', 'charge_owed',
-           'dead_lettered', 'archived', 'replay', 'charged', 'job_status', 'resolved'], what) nulls last
+ order by at nulls first
  limit $2";
 
 /// One moment in the life of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct Moment {
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
+    /// When; `None`: the application's table has no time for it that means anything.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
+    pub at: Option<OffsetDateTime>,
     /// What happened, a stable word.
     pub what: String,
     /// Who did it, where a person did.
@@ -96,11 +121,61 @@ pub struct Moment {
     pub detail: Option<String>,
 }
 
+/// What the application's table says of a job now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+pub struct ApplicationJob {
+    /// Its status, in the application's words.
+    pub status: Option<String>,
+    /// What it says to people.
+    pub error_message: Option<String>,
+    /// Since when; `None`: its table has no time that means anything.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
+    pub updated_at: Option<OffsetDateTime>,
+}
+
+/// Everything that is known of one job.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobLife {
+    /// How its charge stands.
+    pub record: Option<DeductionRecord>,
+    /// How the application's row stands.
+    pub job: Option<ApplicationJob>,
+    /// How its dead letters stand, the oldest first.
+    pub dead_letters: Vec<JobLetter>,
+    /// What happened, the oldest first.
+    pub timeline: Vec<Moment>,
+}
+
 impl Storage {
-    /// The life of the job of this key, oldest first; empty: nothing is known of it.
-    pub async fn timeline(&self, key: &str) -> Result<Vec<Moment>, StorageError> {
-        let query = sqlx::query_as(TIMELINE).bind(key).bind(MANY);
-        self.call(async |connection| query.fetch_all(connection).await)
-            .await
+    /// The life of the job of this key. An empty timeline: nothing is known of it.
+    pub async fn job_life(&self, key: &str) -> Result<JobLife, StorageError> {
+        let job = sqlx::query_as(
+            "select status::text, error_message,
+                    case when updated_at between '0001-01-02' and '9999-12-30' then updated_at end as updated_at
+             from article_jobs where id = job_of($1)",
+        )
+        .bind(key);
+        let moments = sqlx::query_as(MOMENTS).bind(key).bind(MANY);
+        let job = self
+            .call(async |connection| job.fetch_optional(connection).await)
+            .await?;
+        let archived = self.archived_of_job(key, MANY).await?;
+        let mut timeline: Vec<Moment> = self
+            .call(async |connection| moments.fetch_all(connection).await)
+            .await?;
+        timeline.extend(archived.iter().flat_map(letters::Archived::moments));
+        timeline.sort_by_key(|moment| (moment.at, rank(&moment.what), moment.dead_letter_id));
+        Ok(JobLife {
+            record: self.deduction_record(key).await?,
+            job,
+            dead_letters: archived.into_iter().map(|archived| archived.now).collect(),
+            timeline,
+        })
     }
+}
+
+fn rank(what: &str) -> usize {
+    let place = ORDER.iter().position(|known| *known == what);
+    place.unwrap_or(ORDER.len())
 }

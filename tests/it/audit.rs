@@ -162,9 +162,20 @@ async fn what_an_application_changed_is_listed_or_forbidden() {
             { "company_id": company, "tokens": 77, "after_seq": after, "before_seq": null },
         ])
     );
+    let chain = |report: &Value| {
+        let checks = report["checks"].as_array().expect("a list");
+        let last = checks.last().expect("a check");
+        assert_eq!(last["name"], "chain", "{report:#}");
+        last["violations"].clone()
+    };
+    assert_eq!(chain(&report), 0);
     site.set("AUDIT__EXTERNAL_WRITES", "forbidden");
-    let ran = site.run(&["audit"]).await;
+    let ran = site.run(&["audit", "--output", "json"]).await;
     assert!(ran.failed(3).contains("2 violations"), "{ran:#?}");
+    assert_eq!(chain(&ran.json()), 2);
+    let table = site.run(&["audit"]).await;
+    table.failed(3);
+    assert!(table.printed().contains("✗  chain"), "{table:#?}");
 }
 
 #[tokio::test]
@@ -322,4 +333,26 @@ async fn refunds_to_either_bucket_pass() {
     assert_eq!(report["external_changes_count"], 0, "{report:#}");
     assert_eq!(report["size"]["credits"], 4);
     assert_eq!(site.balance(company).await, (30, 500));
+}
+
+#[tokio::test]
+async fn a_company_that_is_gone_is_no_external_change_and_one_without_a_balance_has_0() {
+    let site = Site::new().await;
+    let (gone, unset) = (site.company(0, 500).await, site.company(0, 40).await);
+    for company in [gone, unset] {
+        assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
+    }
+    site.db
+        .execute(format!(
+            "delete from company_subscriptions where company_id = '{gone}';
+             alter table company_subscriptions alter purchased_token_balance drop not null;
+             update company_subscriptions set purchased_token_balance = null"
+        ))
+        .await;
+    let report = audit(&site).await;
+    assert_eq!(
+        report["external_changes"],
+        serde_json::json!([]),
+        "{report:#}"
+    );
 }

@@ -163,6 +163,23 @@ fn files_and_functions_stay_short() {
 }
 
 #[test]
+fn every_time_of_a_row_is_read_within_bounds() {
+    for source in sources("src/storage") {
+        let (mut of_a_row, mut last) = (false, "");
+        for line in source.text.lines() {
+            if line.contains("derive(") {
+                of_a_row = line.contains("FromRow");
+            }
+            let is_time =
+                line.ends_with(": OffsetDateTime,") || line.ends_with(": Option<OffsetDateTime>,");
+            let bounded = last.contains("Bounded<");
+            assert!(!(of_a_row && is_time) || bounded, "{}: {line}", source.path);
+            (of_a_row, last) = (of_a_row && line != "}", line);
+        }
+    }
+}
+
+#[test]
 fn no_test_sleeps() {
     for source in sources("tests") {
         for module in ["thread", "time"] {

@@ -5,7 +5,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
-use super::{open, select::SelectArgs};
+use super::{known, open, select::SelectArgs};
 use crate::cli::actor::ActorArgs;
 use crate::cli::output::{self, Format, Table, at_right, count, number, text};
 use crate::cli::{Ended, UsageError, ask};
@@ -146,6 +146,7 @@ async fn run(
     let mut selection = select.selection(&states)?;
     check_extent(act, &how, select)?;
     let storage = open(settings).await?;
+    known::check(select, "--only-reason", &storage).await?;
     let plan = storage.plan_act(act, &selection).await?;
     selection.up_to = plan.sums.up_to;
     let mut report = Report {

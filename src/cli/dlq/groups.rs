@@ -5,7 +5,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::letters::{age, reason};
-use super::{open, select::SelectArgs};
+use super::{known, open, select::SelectArgs};
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, number, text, thousands};
 use crate::config::Settings;
@@ -41,6 +41,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ended> {
     let selection = args.select.selection(&[LetterState::Open])?;
     let storage = open(settings).await?;
+    known::check(&args.select, "--reason", &storage).await?;
     let groups = storage.dead_letter_groups(&selection, args.limit).await?;
     storage.close().await;
     let all = groups.first().map_or(0, |group| group.of_groups);

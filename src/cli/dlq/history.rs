@@ -6,11 +6,14 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::select::moment;
-use super::{letters, open};
-use crate::cli::Ended;
+use super::{known::no_such, open};
 use crate::cli::output::{Format, Table, at_right, text, thousands};
+use crate::cli::{self, Ended, UsageError};
 use crate::config::Settings;
-use crate::storage::{ActionFilter, PastAction};
+use crate::storage::{ActionFilter, PastAction, Storage};
+
+/// What people do by these commands.
+const ACTIONS: [&str; 6] = ["replay", "edit", "discard", "restore", "credit", "refund"];
 
 #[derive(Debug, Args)]
 #[command(
@@ -60,16 +63,39 @@ pub(super) async fn run(
         action: args.action,
         since: args.since,
     };
+    let everything = filter.restricts_nothing();
     let storage = open(settings).await?;
+    check_action(filter.action.as_deref(), &storage).await?;
     let actions = storage.operator_actions(&filter, args.limit).await?;
     storage.close().await;
-    format.print(&Page { actions }, for_people)?;
+    format.print(&Page { actions }, |page| for_people(page, everything))?;
     Ok(Ended::Done)
 }
 
-fn for_people(page: &Page) -> String {
+/// A mistyped action must not answer that nothing was done; one that isn't ours may be in the table all the same.
+async fn check_action(action: Option<&str>, storage: &Storage) -> anyhow::Result<()> {
+    let Some(action) = action.filter(|action| !ACTIONS.contains(action)) else {
+        return Ok(());
+    };
+    let of_its_kind = ActionFilter {
+        action: Some(action.to_owned()),
+        ..ActionFilter::default()
+    };
+    if storage.operator_actions(&of_its_kind, 1).await?.is_empty() {
+        let known = ACTIONS.map(str::to_owned);
+        return Err(UsageError(no_such("--action", "action", action, &known)).into());
+    }
+    Ok(())
+}
+
+fn for_people(page: &Page, everything: bool) -> String {
     if page.actions.is_empty() {
-        return "nothing was done by hand".to_owned();
+        let nothing = if everything {
+            "nothing was done by hand"
+        } else {
+            "nothing that was done by hand matches"
+        };
+        return nothing.to_owned();
     }
     let mut table = Table::new([
         at_right("id"),
@@ -87,7 +113,7 @@ fn for_people(page: &Page) -> String {
         };
         table.row([
             at_right(&action.id.to_string()),
-            text(&letters::moment(action.at)),
+            text(&cli::moment(action.at)),
             text(&action.actor),
             text(&action.action),
             text(&which(action)),

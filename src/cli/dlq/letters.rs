@@ -2,7 +2,6 @@
 
 use comfy_table::Cell;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::cli::output::{at_right, columns, cut_columns, number, printable, text};
@@ -107,13 +106,6 @@ pub(super) fn span(seconds: u64) -> String {
     let unit = units.into_iter().find(|(unit, _)| seconds / unit >= 2);
     let (unit, name) = unit.unwrap_or((1, "s"));
     format!("{}{name}", seconds / unit)
-}
-
-/// A moment to the second, as it can be typed after `--since`.
-pub(super) fn moment(at: OffsetDateTime) -> String {
-    let at = at.truncate_to_second();
-    // Only a year past 9999 can't be written.
-    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::letters::{Room, age, cells, heading};
-use super::{open, select::SelectArgs};
+use super::{known, open, select::SelectArgs};
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, text, thousands};
 use crate::config::Settings;
@@ -56,6 +56,7 @@ pub(super) async fn run(
     };
     let selection = args.select.selection(states)?;
     let storage = open(settings).await?;
+    known::check(&args.select, "--reason", &storage).await?;
     let letters = storage
         .dead_letters(&selection, args.before, args.limit)
         .await?;

@@ -5,6 +5,7 @@ mod body;
 mod edit;
 mod groups;
 mod history;
+mod known;
 mod letters;
 mod list;
 mod plan;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::plan::{self, PlanDocument};
 use super::select::SelectArgs;
-use super::{open, sending};
+use super::{known, open, sending};
 use crate::cli::output::{Format, count, note};
 use crate::cli::{Ended, UsageError, actor::ActorArgs, ask};
 use crate::config::Settings;
@@ -123,6 +123,7 @@ pub(super) async fn run(
         settings.require_broker()?;
     }
     let storage = open(settings).await?;
+    known::check(&asked.select, "--reason", &storage).await?;
     let ended = planned(&asked, &actor, settings, format, &storage, selection).await;
     storage.close().await;
     ended

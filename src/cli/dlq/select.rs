@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::cli::UsageError;
+use crate::cli::{UsageError, typed_moment};
 use crate::storage::{LetterState, Selection};
 
 /// The flags of a selection. Each one restricts; several restrict together.
@@ -125,6 +125,21 @@ impl SelectArgs {
             && self.text.is_none()
     }
 
+    /// The reasons that were typed.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = &str> {
+        self.reasons.iter().map(String::as_str)
+    }
+
+    /// The group that was typed.
+    pub(super) fn group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    /// The company that was typed.
+    pub(super) fn company(&self) -> Option<Uuid> {
+        self.company
+    }
+
     /// Letters were named by their ids.
     pub(super) fn has_ids(&self) -> bool {
         !self.ids.is_empty()
@@ -179,7 +194,7 @@ fn group(text: &str) -> Result<String, String> {
 
 /// A moment, or one so long ago.
 pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+    if let Some(moment) = typed_moment(text) {
         return Ok(moment);
     }
     let ago = humantime::parse_duration(text).ok();
@@ -228,6 +243,8 @@ mod tests {
             (&["--since", "yesterday"], "--since"),
             (&["--until", "2026-11-21"], "--until"),
             (&["--since", "999999999y"], "--since"),
+            (&["--until", "9999-12-31T23:00:00-05:00"], "--until"),
+            (&["--since", "0000-06-01T00:00:00Z"], "--since"),
             (&["--state", "closed"], "--state"),
             (&["--text", ""], "--text"),
         ] {

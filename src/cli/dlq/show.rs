@@ -11,11 +11,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::body::pretty;
-use super::letters::{ago, moment};
+use super::letters::ago;
 use super::open;
 use super::prospect::{Prospect, prospect};
 use crate::cli::output::{Format, count, print_bytes, printable, thousands};
-use crate::cli::{Ended, UsageError};
+use crate::cli::{Ended, UsageError, moment};
 use crate::config::Settings;
 use crate::storage::{DeductionRecord, FullLetter, Letter, LetterAction, Link, Money, Storage};
 

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::letters::{Room, reason};
-use super::{open, select::SelectArgs};
+use super::{known, open, select::SelectArgs};
 use crate::cli::output::{self, Format, Reader, printable, thousands};
 use crate::cli::{Ended, one_line};
 use crate::config::Settings;
@@ -48,6 +48,7 @@ pub(super) async fn run(
         signal(SignalKind::terminate())?,
     );
     let storage = open(settings).await?;
+    known::check(&args.select, "--reason", &storage).await?;
     let stop = CancellationToken::new();
     let watching = async {
         let watched = storage.watch_dead_letters(selection, args.tail, stop.clone());

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Selection, acts::lock};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// Letters that a run may take: open, in nobody's hands, and never in its own before.
 macro_rules! takeable {
@@ -46,6 +46,7 @@ pub struct Claimed {
     /// The job, where the body tells.
     pub job_id: Option<Uuid>,
     /// When it was claimed, by the database's clock.
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub claimed_at: OffsetDateTime,
 }
 

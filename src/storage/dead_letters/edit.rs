@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::acts::{Signed, lock, record, touched};
 use super::{Letter, LetterState};
 use crate::domain::CompletionEvent;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// A letter with all that an editor needs.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -86,6 +86,7 @@ pub struct SettledJob {
     /// Who paid.
     pub company_id: Uuid,
     /// When.
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub completed_at: OffsetDateTime,
 }
 

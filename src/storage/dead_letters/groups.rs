@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::Selection;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// Letters with one reason and one error signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -26,9 +26,11 @@ pub struct LetterGroup {
     pub companies: i64,
     /// The first failure of any of them.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub oldest: OffsetDateTime,
     /// The last one.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub newest: OffsetDateTime,
     /// How many groups there are in all.
     #[serde(skip)]

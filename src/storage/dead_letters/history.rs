@@ -3,7 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// Actions by what they are; what is empty or `None` doesn't restrict.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,16 @@ pub struct ActionFilter {
     pub since: Option<OffsetDateTime>,
 }
 
+impl ActionFilter {
+    /// Every action is meant.
+    pub fn restricts_nothing(&self) -> bool {
+        self.letters.is_empty()
+            && self.actor.is_none()
+            && self.action.is_none()
+            && self.since.is_none()
+    }
+}
+
 /// One action of a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct PastAction {
@@ -25,9 +35,12 @@ pub struct PastAction {
     pub id: i64,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub at: OffsetDateTime,
-    /// Who.
+    /// Who, as he said.
     pub actor: String,
+    /// The database role that was connected; `None`: from before it was recorded.
+    pub database_role: Option<String>,
     /// `replay`, `edit`, `discard`, `restore`, `credit`, `refund`.
     pub action: String,
     /// To what.
@@ -48,7 +61,7 @@ impl Storage {
         limit: i64,
     ) -> Result<Vec<PastAction>, StorageError> {
         let query = sqlx::query_as(
-            "select a.id, a.at, a.actor, a.action, a.subject, a.reason, a.details,
+            "select a.id, a.at, a.actor, a.database_role, a.action, a.subject, a.reason, a.details,
                     (select count(*) from dead_letter_actions t where t.action_id = a.id) as letters
              from operator_actions a
              where (cardinality($1::bigint[]) = 0 or exists (

@@ -21,6 +21,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::storage::bounded::Bounded;
+
 pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
 pub use claims::{Claim, Claimable, Claimed, Rest};
@@ -29,7 +31,7 @@ pub use groups::LetterGroup;
 pub use history::{ActionFilter, PastAction};
 pub use rehearsal::{Candidate, LetterBody, Rehearsal};
 pub use runs::{Failures, Outcomes};
-pub use selection::Selection;
+pub use selection::{Selection, UnknownNames};
 pub use show::{DeductionRecord, Details, FullLetter, LetterAction, Link};
 pub use stats::{LetterArrivals, OpenByReason};
 pub use watch::{Arrivals, News};
@@ -103,9 +105,11 @@ pub struct Letter {
     pub occurrences: i32,
     /// The first failure.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub first_failed_at: OffsetDateTime,
     /// The last one.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub last_failed_at: OffsetDateTime,
     /// Bytes of its body as it came.
     pub body_bytes: i32,
@@ -119,9 +123,11 @@ pub struct Letter {
     pub charged_company_id: Option<Uuid>,
     /// When.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub charged_at: Option<OffsetDateTime>,
     /// When it was last sent again.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub replayed_at: Option<OffsetDateTime>,
     /// The letter as which its replay came back.
     pub failed_again_as: Option<i64>,

@@ -83,7 +83,51 @@ impl Selection {
     }
 }
 
+/// What of a selection's names is nowhere.
+#[derive(Debug, Default, sqlx::FromRow)]
+pub struct UnknownNames {
+    /// Reasons that no letter has.
+    pub reasons: Vec<String>,
+    /// No letter is of the group.
+    pub group: bool,
+    /// Neither a letter nor `company_subscriptions` has the company.
+    pub company: bool,
+}
+
 impl Storage {
+    /// Which of these names nothing has.
+    pub async fn unknown_names(
+        &self,
+        reasons: &[&str],
+        group: Option<&str>,
+        company: Option<Uuid>,
+    ) -> Result<UnknownNames, StorageError> {
+        let query = sqlx::query_as(
+            "select array(select reason from unnest($1) with ordinality as typed (reason, n)
+                          where not exists (select from dead_letters d where d.reason = typed.reason)
+                          order by n) as reasons,
+                    $2 is not null
+                        and not exists (select from dead_letters d where d.group_id = $2) as group,
+                    $3 is not null
+                        and not exists (select from dead_letters d where d.company_id = $3)
+                        and not exists (select from company_subscriptions c where c.company_id = $3) as company",
+        )
+        .bind(reasons)
+        .bind(group)
+        .bind(company);
+        self.call(async |connection| query.fetch_one(connection).await)
+            .await
+    }
+
+    /// Reasons of letters, by name, at most so many.
+    pub async fn dead_letter_reasons(&self, limit: usize) -> Result<Vec<String>, StorageError> {
+        let query =
+            sqlx::query_scalar("select distinct reason from dead_letters order by reason limit $1")
+                .bind(limit as i64);
+        self.call(async |connection| query.fetch_all(connection).await)
+            .await
+    }
+
     /// One page of letters, newest first; `before` is the last id of the page before.
     pub async fn dead_letters(
         &self,

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Letter, LetterState};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// Links of a chain and actions that are told of one letter, at most.
 const MANY: i64 = 100;
@@ -21,14 +21,18 @@ pub struct FullLetter {
     /// Its error, with ids, numbers and quoted values folded.
     pub error_signature: String,
     /// When it came into the archive.
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub archived_at: OffsetDateTime,
     /// When it came last.
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub last_arrived_at: OffsetDateTime,
     /// When its job was found charged.
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub resolved_at: Option<OffsetDateTime>,
     /// The operator action that has it in hand, or had it last.
     pub claimed_by: Option<i64>,
     /// Until when nobody else may take it.
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub claimed_until: Option<OffsetDateTime>,
     /// The body as it came.
     pub body: Vec<u8>,
@@ -55,9 +59,11 @@ pub struct Link {
     pub reason: String,
     /// The last failure.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub last_failed_at: OffsetDateTime,
     /// When it was last sent again.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub replayed_at: Option<OffsetDateTime>,
 }
 
@@ -68,6 +74,7 @@ pub struct LetterAction {
     pub id: i64,
     /// When it came to this letter.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub at: OffsetDateTime,
     /// Who.
     pub actor: String,
@@ -127,9 +134,11 @@ pub struct DeductionRecord {
     pub retry_count: i32,
     /// The first try.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub created_at: OffsetDateTime,
     /// The charge.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub completed_at: Option<OffsetDateTime>,
 }
 

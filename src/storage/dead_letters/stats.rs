@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// The open letters with one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -17,6 +17,7 @@ pub struct OpenByReason {
     pub tokens: i64,
     /// When the oldest came into the archive: the database's clock, which nobody's headers can change.
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub oldest_archived_at: OffsetDateTime,
     /// How long ago that is.
     pub oldest_age_seconds: i64,

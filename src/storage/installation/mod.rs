@@ -3,6 +3,7 @@
 
 mod functions;
 mod grants;
+mod guards;
 mod holdings;
 mod rights;
 
@@ -16,6 +17,7 @@ use super::{MIGRATIONS, StateOfThings, Storage, StorageError, state::state_of_th
 pub use functions::{FINGERPRINTS, FUNCTIONS, StrangeFunction};
 use grants::GRANTS;
 pub use grants::{Grant, Object, Purpose, grants, grants_sql};
+pub use guards::MissingGuard;
 pub(super) use holdings::Holdings;
 pub use holdings::RELATIONS;
 pub use rights::Excess;
