@@ -289,8 +289,8 @@ fn is_only_refused(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(database) => match database.code().as_deref() {
             // Terminated, crashed, starting up, no connection.
             Some("57P01" | "57P02" | "57P03" | "08006") => false,
-            // A row was held too long.
-            Some("55P03") => true,
+            // A row was held too long; the race for a new key was lost three times in a row.
+            Some("55P03" | "23505") => true,
             code => panic!("{code:?}: {error}"),
         },
         _ => panic!("{error}"),
