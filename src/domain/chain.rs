@@ -134,6 +134,9 @@ impl Chain {
             Some((_, Known::Split(buckets))) if buckets.spendable(at) == charge.before => {
                 Known::Split(Buckets {
                     monthly: buckets.monthly - (charge.before - charge.after),
+                    // All of it was quota, so it tells until when that lasts: an application may have moved the
+                    // end without moving a token, and a later movement must not be blamed for that.
+                    period_end: charge.period_end,
                     ..buckets
                 })
             }
@@ -217,6 +220,27 @@ mod tests {
                 (1, Some(3), None)
             ]
         );
+    }
+
+    #[test]
+    fn a_period_that_was_moved_from_outside_is_no_gap_of_a_later_movement() {
+        let renewal = Movement::Credit {
+            before: buckets(0, 0, None),
+            after: buckets(100, 50, Some(3)),
+        };
+        // Made longer: what should have been gone at 3 is still there.
+        let longer = [renewal, charge(150, 10, 0, None), charge(140, 10, 0, None)];
+        assert_eq!(gaps(&longer, buckets(80, 50, None)), []);
+        // Made shorter: it is gone sooner.
+        let shorter = [
+            Movement::Credit {
+                before: buckets(0, 0, None),
+                after: buckets(100, 50, Some(99)),
+            },
+            charge(150, 10, 0, Some(3)),
+            charge(50, 0, 5, None),
+        ];
+        assert_eq!(gaps(&shorter, buckets(90, 45, Some(3))), []);
     }
 
     #[test]

@@ -210,10 +210,19 @@ impl Storage {
                     self.heard(Some(&error));
                 }
             }
+            self.free_idle_connections();
             waited = Waited::CameBack;
             if !reconnect.wait(cancelled).await {
                 return Waited::Cancelled;
             }
+        }
+    }
+
+    /// Where connections are few, those that lie idle here may be just the ones that the look and the work are
+    /// refused for. Let go without a word: the server may not be there to hear it.
+    fn free_idle_connections(&self) {
+        while let Some(idle) = self.pool.try_acquire() {
+            drop(idle.detach());
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::support::books::{Answer, Books, Item, deduct_batch, deduct_item, mark_pending};
+use crate::support::dice::Dice;
 use crate::support::ledger::assert_books_add_up;
 
 const TASKS: u64 = 6;
@@ -17,19 +18,6 @@ fn how_long() -> Duration {
         Duration::from_secs(60)
     } else {
         Duration::from_secs(3)
-    }
-}
-
-/// Small numbers at random (splitmix64): what they are doesn't matter, only that they differ.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % end
     }
 }
 
@@ -116,7 +104,7 @@ async fn at_full_speed_nothing_deadlocks_and_the_books_add_up() {
         let mut asker = Asker {
             companies: companies.clone(),
             run,
-            dice: Dice(seed),
+            dice: Dice::new(seed),
             epoch: 0,
         };
         let mut connection = PgConnection::connect(books.url()).await.expect("connected");

@@ -65,6 +65,11 @@ impl Accounts {
         }
     }
 
+    /// All that pay.
+    pub(crate) fn companies(&self) -> &[Uuid] {
+        &self.companies
+    }
+
     /// Different jobs published so far.
     pub(crate) fn published(&self) -> i64 {
         i64::try_from(self.jobs.len()).expect("small")

@@ -6,6 +6,7 @@ pub(crate) mod broker;
 pub(crate) mod command;
 pub(crate) mod db;
 pub(crate) mod diagnosis;
+pub(crate) mod dice;
 pub(crate) mod eventually;
 pub(crate) mod ledger;
 pub(crate) mod letters;
@@ -16,6 +17,7 @@ pub(crate) mod raw;
 pub(crate) mod role;
 pub(crate) mod servers;
 pub(crate) mod site;
+pub(crate) mod standby;
 pub(crate) mod stream;
 
 use std::future::Future;
