@@ -188,7 +188,8 @@ async fn an_expired_quota_is_no_external_change() {
     site.db
         .execute(
             "update company_subscriptions set current_period_end = now();
-             update token_credits set period_end_after = now()",
+             update token_credits set period_end_after = now();
+             update token_deduction_records set monthly_period_end = now()",
         )
         .await;
     assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
