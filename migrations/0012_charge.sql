@@ -350,7 +350,7 @@ begin
         where r.idempotency_key = any (p_idempotency_keys) and r.error_code = 'claim';
     end if;
 
-    for v_try in 1 .. 3 loop
+    for v_try in 1 .. 10 loop
         begin
             v_results := null;
             v_job_ids := null;
@@ -371,7 +371,7 @@ begin
             exit;
         exception when unique_violation then
             -- Another company's transaction recorded one of our keys after our look. Look again.
-            if v_try = 3 then raise; end if;
+            if v_try = 10 then raise; end if;
         end;
     end loop;
 

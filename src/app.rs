@@ -106,6 +106,7 @@ impl Service {
             charging: service.worker.as_ref().map(|worker| worker.consuming()),
             archiving: service.archivist.as_ref().map(|one| one.archiving()),
             backlog: service.archivist.as_ref().map(|_| backlog.subscribe()),
+            alarm: service.worker.as_ref().map(|worker| worker.alarm()),
             refused: [
                 service.worker.as_ref().map(|worker| worker.refused()),
                 service.archivist.as_ref().map(|one| one.refused()),

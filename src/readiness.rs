@@ -24,6 +24,8 @@ pub struct Signs {
     pub archiving: Option<watch::Receiver<bool>>,
     /// What waits for the archivist.
     pub backlog: Option<watch::Receiver<Backlog>>,
+    /// Why the broker takes no messages from the worker.
+    pub alarm: Option<watch::Receiver<Option<String>>>,
     /// Of each role: why the queues can't be declared.
     pub refused: Vec<watch::Receiver<Option<Arc<str>>>>,
 }
@@ -41,6 +43,8 @@ pub enum Unready {
     Backlog(Waiting),
     /// So many messages are where nobody consumes.
     Unreadable(u32),
+    /// The broker takes no messages, in its words.
+    Alarm(String),
     /// A queue is not as the settings would declare it; what to do.
     Refused(Arc<str>),
 }
@@ -58,6 +62,12 @@ impl fmt::Display for Unready {
                 return write!(
                     f,
                     "no client can read {count} in the queue ….unreadable: doctor says what to do"
+                );
+            }
+            Self::Alarm(reason) => {
+                return write!(
+                    f,
+                    "the broker takes no messages ({reason}): what must be delayed or dead-lettered waits"
                 );
             }
             Self::Refused(why) => why,
@@ -116,6 +126,9 @@ impl Signs {
                 wrong.push(Unready::Unreadable(backlog.unreadable));
             }
         }
+        if let Some(alarm) = &mut self.alarm {
+            wrong.extend(alarm.borrow_and_update().clone().map(Unready::Alarm));
+        }
         for refused in &mut self.refused {
             let why = refused.borrow_and_update().clone().map(Unready::Refused);
             wrong.extend(why.filter(|why| !wrong.contains(why)));
@@ -129,6 +142,7 @@ impl Signs {
             () = change(self.charging.as_mut()) => {}
             () = change(self.archiving.as_mut()) => {}
             () = change(self.backlog.as_mut()) => {}
+            () = change(self.alarm.as_mut()) => {}
             () = any_change(&mut self.refused) => {}
         }
     }
@@ -174,12 +188,12 @@ pub async fn watch_readiness(
     told: &watch::Sender<Readiness>,
     stop: &CancellationToken,
 ) {
-    let at_first = signs.read();
-    let mut known = at_first.clone();
+    let mut known = signs.read();
     let mut starting = true;
+    let not_yet = |wrong: &Unready| matches!(wrong, Unready::Charging | Unready::Archiving);
     told.send_replace(known.clone());
     loop {
-        let silent = starting && known.0.iter().all(|wrong| at_first.0.contains(wrong));
+        let silent = starting && known.0.iter().all(not_yet);
         if known.is_ready() {
             starting = false;
             tracing::info!("ready");

@@ -138,7 +138,7 @@ impl Publisher {
                 message.properties.clone(),
             );
             let sent = BrokerError::answered("publishing", left(), sending).await;
-            confirms.push(sent.map_err(|late| self.by_alarm(late)));
+            confirms.push(sent.map_err(|late| self.late(late)));
         }
         let mut confirmed = Vec::with_capacity(window.len());
         for confirm in confirms {
@@ -146,7 +146,7 @@ impl Publisher {
                 Ok(confirm) => {
                     BrokerError::answered("waiting for the broker's confirm", left(), confirm)
                         .await
-                        .map_err(|late| self.by_alarm(late))
+                        .map_err(|late| self.late(late))
                 }
                 Err(error) => Err(error),
             });
@@ -154,14 +154,16 @@ impl Publisher {
         certain(confirmed, window)
     }
 
-    /// What is late because of an alarm, told as that.
-    fn by_alarm(&self, error: BrokerError) -> BrokerError {
+    /// What is late because of an alarm, told as that; and by the setting, not by what was left of it.
+    fn late(&self, error: BrokerError) -> BrokerError {
+        let within = self.broker.confirm_timeout;
         match (error, self.alarm.borrow().clone()) {
             (BrokerError::Timeout { doing, .. }, Some(reason)) => BrokerError::Alarm {
                 doing,
                 reason,
-                within: self.broker.confirm_timeout,
+                within,
             },
+            (BrokerError::Timeout { doing, .. }, None) => BrokerError::Timeout { doing, within },
             (error, _) => error,
         }
     }

@@ -72,6 +72,7 @@ impl Storage {
         let rows = self
             .call(async |connection| deduct_rows(connection, charges).await)
             .await?;
+        self.wrote();
         deductions(charges, rows)
     }
 

@@ -99,6 +99,11 @@ impl StorageError {
         }
     }
 
+    /// Whether there was no room to write.
+    pub(super) fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.code().as_deref() == Some("53100"))
+    }
+
     /// What this says of the database, if it is the database's problem.
     pub(super) fn trouble(&self) -> Trouble {
         match self {

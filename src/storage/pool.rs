@@ -64,7 +64,13 @@ pub(super) struct Seen {
     pub(super) examined_at: Option<Instant>,
     /// When a failing statement was last reason to examine it again.
     pub(super) doubted_at: Option<Instant>,
+    /// When a statement last found the disk full, until one has written something.
+    full_at: Option<Instant>,
 }
+
+/// A look writes nothing, so it doesn't find that the disk is full. After this without another word of it, a look is
+/// believed again: nobody may have anything to write.
+const FULL_FOR: Duration = Duration::from_mins(1);
 
 impl Storage {
     /// Prepares a pool; connects when first used, so that a process may start before its database.
@@ -80,6 +86,7 @@ impl Storage {
             trust_since: Instant::now(),
             examined_at: None,
             doubted_at: None,
+            full_at: None,
         }));
         let pool = PgPoolOptions::new()
             .max_connections(database.max_connections)
@@ -198,7 +205,9 @@ impl Storage {
             };
             match probed {
                 Ok(started_at) => {
-                    self.heard(None);
+                    if self.seen().full_at.is_none_or(|at| at.elapsed() > FULL_FOR) {
+                        self.heard(None);
+                    }
                     self.note(|seen| seen.started_at = Some(started_at));
                     return waited;
                 }
@@ -249,12 +258,23 @@ impl Storage {
         look(&self.seen)
     }
 
+    /// Something was written: whatever was full is not.
+    pub(super) fn wrote(&self) {
+        if self.seen().full_at.is_some() {
+            self.heard(None);
+        }
+    }
+
     /// Notes what was heard of the database, and logs if that is news.
     pub fn heard(&self, error: Option<&StorageError>) {
         let trouble = error.map(StorageError::trouble);
-        if trouble.is_some() {
-            self.note(|seen| seen.examined_at = None);
-        }
+        self.note(|seen| match error {
+            Some(error) if error.is_disk_full() => {
+                (seen.examined_at, seen.full_at) = (None, Some(Instant::now()));
+            }
+            Some(_) => seen.examined_at = None,
+            None => seen.full_at = None,
+        });
         let changed = self
             .trouble
             .send_if_modified(|known| std::mem::replace(known, trouble.clone()) != trouble);

@@ -80,6 +80,12 @@ impl Worker {
         self.consuming.subscribe()
     }
 
+    /// Why the broker takes no messages, in its own words; `None` while it does. What must be delayed or dead-lettered
+    /// waits then, and with it the batch that it came in.
+    pub fn alarm(&self) -> watch::Receiver<Option<String>> {
+        self.publisher.alarm()
+    }
+
     /// Why the queues can't be declared as these settings want them, and what to do about it; `None` where they can.
     pub fn refused(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.refused.subscribe()

@@ -51,6 +51,8 @@ async fn under_an_alarm_charging_goes_on_publishing_says_why_it_waits_and_nothin
             .wait_for_log("not confirmed: publishing again", PATIENCE)
             .await;
         assert!(said.contains(reason), "{said}");
+        let said = serve.wait_for_log("not ready: ", PATIENCE).await;
+        assert!(said.contains(reason), "{said}");
         // What needs no publishing is charged: it is in the books, even where its ack waits for its neighbour.
         for job in &paid {
             site.until(*job, "completed").await;

@@ -210,3 +210,44 @@ async fn what_is_no_reason_to_stop_is_said_once_and_charged_with() {
     );
     assert_eq!(site.balance(company).await, (0, 90));
 }
+
+#[tokio::test]
+async fn a_full_disk_is_told_once_and_over_when_something_was_written() {
+    let mut site = Site::new().await;
+    impatient(&mut site);
+    let (job, company) = (Uuid::new_v4(), site.company(0, 100).await);
+    // A device that is always full; the sequence counts the tries, whatever is rolled back.
+    site.db
+        .execute(
+            "create sequence tries;
+             create function write_to_a_full_disk() returns trigger language plpgsql as $$ begin
+                 perform nextval('tries');
+                 copy (select 1) to '/dev/full';
+                 return new;
+             end $$;
+             create trigger full_disk before update on company_subscriptions
+                 for each row execute function write_to_a_full_disk()",
+        )
+        .await;
+    let mut process = Process::start(&["serve"], &site.environment());
+    until_told(&process, &["readiness: ready"]).await;
+    site.publish(job, company, 10).await;
+    let tries = async || site.number("select last_value from tries").await;
+    eventually("it is tried again and again", PATIENCE, tries, |tries| {
+        *tries >= 5
+    })
+    .await;
+    until_told(&process, &["no connection, memory or disk left"]).await;
+    site.db
+        .execute("drop trigger full_disk on company_subscriptions")
+        .await;
+    site.until(job, "completed").await;
+    until_told(&process, &["readiness: ready"]).await;
+    process.terminate().await;
+    assert_eq!(process.wait(PATIENCE).await, Some(0));
+    // Ready, full, ready: the looks between, which write nothing, found nothing wrong.
+    let log = process.log();
+    let readiness = log.iter().filter(|line| line.contains("readiness: "));
+    assert_eq!(readiness.count(), 3, "{log:#?}");
+    assert_eq!(site.balance(company).await, (0, 90));
+}

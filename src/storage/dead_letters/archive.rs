@@ -63,6 +63,7 @@ impl Storage {
         let ids = self
             .call(async |connection| query.fetch_all(connection).await)
             .await?;
+        self.wrote();
         if ids.len() == arrivals.len() {
             return Ok(ids);
         }

@@ -31,7 +31,7 @@ pub const FUNCTIONS: [(&str, &str); 28] = [
     ),
     (
         "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
-        "657ec923da6f5c858d128d459540f636",
+        "b1bd0e7aae0eacdaae3aaa1a43c232d2",
     ),
     (
         "deduct_tokens_segment(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],integer)",
