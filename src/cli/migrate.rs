@@ -7,8 +7,10 @@ use super::doctor::PurposeArg;
 use super::output::{Format, Table, at_right, count, is_printable, number, printable, text};
 use super::{Ended, UsageError, open_storage};
 use crate::config::Settings;
-use crate::storage::{self, Look, Purpose, Severity, Storage};
+use crate::storage::{self, Look, Purpose, Revoked, Severity, Storage};
 
+/// So many revoked rights are named one by one.
+const REVOKED_NAMED: usize = 10;
 /// Bytes of a name; `PostgreSQL` cuts off what is more.
 const ROLE_MAX: usize = 63;
 
@@ -48,7 +50,7 @@ struct Report {
     applied: Vec<Migration>,
     pending: Vec<Migration>,
     /// Rights on objects of ours that others had by the server's defaults.
-    revoked: Vec<String>,
+    revoked: Vec<Revoked>,
     /// Records under another spelling of a job that has a record already.
     other_spellings: Vec<String>,
     /// What stands in the way of charging, or of a part of it, each with its fix.
@@ -86,7 +88,7 @@ pub(super) async fn run(
             );
         };
         let migrated = storage::migrate(&storage, &settings.database, waits).await?;
-        (report.revoked, report.other_spellings) = (migrated.taken, migrated.other_spellings);
+        (report.revoked, report.other_spellings) = (migrated.revoked, migrated.other_spellings);
         let left = pending(&storage).await?;
         let before = std::mem::replace(&mut report.pending, left);
         let done = before.into_iter();
@@ -171,7 +173,7 @@ fn for_people(report: &Report) -> String {
     section(
         &mut said,
         "revoked what others had on objects of token-billing without a grant by name:",
-        &report.revoked,
+        &revoked(&report.revoked),
     );
     section(
         &mut said,
@@ -181,6 +183,24 @@ fn for_people(report: &Report) -> String {
     );
     section(&mut said, "to be fixed:", &report.to_be_fixed);
     said
+}
+
+/// Each, or of many their number for each role.
+fn revoked(rights: &[Revoked]) -> Vec<String> {
+    if rights.len() <= REVOKED_NAMED {
+        return rights.iter().map(ToString::to_string).collect();
+    }
+    let of_one = rights.chunk_by(|one, next| one.role == next.role);
+    of_one
+        .map(|rights| {
+            let kinds = rights.chunk_by(|one, next| one.kind == next.kind);
+            let kinds: Vec<String> = kinds
+                .map(|rights| count(rights.len() as u64, &rights[0].kind))
+                .collect();
+            let (role, kinds) = (&rights[0].role, kinds.join(", "));
+            format!("from {role}: rights on {kinds} (each with --output json)")
+        })
+        .collect()
 }
 
 fn section(said: &mut String, heading: &str, lines: &[String]) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, migrate::MigrateError};
 
-use super::{Storage, StorageError, installation::Holdings};
+use super::{Revoked, Storage, StorageError, installation::Holdings};
 use crate::config;
 
 /// The migrations, embedded in the binary.
@@ -23,8 +23,8 @@ const CANONICAL_KEYS: i64 = 8;
 /// What [`migrate`] did.
 #[derive(Debug, Default)]
 pub struct Migrated {
-    /// Rights that others had on objects of ours, by the server's defaults, and have no more: `all on … from …`.
-    pub taken: Vec<String>,
+    /// Rights that others had on objects of ours, by the server's defaults, and have no more.
+    pub revoked: Vec<Revoked>,
     /// Records that were left under another spelling of their job, because the job has a record already.
     pub other_spellings: Vec<String>,
 }
@@ -70,7 +70,7 @@ async fn apply(storage: &Storage, lock_timeout: Duration) -> Result<Migrated, St
     let had = |version| applied.contains(&version);
     let clean_old = !applied.is_empty() && !had(FIRST_PRIVATE);
     let migrated = Migrated {
-        taken: before.take_rights(&mut transaction, clean_old).await?,
+        revoked: before.take_rights(&mut transaction, clean_old).await?,
         other_spellings: if had(CANONICAL_KEYS) {
             Vec::new()
         } else {

@@ -33,8 +33,8 @@ pub use dead_letters::{
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{
     Durability, Excess, FINGERPRINTS, FUNCTIONS, Finding, Grant, Inspection, Look, Object,
-    OtherRole, Preflight, Purpose, RELATIONS, Server, Severity, StrangeFunction, StrangeMigration,
-    grants, grants_sql, print_grants,
+    OtherRole, Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction,
+    StrangeMigration, grants, grants_sql, print_grants,
 };
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};

@@ -317,7 +317,7 @@ fn wrong_type(
         | (Kind::Tokens, "bigint")
         | (Kind::Instant, "timestamp with time zone") => return None,
         (Kind::Id, _) if table == ARTICLES => {
-            let why = "whether an article exists can't be asked, and every sweep fails";
+            let why = "whether an article exists can't be told: stale charges stay pending";
             let finding = format!("is {type_name}, not uuid: {why}");
             let fix = "set sweeper.article_exists_query to a query of your own";
             return Some((Severity::Fault, (finding, fix.to_owned())));

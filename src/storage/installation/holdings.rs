@@ -4,6 +4,9 @@
 //! stranger every function that is created after it: to credit himself, say. So `migrate` takes such rights away
 //! in the transaction that creates the object. What a person grants later stays.
 
+use std::fmt;
+
+use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{FUNCTIONS, GRANTS, Object};
@@ -55,9 +58,9 @@ const STRANGE_RIGHTS: &str = "with object as (
          from object o join pg_attribute a on a.attrelid = o.oid cross join lateral aclexplode(a.attacl) x
          where o.kind = 'table'
      )
-     select format('%s on %s %s from %s', string_agg(e.privilege || coalesce(' (' || quote_ident(e.col) || ')', ''), ', '
-                                                     order by e.privilege, e.col),
-                   e.kind, e.shown, case e.grantee when 0 then 'public' else e.grantee::regrole::text end)
+     select string_agg(e.privilege || coalesce(' (' || quote_ident(e.col) || ')', ''), ', ' order by e.privilege, e.col)
+                as privileges,
+            e.kind, e.shown as object, case e.grantee when 0 then 'public' else e.grantee::regrole::text end as role
      from entry e
      where e.grantee <> e.owner
        and (e.name = any ($5)
@@ -72,7 +75,32 @@ const STRANGE_RIGHTS: &str = "with object as (
                                     select from unnest($2::text[], $3::text[], $4::text[]) g (privilege, object, col)
                                     where g.privilege = e.privilege and g.object = e.name
                                       and g.col is not distinct from e.col)))))
-     group by e.kind, e.shown, e.grantee order by 1";
+     group by e.kind, e.shown, e.grantee order by role, e.kind, e.shown";
+
+/// Rights that were taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Revoked {
+    /// `execute`, or several: `insert, update (details)`.
+    pub privileges: String,
+    /// `table` (views too), `sequence` or `function`.
+    pub kind: String,
+    /// Which, a function with the types of its arguments.
+    pub object: String,
+    /// Who had them, as it stands in SQL; `public` is everybody.
+    pub role: String,
+}
+
+impl fmt::Display for Revoked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            privileges,
+            kind,
+            object,
+            role,
+        } = self;
+        write!(f, "{privileges} on {kind} {object} from {role}")
+    }
+}
 
 /// The names of what there was before a migration.
 pub(in crate::storage) struct Holdings(Vec<&'static str>);
@@ -104,7 +132,7 @@ impl Holdings {
         self,
         connection: &mut PgConnection,
         clean_old: bool,
-    ) -> sqlx::Result<Vec<String>> {
+    ) -> sqlx::Result<Vec<Revoked>> {
         let is_new = |name: &&str| !self.0.contains(name);
         let new: Vec<&str> = everything().into_iter().filter(is_new).collect();
         let mut names = new.clone();
@@ -128,7 +156,7 @@ impl Holdings {
                 }
             }
         }
-        let strange: Vec<String> = sqlx::query_scalar(STRANGE_RIGHTS)
+        let strange: Vec<Revoked> = sqlx::query_as(STRANGE_RIGHTS)
             .bind(&names)
             .bind(&privileges)
             .bind(&objects)
@@ -143,9 +171,7 @@ impl Holdings {
                 .await?;
         }
         // Everybody may call a new function until it is said otherwise: that is no news.
-        let news = |right: &String| {
-            !right.starts_with("execute on function") || !right.ends_with(" from public")
-        };
+        let news = |right: &Revoked| right.kind != "function" || right.role != "public";
         Ok(strange.into_iter().filter(news).collect())
     }
 }

@@ -24,7 +24,7 @@ pub use functions::{FINGERPRINTS, FUNCTIONS, StrangeFunction};
 use grants::GRANTS;
 pub use grants::{Grant, Object, Purpose, grants, grants_sql};
 pub(super) use holdings::Holdings;
-pub use holdings::RELATIONS;
+pub use holdings::{RELATIONS, Revoked};
 pub use others::OtherRole;
 pub use preflight::{Finding, Look, Preflight, Severity, print_grants};
 pub use rights::Excess;
