@@ -131,16 +131,18 @@ fn is_lock_timeout(error: &StorageError) -> bool {
 }
 
 impl Storage {
-    /// The oldest transaction that has a lock on one of our tables, for a person.
+    /// The oldest transaction that has a lock on a table of our schema, or an advisory lock, for a person.
     async fn who_holds(&self) -> Result<String, StorageError> {
         let query = sqlx::query_scalar(
             "select format('process %s (%s of %s) holds %s since %s', a.pid,
                            coalesce(nullif(a.application_name, ''), 'a session'), coalesce(a.usename, '?'),
-                           l.relation::regclass, date_trunc('second', a.xact_start))
+                           coalesce(l.relation::regclass::text, 'an advisory lock'),
+                           date_trunc('second', coalesce(a.xact_start, a.state_change)))
              from pg_locks l join pg_stat_activity a on a.pid = l.pid
-             where l.granted and l.relation is not null and l.pid <> pg_backend_pid()
+             where l.granted and l.pid <> pg_backend_pid()
                and l.database = (select oid from pg_database where datname = current_database())
-               and l.relation in (select c.oid from pg_class c where c.relnamespace = current_schema()::regnamespace)
+               and (l.locktype = 'advisory' or l.relation in (
+                        select c.oid from pg_class c where c.relnamespace = current_schema()::regnamespace))
              order by a.xact_start nulls last limit 1",
         );
         let holder: Option<String> = self

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::{Postgres, Transaction};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use token_billing::storage::{FUNCTIONS, MIGRATIONS, RELATIONS};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -353,4 +353,22 @@ async fn what_the_applications_tables_lack_is_told_with_its_fix() {
         .await;
     let document = site.run(&["migrate", "--output", "json"]).await.document();
     assert_eq!(lines(&document, "to_be_fixed"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_stranger_with_migrates_advisory_lock_is_named() {
+    let site = bare().await;
+    let role = TestRole::create(&site).await;
+    let mut stranger = PgConnection::connect(role.url()).await.expect("connected");
+    sqlx::query("select pg_advisory_lock(hashtextextended('token-billing migrate', 0))")
+        .execute(&mut stranger)
+        .await
+        .expect("locked");
+    let settings = [("TOKEN_BILLING__DATABASE__MIGRATE_LOCK_TIMEOUT", "50ms")];
+    let environment = [&site.environment(), &settings[..]].concat();
+    let mut migrating = Process::start(&["migrate"], &environment);
+    let said = migrating.wait_for_log("waiting for a lock", PATIENCE).await;
+    assert!(said.contains("holds an advisory lock"), "{said}");
+    stranger.close().await.expect("gone");
+    assert_eq!(migrating.wait(PATIENCE).await, Some(0));
 }
