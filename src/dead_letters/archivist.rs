@@ -68,15 +68,15 @@ async fn supervise(
         };
         match ended {
             Ok(()) => break,
+            // Readiness tells it, once.
+            Err(Unarchived::Broker(error @ BrokerError::Differs { .. })) => {
+                archivist
+                    .refused
+                    .send_replace(Some(error.to_string().into()));
+            }
             Err(error) => {
-                match &error {
-                    Unarchived::Storage(error) => note_outage(archivist, error),
-                    Unarchived::Broker(error @ BrokerError::Differs { .. }) => {
-                        archivist
-                            .refused
-                            .send_replace(Some(error.to_string().into()));
-                    }
-                    Unarchived::Broker(_) => {}
+                if let Unarchived::Storage(error) = &error {
+                    note_outage(archivist, error);
                 }
                 tracing::error!(%error, "archivist's session ended: building it anew");
             }

@@ -40,12 +40,11 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
         match ended {
             Ok(()) if stop.is_cancelled() => break,
             Ok(()) => tracing::warn!("gave the messages in hand back to the queue"),
-            Err(error) => {
-                if let Unsettled::Broker(error @ BrokerError::Differs { .. }) = &error {
-                    worker.refused.send_replace(Some(error.to_string().into()));
-                }
-                tracing::error!(%error, "broker session ended: building it anew");
+            // Readiness tells it, once.
+            Err(Unsettled::Broker(error @ BrokerError::Differs { .. })) => {
+                worker.refused.send_replace(Some(error.to_string().into()));
             }
+            Err(error) => tracing::error!(%error, "broker session ended: building it anew"),
         }
         worker.consuming.send_replace(false);
         if !reconnect.wait(&stop).await {
