@@ -401,8 +401,8 @@ declare
     v_job_id constant uuid := job_of(v_key);
     r deduction_result;
 begin
-    -- Tells "somebody is at it" from "charged" without waiting. Not what prevents a second charge. Some keys share a
-    -- row, one in 65,536: the caller tries again, as he would have to anyway.
+    -- Tells "somebody is at it" from "charged" without waiting. Not what prevents a second charge. Two keys
+    -- share a row by a chance of one in 65,536: the caller tries again, as he would have to anyway.
     perform from token_billing_locks
     where slot = (hashtextextended(v_key, 0) & 65535)::int for update skip locked;
     if not found and v_key is not null then

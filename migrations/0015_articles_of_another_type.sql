@@ -10,8 +10,9 @@ language plpgsql stable as $$
 begin
     -- A statement is planned when it is first reached: what isn't there is named only where it is.
     if p_article_id is null or not exists (
-        select from pg_attribute
-        where attrelid = to_regclass('articles') and attname = 'id' and atttypid = 'uuid'::regtype and not attisdropped
+        select from pg_attribute a join pg_type t on t.oid = a.atttypid
+        where a.attrelid = to_regclass('articles') and a.attname = 'id' and not a.attisdropped
+          and 'uuid'::regtype in (t.oid, t.typbasetype)
     ) then
         return;
     end if;

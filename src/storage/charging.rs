@@ -161,7 +161,7 @@ async fn resolve_all<'e>(
 ) -> sqlx::Result<Vec<Resolved<'e>>> {
     let ids: Vec<Uuid> = events.iter().map(|event| event.job_id()).collect();
     let jobs = known(
-        "select id, company_id, article_id from article_jobs where id = any($1)",
+        "select id, company_id, article_id from article_jobs where id = any($1) and company_id is not null",
         &ids,
         connection,
     )

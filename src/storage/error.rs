@@ -26,6 +26,9 @@ pub enum StorageError {
     /// Reachable, but something that is needed is missing.
     #[error("{}", listed(.0))]
     Unprepared(Vec<Finding>),
+    /// Only the owner of the tables can migrate.
+    #[error("the tables belong to {0}: run migrate as that role, or as one that is a member of it")]
+    NotOwner(String),
     /// A function answered with something that this version doesn't know.
     #[error("unexpected answer of {function}: {answer}")]
     Unexpected {
@@ -93,6 +96,7 @@ impl StorageError {
             | Self::Migrate(_)
             | Self::NoAnswer
             | Self::ReadOnly
+            | Self::NotOwner(_)
             | Self::Unprepared(_) => Fault::Unavailable,
             // What nobody foresaw is tried again and then owed, never written off.
             Self::Sqlx(_) | Self::Unexpected { .. } => Fault::Transient,
@@ -137,9 +141,10 @@ fn said_fault(code: &str, is_fatal: bool, routine: &str) -> Fault {
         // Prepared before a migration changed the result's type, or on another connection by a pooler: good
         // again on a new connection.
         _ if code == "26000" || routine == "RevalidateCachedQuery" => Fault::Disconnected,
-        // The server itself says these within a statement: read-only, disk full, input/output.
+        // The server itself says these within a statement: read-only, disk full, system error, input/output. All else
+        // may be a trigger's, such as 58P01: a file or library that it wants.
         Fault::Unavailable
-            if !is_fatal && !matches!(code, "25006" | "53100") && !code.starts_with("58") =>
+            if !is_fatal && !matches!(code, "25006" | "53100" | "58000" | "58030") =>
         {
             Fault::Installation
         }
@@ -228,6 +233,7 @@ mod tests {
             // The server's own.
             ("53100", "mdextend", Fault::Unavailable),
             ("58030", "mdread", Fault::Unavailable),
+            ("58P01", "internal_load_library", Fault::Installation),
             ("25006", "PreventCommandIfReadOnly", Fault::Unavailable),
             ("0A000", "RevalidateCachedQuery", Fault::Disconnected),
         ] {

@@ -40,7 +40,7 @@ pub async fn migrate(
     let until = Instant::now() + limits.migrate_patience;
     loop {
         match apply(storage, limits.migrate_lock_timeout).await {
-            Err(error) if is_lock_timeout(&error) && Instant::now() < until => {
+            Err(error) if is_about_locks(&error) && Instant::now() < until => {
                 waits(&storage.who_holds().await?);
                 tokio::time::sleep(PAUSE).await;
             }
@@ -64,6 +64,7 @@ async fn apply(storage: &Storage, lock_timeout: Duration) -> Result<Migrated, St
     sqlx::query("select pg_advisory_xact_lock(hashtextextended('token-billing migrate', 0))")
         .execute(&mut *transaction)
         .await?;
+    become_owner(&mut transaction).await?;
     let applied = applied(&mut transaction).await?;
     let before = Holdings::read(&mut transaction).await?;
     MIGRATIONS.run(&mut *transaction).await?;
@@ -82,11 +83,41 @@ async fn apply(storage: &Storage, lock_timeout: Duration) -> Result<Migrated, St
     Ok(migrated)
 }
 
+/// Until the end of the transaction: what is made now belongs to whom all that is there belongs, or the functions could
+/// not call one another.
+async fn become_owner(connection: &mut PgConnection) -> Result<(), StorageError> {
+    let owner: Option<(String, bool, bool)> = sqlx::query_as(
+        "select c.relowner::regrole::text, c.relowner = (select r.oid from pg_roles r where r.rolname = current_user), pg_has_role(c.relowner, 'member')
+         from pg_class c where c.oid = to_regclass('token_deduction_records')",
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    match owner {
+        None | Some((_, true, _)) => Ok(()),
+        Some((owner, _, true)) => {
+            sqlx::raw_sql(AssertSqlSafe(format!("set local role {owner}")))
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+        Some((owner, ..)) => Err(StorageError::NotOwner(owner)),
+    }
+}
+
 /// The migrations that [`migrate`] would apply: number and description.
 pub async fn pending_migrations(storage: &Storage) -> Result<Vec<(i64, String)>, StorageError> {
     let applied = storage
         .call(async |connection| applied(connection).await)
-        .await?;
+        .await;
+    let applied = match applied {
+        // Whoever may not even look.
+        Err(error) if code(&error).as_deref() == Some("42501") => {
+            let mut connection = storage.connect_once().await?;
+            become_owner(&mut connection).await?;
+            return Err(error);
+        }
+        applied => applied?,
+    };
     Ok(MIGRATIONS
         .iter()
         .filter(|migration| !applied.contains(&migration.version))
@@ -116,18 +147,23 @@ async fn other_spellings(connection: &mut PgConnection) -> sqlx::Result<Vec<Stri
     .await
 }
 
-fn is_lock_timeout(error: &StorageError) -> bool {
+/// A lock timeout, or a deadlock.
+fn is_about_locks(error: &StorageError) -> bool {
+    matches!(code(error).as_deref(), Some("55P03" | "40P01"))
+}
+
+fn code(error: &StorageError) -> Option<String> {
     let error = match error {
         StorageError::Sqlx(error) => error,
         StorageError::Migrate(
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
         ) => error,
-        _ => return false,
+        _ => return None,
     };
     let code = error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code);
-    code.as_deref() == Some("55P03")
+    code.map(std::borrow::Cow::into_owned)
 }
 
 impl Storage {

@@ -25,6 +25,7 @@ fn spellings(job: Uuid) -> Vec<String> {
         format!("{plain}\n"),
         format!("\t{{{simple}}}\r\n"),
         format!("\u{a0}{plain}\u{feff}"),
+        format!("\u{2009}{plain}\u{200b}"),
         format!("urn:uuid:{plain}"),
     ]
 }
@@ -121,6 +122,7 @@ async fn a_key_with_control_characters_is_refused_and_leaves_no_record() {
     assert_eq!(books.everything().await, before);
     // Whatever else may be in a text is a key, and as it is.
     for key in [
+        "é8b0c1c1e-6f5e-4a43-9d0a-3f4c2f1d7a10",
         "{8b0c1c1e",
         "Ärger über Ümläute",
         " invoice 7",

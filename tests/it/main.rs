@@ -55,6 +55,7 @@ mod least_privilege;
 mod legal_states;
 mod local_servers;
 mod migrating;
+mod migrating_older;
 mod misrouted;
 mod not_ready;
 mod outages;

@@ -13,10 +13,10 @@ use crate::support::{
 };
 
 /// The last version before objects were closed to all but their owner.
-const BEFORE: i64 = 7;
+pub(crate) const BEFORE: i64 = 7;
 
 /// An installation whose database has nothing of ours.
-async fn bare() -> Site {
+pub(crate) async fn bare() -> Site {
     let site = Site::new().await;
     site.db
         .execute("drop schema public cascade; create schema public")
@@ -25,13 +25,13 @@ async fn bare() -> Site {
 }
 
 /// One that an older version made.
-async fn old() -> Site {
+pub(crate) async fn old() -> Site {
     let site = bare().await;
     migrate_to(&site, BEFORE).await;
     site
 }
 
-async fn migrate_to(site: &Site, version: i64) {
+pub(crate) async fn migrate_to(site: &Site, version: i64) {
     let done = MIGRATIONS.run_to(version, site.db.pool()).await;
     done.expect("migrated");
 }
@@ -100,7 +100,7 @@ fn revoked_in(document: &Value) -> Vec<String> {
     list.iter().map(text).collect()
 }
 
-fn lines(document: &Value, key: &str) -> Vec<String> {
+pub(crate) fn lines(document: &Value, key: &str) -> Vec<String> {
     let list = document[key].as_array().expect("a list");
     let text = |one: &Value| one.as_str().expect("a text").to_owned();
     list.iter().map(text).collect()
@@ -293,39 +293,6 @@ async fn several_at_once_end_well_and_one_of_them_did_it() {
     let applied = ran.map(|one| one.document()["applied"].as_array().expect("a list").len());
     assert!(applied.contains(&MIGRATIONS.iter().count()), "{applied:?}");
     site.run(&["migrate", "--dry-run"]).await.done();
-}
-
-#[tokio::test]
-async fn records_of_before_get_the_one_spelling_of_their_job() {
-    let site = old().await;
-    let company = site.company(0, 1000).await;
-    let [alone, charged_first, taken] = [(); 3].map(|()| Uuid::new_v4());
-    let odd = |job: Uuid| format!("{{{}}}", job.simple());
-    for (key, tokens) in [
-        (odd(alone), 10),
-        (odd(charged_first), 20),
-        (charged_first.simple().to_string(), 30),
-        (taken.to_string(), 40),
-        (odd(taken), 50),
-    ] {
-        assert!(site.db.deduct(key, company, tokens).await.success);
-    }
-    sqlx::query("select refund_tokens($1, 'forfeit', 'me', 'why')")
-        .bind(odd(alone))
-        .execute(site.db.pool())
-        .await
-        .expect("refunded");
-    let document = site.run(&["migrate", "--output", "json"]).await.document();
-    for (key, amount) in [(alone, 10), (charged_first, 20), (taken, 40)] {
-        assert_eq!(site.db.record(key).await.expect("renamed").amount, amount);
-    }
-    let others = lines(&document, "other_spellings");
-    assert_eq!(others.len(), 2, "{others:#?}");
-    assert!(
-        others.iter().any(|one| one.contains(&odd(taken))),
-        "{others:#?}"
-    );
-    site.run(&["audit"]).await.done();
 }
 
 #[tokio::test]

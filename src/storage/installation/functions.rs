@@ -10,7 +10,7 @@ pub const FUNCTIONS: [(&str, &str); 28] = [
          integer[],timestamp with time zone[],timestamp with time zone[],bigint[])",
         "a8b8258509e8a9bd7d739f85e21a2d23",
     ),
-    ("canonical_key(text)", "db39cb2f613074755a0ad65c2d4a6f93"),
+    ("canonical_key(text)", "d8d658a488a849b926bf1ec666ab5f4d"),
     ("canonical_keys(text[])", "71e1bee3e0aea624532fe5a98af1aeca"),
     (
         "charge_pending_deductions(text[])",
@@ -27,7 +27,7 @@ pub const FUNCTIONS: [(&str, &str); 28] = [
     ),
     (
         "deduct_tokens_atomic(text,uuid,uuid,bigint,jsonb)",
-        "7fee317a3d53e9ccc88892b3d7efebed",
+        "429e42a60de0da4b0f42d93dd0e8f4ca",
     ),
     (
         "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
@@ -37,7 +37,7 @@ pub const FUNCTIONS: [(&str, &str); 28] = [
         "deduct_tokens_segment(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],integer)",
         "a5f77599b2602e1e55762a579841a336",
     ),
-    ("find_article(uuid)", "8418b3f98974ed674f5e7fa84c1901f4"),
+    ("find_article(uuid)", "4989506a16a518bbf097c6e613cfa3a8"),
     (
         "finish_operator_action(bigint,jsonb)",
         "6b56995727cc9ff165084ee802c12732",
@@ -60,7 +60,7 @@ pub const FUNCTIONS: [(&str, &str); 28] = [
     ),
     (
         "refund_tokens(text,text,text,text)",
-        "ff00bbfb3645e226f33ad29f1f51c31f",
+        "5d949f4a3bd055542d5b0836677a8e65",
     ),
     ("refuse_change()", "0c4232d4a2556edc4746c8bc3e720275"),
     (
