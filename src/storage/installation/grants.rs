@@ -220,6 +220,9 @@ pub(super) const GRANTS: &[Grant] = &[
     function("write_off_pending_deductions(text[])", BOTH, SWEEPER),
 ];
 
+/// What an application may be given besides, by its owner's own grant: charging by SQL.
+pub(super) const FOR_APPLICATIONS: &str = "deduct_tokens_atomic(text,uuid,uuid,bigint,jsonb)";
+
 const VERSION: &str = "which migrations there are (doctor)";
 const RESOLVE: &str =
     "events that leave out company or article; compared where they name a company";

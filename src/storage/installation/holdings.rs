@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{FUNCTIONS, GRANTS, Object};
+use super::{FUNCTIONS, GRANTS, Object, grants::FOR_APPLICATIONS};
 
 /// Tables, views and sequences of ours.
 pub const RELATIONS: [&str; 15] = [
@@ -31,8 +31,6 @@ pub const RELATIONS: [&str; 15] = [
 ];
 /// The application's tables; ours where it had none.
 const APPLICATIONS: [&str; 3] = ["article_jobs", "articles", "company_subscriptions"];
-/// For any SQL client, by its owner's grant; in no printed list.
-const FOR_SQL_CLIENTS: &str = "deduct_tokens_atomic(text,uuid,uuid,bigint,jsonb)";
 
 /// What others may do to objects of ours and shouldn't, as a REVOKE has it.
 ///
@@ -143,7 +141,7 @@ impl Holdings {
             objects.push(object);
             columns.push(column);
         };
-        allow("execute", FOR_SQL_CLIENTS, None);
+        allow("execute", FOR_APPLICATIONS, None);
         for grant in GRANTS {
             match grant.object {
                 Object::Function(name) | Object::Table(name, []) => {

@@ -3,11 +3,13 @@
 
 use std::fmt;
 
-use super::{Inspection, Object, Purpose, grants, grants::quoted, rights};
+use super::{
+    Inspection, Object, Purpose, grants,
+    grants::{FOR_APPLICATIONS, quoted},
+    rights,
+};
 use crate::storage::StorageError;
 
-/// What an application may be given besides: charging by SQL.
-const FOR_APPLICATIONS: &str = "deduct_tokens_atomic(text,uuid,uuid,bigint,jsonb)";
 /// Who may write it changes balances.
 const BALANCES: &str = "company_subscriptions";
 
