@@ -100,13 +100,19 @@ impl Process {
         assert!(status.success(), "kill -s {name} {pid}");
     }
 
-    /// Its exit code, or `None` where a signal ended it.
+    /// Its exit code, or `None` where a signal ended it. Its log is complete then.
     ///
     /// # Panics
     ///
     /// When it has not ended after `patience`.
     pub(crate) async fn wait(&mut self, patience: Duration) -> Option<i32> {
-        timeout(patience, self.child.wait())
+        let ended = async {
+            let status = self.child.wait().await;
+            // It may be known to have ended before its last line was read.
+            while self.lines.changed().await.is_ok() {}
+            status
+        };
+        timeout(patience, ended)
             .await
             .unwrap_or_else(|_| panic!("it did not end within {patience:?}"))
             .expect("our child can be waited for")
