@@ -1,4 +1,4 @@
--- The books: what was charged, credited and used, and who changed it by hand.
+-- The ledger: what was charged, credited and used, and what was tried and moved no tokens.
 --
 -- Why these shapes:
 -- * Legal states are CHECK constraints: whatever code runs, a row that contradicts itself can't exist.
@@ -7,11 +7,13 @@
 -- * Every index of `token_deduction_records` is written on the hot path. Each is the cheapest kind
 --   that serves its queries; measured, a full b-tree on `id` alone cost a fifth of the throughput,
 --   so the idempotency key is the primary key and `id` is a plain column.
+-- * Nobody removes a row, the owner included, nor changes what is finished (functions/refuse_change.sql).
 
 create sequence token_ledger_seq as bigint;
 
 create table token_deduction_records (
-    -- The job's UUID in lower case, or any text that another caller of the functions uses.
+    -- The job's UUID in lower case with hyphens, however it was spelled (functions/canonical_key.sql), or any text that
+    -- another caller of the functions uses.
     idempotency_key text collate "C" not null,
     id uuid not null default gen_random_uuid(),
     company_id uuid not null,
@@ -28,11 +30,18 @@ create table token_deduction_records (
     usage_type text not null default 'article_generation',
     error_code text,
     error_message text,
-    -- How often this key was tried again after a first attempt that moved no money.
+    -- How often this key was tried again after a first attempt that moved no tokens.
     retry_count int not null default 0,
     created_at timestamptz not null default now(),
     completed_at timestamptz,
     metadata jsonb not null default '{}',
+    -- Since when the charge is pending, which may be long after the record was made: it may have failed first. NULL in a
+    -- pending record: since it was made.
+    pending_since timestamptz,
+    -- A sweeper has taken it until then. If that sweeper dies, the claim runs out, and a later pass takes the record.
+    claimed_until timestamptz,
+    -- When the sweeper found that there is no article: tokens given away are summed by day.
+    written_off_at timestamptz,
 
     -- The idempotency guard itself.
     constraint idx_token_deduction_idempotency primary key (idempotency_key),
@@ -62,13 +71,33 @@ create table token_deduction_records (
     )
 );
 
--- One company's history in the order of its books.
+-- One company's history in the order of its ledger.
 create index idx_token_deduction_company on token_deduction_records (company_id, ledger_seq);
 -- The sweeper's work list, oldest first: tiny, because a charge never passes through `pending`.
-create index idx_token_deduction_status on token_deduction_records (created_at) where status = 'pending';
+create index idx_token_deduction_status
+    on token_deduction_records ((coalesce(pending_since, created_at)), idempotency_key)
+    where status = 'pending';
 -- "The last minutes" and exports by day: rows arrive in time order, so a BRIN does it for nearly nothing.
 create index idx_token_deduction_created on token_deduction_records
     using brin (created_at) with (pages_per_range = 32, autosummarize = on);
+
+-- What was tried and moved no tokens, as it was then (functions/keep_attempt.sql).
+--
+-- Why: a record tells how its key stands now. When a pending charge is made, or written off, the record forgets why it
+-- was pending, and whoever looks a second time reads another past than the first time. Here it stays.
+create table token_deduction_attempts (
+    id bigint generated always as identity primary key,
+    idempotency_key text collate "C" not null,
+    at timestamptz not null default clock_timestamp(),
+    company_id uuid not null,
+    amount bigint not null,
+    -- What the record became: `failed` or `pending`.
+    status text not null,
+    error_code text,
+    error_message text,
+    retry_count int not null
+);
+create index idx_token_deduction_attempts_key on token_deduction_attempts (idempotency_key, id);
 
 create table token_usage_logs (
     -- The `ledger_seq` of the movement it logs: one movement can't have two logs.
@@ -86,7 +115,7 @@ create index idx_token_usage_created on token_usage_logs
     using brin (created_at) with (pages_per_range = 32, autosummarize = on);
 
 create table token_credits (
-    idempotency_key text primary key,
+    idempotency_key text not null,
     company_id uuid not null,
     kind text not null check (kind in ('top_up', 'renewal', 'refund')),
     -- What was given, by bucket.
@@ -100,7 +129,8 @@ create table token_credits (
     purchased_after bigint not null check (purchased_after >= 0),
     period_end_before timestamptz,
     period_end_after timestamptz,
-    ledger_seq bigint not null unique,
+    -- One movement, one position.
+    ledger_seq bigint primary key,
     actor text not null,
     reason text,
     created_at timestamptz not null default now(),
@@ -114,15 +144,48 @@ create table token_credits (
     )
 );
 create index idx_token_credits_company on token_credits (company_id, ledger_seq);
+-- A refund has its job's key, and a top-up may have it too: each kind has keys of its own.
+create unique index idx_token_credits_key on token_credits (idempotency_key) where kind <> 'refund';
+create unique index idx_token_credits_refund on token_credits (idempotency_key) where kind = 'refund';
 
--- What people did by hand: who, when, what, to which, why.
-create table operator_actions (
-    id bigint generated always as identity primary key,
-    at timestamptz not null default now(),
-    actor text not null,
-    action text not null,
-    subject text not null,
-    reason text,
-    details jsonb not null default '{}'
+-- What one company can pay from.
+create type company_balance as (
+    company_id uuid,
+    -- Where its row is: no index is needed to find it again, and the lock keeps it there.
+    place tid,
+    monthly bigint,
+    purchased bigint,
+    current_period_end timestamptz
 );
-create index idx_operator_actions_subject on operator_actions (subject, id);
+
+-- One result per item of a batch; the fields of deduct_tokens_atomic and two more.
+create type deduction_result as (
+    item int,                       -- 1-based position in the input
+    success boolean,
+    idempotent boolean,             -- charged earlier: these are the original figures
+    status text,                    -- of the record; NULL where there is none of this request
+    error text,                     -- a code; NULL on success
+    error_message text,             -- the same for a person
+    deduction_record_id uuid,
+    amount bigint,
+    monthly_deducted bigint,
+    purchased_deducted bigint,
+    balance_before bigint,
+    balance_after bigint,
+    retry_count int,
+    required bigint,                -- with insufficient_balance
+    available bigint,               -- with insufficient_balance
+    job_status_error text           -- article_jobs refused the new status; the charge stands
+);
+
+-- What is known of a pending record.
+create type stale_deduction as (
+    idempotency_key text,
+    company_id uuid,
+    article_id uuid,              -- the record's own, or its job's
+    job_id uuid,
+    amount bigint,
+    pending_since timestamptz,
+    -- Whether `articles` has it; NULL: not to be told from what is there.
+    article_exists boolean
+);

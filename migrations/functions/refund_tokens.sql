@@ -1,8 +1,5 @@
 -- Refunds through one door: completed → compensated, the tokens back to the buckets they came from.
 --
--- Why a function: as for credits, the lock order and `ledger_seq` of a charge, and a program that may call
--- it without being allowed to write balances.
---
 -- Why it can't happen twice, nor half:
 --   * The company's row is locked before the record is looked at. Whoever charges or refunds this job waits
 --     there, and then sees a compensated record: a refunded job is never charged again.
@@ -13,21 +10,23 @@
 -- The record keeps the balances of its charge; those of the refund stand in its credit. article_jobs is left
 -- alone: the article was written whoever pays for it, and what its status should be then is for the
 -- application to say.
-
+--
 -- p_expired_monthly says what becomes of monthly tokens whose period is over: 'forfeit', or 'purchased' to
 -- give as many purchased ones.
-create function refund_tokens(
+create or replace function refund_tokens(
     p_idempotency_key text, p_expired_monthly text, p_actor text, p_reason text
 ) returns jsonb
-language plpgsql security definer as $$
+language plpgsql security definer
+set search_path from current
+as $$
 declare
-    -- A key that is a UUID is the id of a job, in lower case, as where it was charged.
-    v_key constant text := case
-        when p_idempotency_key ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then p_idempotency_key::uuid::text
-        else p_idempotency_key end;
+    v_key constant text := canonical_key(p_idempotency_key);
     v_record token_deduction_records;
     v_company company_subscriptions;
+    v_monthly_before bigint;
+    v_purchased_before bigint;
     v_credit token_credits;
+    v_rows bigint;
     v_idempotent boolean;
     v_monthly bigint := 0;
     v_purchased bigint;
@@ -45,21 +44,22 @@ begin
     elsif v_record.status not in ('completed', 'compensated') then
         return jsonb_build_object('success', false, 'error', 'not_charged', 'status', v_record.status);
     end if;
+    perform commit_durably();
     select * into v_company from company_subscriptions
     where company_id = v_record.company_id for no key update;
+    v_monthly_before := coalesce(v_company.monthly_quota_balance, 0);
+    v_purchased_before := coalesce(v_company.purchased_token_balance, 0);
     -- In a statement of its own, so that the look sees all that the lock's previous holder committed.
     select * into strict v_record from token_deduction_records
     where idempotency_key = v_key for no key update;
-    select * into v_credit from token_credits where idempotency_key = v_key;
+    select * into v_credit from token_credits where idempotency_key = v_key and kind = 'refund';
 
     v_idempotent := v_record.status = 'compensated';
     if v_idempotent then
-        if v_credit.kind is distinct from 'refund' then
+        if v_credit.kind is null then
             -- Somebody set the status by hand; no tokens were given back here.
             return jsonb_build_object('success', false, 'error', 'compensated_elsewhere');
         end if;
-    elsif v_credit.kind is not null then
-        return jsonb_build_object('success', false, 'error', 'idempotency_key_reused');
     elsif v_company.company_id is null then
         return jsonb_build_object('success', false, 'error', 'company_not_found');
     else
@@ -72,8 +72,7 @@ begin
         else
             v_forfeited := v_record.monthly_deducted;
         end if;
-        if v_company.monthly_quota_balance::numeric + v_company.purchased_token_balance + v_monthly + v_purchased
-           > 9223372036854775807 then
+        if v_monthly_before::numeric + v_purchased_before + v_monthly + v_purchased > 9223372036854775807 then
             return jsonb_build_object('success', false, 'error', 'balance_too_large');
         end if;
 
@@ -83,16 +82,10 @@ begin
             period_end_before, period_end_after, ledger_seq, actor, reason, created_at)
         values (
             v_key, v_record.company_id, 'refund', v_monthly, v_purchased, v_forfeited,
-            v_company.monthly_quota_balance, v_company.monthly_quota_balance + v_monthly,
-            v_company.purchased_token_balance, v_company.purchased_token_balance + v_purchased,
+            v_monthly_before, v_monthly_before + v_monthly, v_purchased_before, v_purchased_before + v_purchased,
             v_company.current_period_end, v_company.current_period_end,
             nextval('token_ledger_seq'), p_actor, p_reason, clock_timestamp())
-        -- A top-up of another company under this key, at this moment: that one won.
-        on conflict (idempotency_key) do nothing
         returning * into v_credit;
-        if v_credit.idempotency_key is null then
-            return jsonb_build_object('success', false, 'error', 'idempotency_key_reused');
-        end if;
         update token_deduction_records set status = 'compensated' where idempotency_key = v_key;
         insert into token_usage_logs (
             id, company_id, article_id, token_amount, deduction_record_id, usage_type, metadata, created_at)
@@ -105,9 +98,8 @@ begin
             purchased_token_balance = v_credit.purchased_after,
             updated_at = v_credit.created_at
         where company_id = v_record.company_id;
-        if not found then
-            raise exception 'a trigger on company_subscriptions kept the refund back';
-        end if;
+        get diagnostics v_rows = row_count;
+        perform refuse_unless_one_row(v_rows, v_record.company_id);
         insert into operator_actions (at, actor, action, subject, reason, details)
         values (v_credit.created_at, p_actor, 'refund', v_key, p_reason, to_jsonb(v_credit));
     end if;
@@ -119,10 +111,3 @@ begin
             'charged_at', v_record.completed_at)
         || to_jsonb(v_credit);
 end $$;
-
-do $$
-begin
-    execute format(
-        'alter function refund_tokens(text, text, text, text) set search_path = %I, pg_temp', current_schema());
-end $$;
-revoke execute on function refund_tokens(text, text, text, text) from public;

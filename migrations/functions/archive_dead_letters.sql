@@ -1,47 +1,15 @@
--- Dead letters of charges that were written off are resolved.
---
--- Why: the sweeper finds that there is no article and ends the pending charge as failed. The letter that said
--- "pending" stayed open, and its alarm rang for ever, with nothing left to do.
-
-create or replace view dead_letters_and_money as
-select d.*,
-       case r.status
-           when 'completed' then 'charged'
-           when 'compensated' then 'compensated'
-           when 'pending' then 'pending'
-           else 'never_charged'
-       end as money,
-       case when r.status in ('completed', 'compensated') then r.amount end as charged_tokens,
-       case when r.status in ('completed', 'compensated') then r.company_id end as charged_company_id,
-       r.completed_at as charged_at,
-       -- The books have settled it: its job was charged, in whatever way. A letter that complains about that
-       -- very charge is not settled by it, unless it was edited to ask for something else. Or the charge was pending,
-       -- which is what a letter `retries_exhausted` says, and the sweeper found that there is no article.
-       case r.status
-           when 'completed' then
-               d.reason not in ('idempotency_key_reused', 'already_compensated') or d.edited_body is not null
-           when 'failed' then
-               d.reason = 'retries_exhausted' and r.error_code = 'article_not_found'
-           else false
-       end as is_settled,
-       r.written_off_at
-from dead_letters d
-left join lateral (
-    select * from token_deduction_records r
-    where r.idempotency_key = d.job_id::text collate "C" offset 0
-) r on true;
-
--- As in 0005; arrays of more than one dimension are refused, and the commit is durable (0012), since the message is acked
--- after it.
---
--- Archives arrivals, all or none; the id of the letter of each, in input order. The caller acks the
--- messages after the commit: if it dies before, they come again and are counted once too often, never lost.
+-- Archives arrivals, all or none; the id of the dead letter of each, in input order. The caller acks the
+-- messages after the commit, which is durable: if it dies before, they come again and are counted once too often, never
+-- lost.
 create or replace function archive_dead_letters(
     p_reasons text[], p_errors text[], p_error_signatures text[], p_bodies bytea[], p_properties jsonb[],
     p_headers jsonb[], p_job_ids uuid[], p_company_ids uuid[], p_article_ids uuid[], p_tokens bigint[],
     p_attempts int[], p_first_failed_at timestamptz[], p_last_failed_at timestamptz[], p_replay_of bigint[]
 ) returns table (item int, id bigint)
-language plpgsql security definer as $$
+language plpgsql security definer
+set search_path from current
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+as $$
 #variable_conflict use_column
 declare
     v_arrival record;
@@ -83,14 +51,14 @@ begin
         item := v_arrival.n;
         id := null;
         -- A replay that came back: whatever its replayer has come to, it was sent. The header that says so
-        -- may be anybody's, so the body must be what that letter would have sent.
+        -- may be anybody's, so the body must be what that dead letter would have sent.
         v_replayed := null;
         select d.id into v_replayed
         from (select * from dead_letters d where d.id = v_arrival.replay_of offset 0) d
         where d.claimed_by is not null
           and coalesce(d.edited_body, d.body) = v_arrival.body;
 
-        -- Never into the letter that was replayed, nor into one that is just being replayed: who replays
+        -- Never into the one that was replayed, nor into one that is just being replayed: who replays
         -- would mark that one as sent, and this failure with it. Nor into an edited one, which may stand for
         -- another job now.
         update dead_letters d
@@ -135,16 +103,4 @@ begin
     if cardinality(p_reasons) > 0 then
         perform pg_notify('token_billing_dead_letters', '');
     end if;
-end $$;
-
-do $$
-declare
-    v_function constant text :=
-        'archive_dead_letters(text[], text[], text[], bytea[], jsonb[], jsonb[], uuid[], uuid[], uuid[], bigint[], '
-        'int[], timestamptz[], timestamptz[], bigint[])';
-begin
-    execute format('alter function %s set search_path = %I, pg_temp', v_function, current_schema());
-    execute format('alter function %s set plan_cache_mode = force_generic_plan', v_function);
-    execute format('alter function %s set enable_seqscan = off', v_function);
-    execute format('alter function %s set jit = off', v_function);
 end $$;
