@@ -18,13 +18,6 @@ const DOCUMENTS: [&str; 6] = [
     ".github/CONTRIBUTING.md",
 ];
 const LINES_OF_THE_README: usize = 160;
-/// What begins like this comes or goes with changes that are on their way: then this list goes as well.
-const COMING: [&str; 4] = [
-    "migrations/functions/",
-    "migrations/0002_ledger.sql",
-    "dead_letters_with_charges",
-    "dead_letters_and_money",
-];
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -33,10 +26,6 @@ fn read(path: &str) -> String {
 
 fn exists(path: &str) -> bool {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists()
-}
-
-fn is_coming(name: &str) -> bool {
-    COMING.iter().any(|coming| name.starts_with(coming))
 }
 
 /// What stands between `start` and the next `end`, each time.
@@ -145,10 +134,7 @@ async fn the_reference_names_every_table_and_view_that_there_is_to_read() {
     .await
     .expect("the catalogue");
     for name in &named {
-        assert!(
-            is_coming(name) || there.iter().any(|there| there == name),
-            "{name}"
-        );
+        assert!(there.iter().any(|there| there == name), "{name}");
     }
     let internal = [
         "_sqlx_migrations",
@@ -157,11 +143,7 @@ async fn the_reference_names_every_table_and_view_that_there_is_to_read() {
     ];
     let lacking: Vec<&String> = there
         .iter()
-        .filter(|name| {
-            !named.contains(&name.as_str())
-                && !internal.contains(&name.as_str())
-                && !is_coming(name)
-        })
+        .filter(|name| !named.contains(&name.as_str()) && !internal.contains(&name.as_str()))
         .collect();
     assert!(lacking.is_empty(), "{lacking:?}");
 }
@@ -231,7 +213,7 @@ fn every_file_verb_and_setting_that_a_document_names_exists() {
             let name = words.next().unwrap_or_default();
             let names_a_file = ["src/", "migrations/", "tests/", "deploy/", ".ci/"];
             if names_a_file.iter().any(|folder| name.starts_with(folder)) {
-                let there = is_coming(name) || exists(name) || name.contains("NAME");
+                let there = exists(name) || name.contains("NAME");
                 assert!(there, "{document}: {name}");
             }
             if name == "deploy/local.sh" {
