@@ -9,9 +9,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    cli::Role,
-    config::Settings,
-    dead_letters::{self, Archivist, Backlog},
+    archivist::{self, Archivist, Backlog},
+    config::{Role, Settings},
     readiness::{Readiness, Signs, watch_database, watch_readiness},
     storage::Storage,
     sweeper::{self, SweepError, Sweeper},
@@ -116,12 +115,12 @@ impl Service {
             .collect(),
         };
         if let Some(archivist) = service.archivist.clone() {
-            working.spawn(dead_letters::run(archivist.clone(), stop.clone()));
+            working.spawn(archivist::run(archivist.clone(), stop.clone()));
             let tally = archivist.tally();
             working.spawn(log_progress(move || tally.read(), stop.clone()));
             let stop = stop.clone();
             working.spawn(async move {
-                dead_letters::watch_backlog(&archivist, &backlog, &stop).await;
+                archivist::watch_backlog(&archivist, &backlog, &stop).await;
             });
         }
         if let Some(sweeper) = sweeper {

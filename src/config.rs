@@ -10,6 +10,7 @@ mod books;
 mod dead_letters;
 mod exposed;
 mod load;
+mod role;
 mod values;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use books::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
 pub use dead_letters::{Archivist, Replay};
 pub use exposed::Exposed;
 pub use load::ConfigError;
+pub use role::Role;
 pub use values::redacted_url;
 use values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 

@@ -21,13 +21,15 @@
 //! Floor 2, engines:
 //!
 //! - [`worker`]: what happens to one message.
-//! - [`sweeper`]: what happens to a charge that is owed.
-//! - [`audit`]: whether the books are right.
-//! - [`dead_letters`]: from their queue into the archive, and sent again from there.
+//! - [`sweeper`]: what happens to a charge that is pending.
+//! - [`archivist`]: dead letters, from their queue into the archive.
 //! - [`readiness`]: whether this process does what it is for.
-//! - [`doctor`]: whether the installation is.
 //!
-//! Floor 3, faces:
+//! Floor 3, what a person may ask for, once for every face:
+//!
+//! - [`operations`]: replay, edit, credit, refund, show, audit, doctor.
+//!
+//! Floor 4, faces: they parse, authorise and render:
 //!
 //! - [`cli`]: the command line.
 //!
@@ -44,12 +46,12 @@ pub mod telemetry;
 pub mod broker;
 pub mod storage;
 
-pub mod audit;
-pub mod dead_letters;
-pub mod doctor;
+pub mod archivist;
 pub mod readiness;
 pub mod sweeper;
 pub mod worker;
+
+pub mod operations;
 
 pub mod cli;
 

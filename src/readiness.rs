@@ -6,7 +6,7 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dead_letters::{Backlog, Waiting},
+    archivist::{Backlog, Waiting},
     storage::{Storage, Trouble},
 };
 

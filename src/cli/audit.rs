@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{Format, Table, at_right, count, note, number, text, thousands};
 use super::{Ended, open_storage};
-use crate::audit::{self, AuditReport, CHAIN, Progress};
 use crate::config::Settings;
+use crate::operations::audit::{self, AuditReport, CHAIN, Progress};
 
 #[derive(Debug, Args)]
 #[command(

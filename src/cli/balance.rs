@@ -1,13 +1,12 @@
 //! `balance`: what a company can pay from.
 
-use anyhow::bail;
 use clap::Args;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::output::{Format, Table, at_right, number, text, thousands};
-use super::{Ended, moment, open_storage};
-use crate::config::Settings;
+use super::{Ended, moment};
+use crate::operations::Operations;
 use crate::storage::Balance;
 
 #[derive(Debug, Args)]
@@ -24,15 +23,10 @@ pub(super) struct BalanceArgs {
 
 pub(super) async fn run(
     args: BalanceArgs,
-    settings: &Settings,
+    operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    let storage = open_storage(settings).await?;
-    let balance = storage.balance(args.company).await?;
-    storage.close().await;
-    let Some(balance) = balance else {
-        bail!("company {} is not in company_subscriptions", args.company);
-    };
+    let balance = operations.balance(args.company).await?;
     format.print(&balance, |balance| {
         for_people(balance, OffsetDateTime::now_utc())
     })?;

@@ -14,7 +14,7 @@ use super::dlq::sending;
 use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
 use super::{Ended, UsageError, one_line, open_storage, typed_moment};
 use crate::config::Settings;
-use crate::dead_letters::Report;
+use crate::operations::replay::Report;
 use crate::storage::{Credit, CreditGrant, CreditRecord, Storage};
 
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Ended;
 use super::output::{Format, Table, count, text, thousands};
 use crate::config::{ConfigError, Settings};
-use crate::doctor::{self, Check, Diagnosis, Verdict};
+use crate::operations::doctor::{self, Check, Diagnosis, Verdict};
 use crate::storage::{Purpose, StateOfThings};
 
 #[derive(Debug, Args)]

@@ -26,14 +26,16 @@ mod tests;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 use crate::broker::BrokerError;
-use crate::config::{Settings, redacted_url};
+use crate::config::{Role, Settings, redacted_url};
+use crate::operations::{OperationError, Operations};
 use crate::storage::{CreditError, RefundError, Storage, StorageError};
 use output::Format;
 
@@ -101,26 +103,6 @@ struct ServeArgs {
     roles: Vec<Role>,
 }
 
-/// What a serving process does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Role {
-    /// Takes events from the work queue and charges them
-    Worker,
-    /// Settles charges that are owed
-    Sweeper,
-    /// Takes dead letters from their queue into the archive
-    Archivist,
-}
-
-impl Role {
-    /// The roles asked for, each once; all of them if none was.
-    fn chosen(asked: &[Self]) -> Vec<Self> {
-        let wanted = |role: &&Self| asked.is_empty() || asked.contains(role);
-        let all = Self::value_variants().iter();
-        all.filter(wanted).copied().collect()
-    }
-}
-
 /// How a command that did not fail has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -145,7 +127,9 @@ pub fn run(
         Ok(Ended::NeedsPerson) => ExitCode::from(3),
         Err(error) => {
             output::note(&format!("error: {}", one_line(&error)));
-            let usage = error.downcast_ref::<UsageError>().is_some();
+            let invalid = |error: &OperationError| matches!(error, OperationError::Invalid { .. });
+            let usage = error.is::<UsageError>()
+                || error.downcast_ref::<OperationError>().is_some_and(invalid);
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }
@@ -172,7 +156,9 @@ fn dispatch(
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
         Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
-        Command::Balance(args) => block_on(balance::run(args, &settings()?, output)),
+        Command::Balance(args) => operating(&settings()?, async |operations| {
+            balance::run(args, operations, output).await
+        }),
         Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
         Command::Reconcile(args) => block_on(reconcile::run(args, &settings()?, output)),
         Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
@@ -184,6 +170,19 @@ fn dispatch(
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     }
+}
+
+/// A command that is one operation, or several on the same connections.
+fn operating(
+    settings: &Settings,
+    work: impl AsyncFnOnce(&Arc<Operations>) -> anyhow::Result<Ended>,
+) -> anyhow::Result<Ended> {
+    block_on(async {
+        let operations = Arc::new(Operations::open(settings).await?);
+        let ended = work(&operations).await;
+        operations.close().await;
+        ended
+    })
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -207,14 +206,21 @@ async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
 fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let said = cause.to_string();
+        let said = match cause.downcast_ref() {
+            // What is a field to the operations is a flag to whoever types.
+            Some(OperationError::Invalid { field, why }) => {
+                format!("--{}: {why}", field.replace('_', "-"))
+            }
+            _ => cause.to_string(),
+        };
         if text.is_empty() {
             text = said;
         } else if !text.contains(&said) {
             text = format!("{text}: {said}");
         }
         // The adapters' errors have their causes in their own words already.
-        if cause.is::<StorageError>()
+        if cause.is::<OperationError>()
+            || cause.is::<StorageError>()
             || cause.is::<CreditError>()
             || cause.is::<RefundError>()
             || cause.is::<BrokerError>()
@@ -222,7 +228,7 @@ fn one_line(error: &anyhow::Error) -> String {
             break;
         }
     }
-    if not_migrated(&text) {
+    if not_migrated(&text) && !text.ends_with("migrate)") {
         text.push_str("; is the database migrated? (token-billing migrate)");
     }
     output::printable(&text)

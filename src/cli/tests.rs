@@ -81,7 +81,10 @@ fn common_flags_may_stand_anywhere() {
 
 #[test]
 fn every_role_is_meant_when_none_is_named() {
-    assert_eq!(Role::chosen(&[]), Role::value_variants());
+    assert_eq!(
+        Role::chosen(&[]),
+        <Role as clap::ValueEnum>::value_variants()
+    );
     assert_eq!(Role::chosen(&[Role::Worker, Role::Worker]), [Role::Worker]);
 }
 

@@ -107,6 +107,12 @@ impl StorageError {
         }
     }
 
+    /// Whether a table or a function that we need isn't there.
+    pub fn is_not_migrated(&self) -> bool {
+        matches!(self, Self::Sqlx(sqlx::Error::Database(error))
+            if matches!(error.code().as_deref(), Some("42P01" | "42883")))
+    }
+
     /// Whether there was no room to write.
     pub(super) fn is_disk_full(&self) -> bool {
         matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.code().as_deref() == Some("53100"))

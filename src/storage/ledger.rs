@@ -103,7 +103,7 @@ pub enum CreditError {
 impl Storage {
     /// What the company can pay from now; `None`: no such company.
     pub async fn balance(&self, company_id: Uuid) -> Result<Option<Balance>, StorageError> {
-        Ok(sqlx::query_as(
+        let query = sqlx::query_as(
             // The columns are the application's: a NULL is no tokens.
             "select company_id, monthly, coalesce(monthly_token_quota, 0) as monthly_quota,
                     current_period_end as period_end, purchased, monthly + least(purchased, 9223372036854775807 - greatest(monthly, 0)) as total
@@ -113,9 +113,9 @@ impl Storage {
                                   coalesce(purchased_token_balance, 0) as purchased) spendable
              where company_id = $1",
         )
-        .bind(company_id)
-        .fetch_optional(&self.pool)
-        .await?)
+        .bind(company_id);
+        self.call(async |connection| query.fetch_optional(connection).await)
+            .await
     }
 
     /// Credits once per key.
@@ -124,17 +124,16 @@ impl Storage {
             CreditGrant::Purchased(amount) => (Some(amount), None, None),
             CreditGrant::Monthly { quota, period_end } => (None, Some(quota), Some(period_end)),
         };
-        let answer: serde_json::Value =
-            sqlx::query_scalar("select credit_tokens($1, $2, $3, $4, $5, $6)")
-                .bind(credit.key)
-                .bind(credit.company_id)
-                .bind(purchased)
-                .bind(monthly)
-                .bind(period_end)
-                .bind(credit.actor)
-                .fetch_one(&self.pool)
-                .await
-                .map_err(StorageError::from)?;
+        let query = sqlx::query_scalar("select credit_tokens($1, $2, $3, $4, $5, $6)")
+            .bind(credit.key)
+            .bind(credit.company_id)
+            .bind(purchased)
+            .bind(monthly)
+            .bind(period_end)
+            .bind(credit.actor);
+        let answer: serde_json::Value = self
+            .call(async |connection| query.fetch_one(connection).await)
+            .await?;
         let unexpected = |answer: String| StorageError::Unexpected {
             function: "credit_tokens",
             answer,

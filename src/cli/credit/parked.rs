@@ -6,8 +6,8 @@ use uuid::Uuid;
 use crate::cli::dlq::sending;
 use crate::cli::output::{count, thousands};
 use crate::config::Settings;
-use crate::dead_letters::{self, Order, Report};
 use crate::domain::Reason;
+use crate::operations::replay::{self, Order, Report};
 use crate::storage::{LetterState, Selection, Storage, StorageError};
 
 /// As of now, by the books.
@@ -38,8 +38,7 @@ impl Parked {
             ..Selection::default()
         };
         storage.settle_dead_letters().await?;
-        let plan =
-            dead_letters::plan(storage, &selection, &settings.limits, &settings.replay).await?;
+        let plan = replay::plan(storage, &selection, &settings.limits, &settings.replay).await?;
         Ok(Self {
             parked_letters: plan.total.letters,
             parked_payable: plan.total.charged,

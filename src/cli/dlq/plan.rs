@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::output::{Table, at_right, count, number, text, thousands};
-use crate::dead_letters::{CompanyPlan, Forecast, Plan};
+use crate::operations::replay::{CompanyPlan, Forecast, Plan};
 
 /// Companies that are shown.
 const SHOWN: usize = 20;

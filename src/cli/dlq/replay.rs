@@ -11,7 +11,7 @@ use super::{known, open, sending};
 use crate::cli::output::{Format, count, note};
 use crate::cli::{Ended, UsageError, actor::ActorArgs, ask};
 use crate::config::Settings;
-use crate::dead_letters::{self, Order, Plan, Report};
+use crate::operations::replay::{self, Order, Plan, Report};
 use crate::storage::{LetterState, Selection, Storage};
 
 #[derive(Debug, Args)]
@@ -138,7 +138,7 @@ async fn planned(
     selection: Selection,
 ) -> anyhow::Result<Ended> {
     check_ids(storage, &selection.ids).await?;
-    let plan = dead_letters::plan(storage, &selection, &settings.limits, &settings.replay).await?;
+    let plan = replay::plan(storage, &selection, &settings.limits, &settings.replay).await?;
     let total = &plan.total;
     if args.select.has_ids() && total.refused > 0 && total.refused == total.letters {
         bail!(

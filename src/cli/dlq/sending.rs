@@ -12,8 +12,8 @@ use crate::broker::{Publisher, Topology};
 use crate::cli::Ended;
 use crate::cli::output::{count, note, printable, thousands};
 use crate::config::{Settings, redacted_url};
-use crate::dead_letters::{self, Order, Progress, Replay, Report};
 use crate::domain::RetrySchedule;
+use crate::operations::replay::{self, Order, Progress, Replay, Report};
 use crate::storage::{Outcomes, Storage};
 
 /// Between two lines where there is no terminal.
@@ -43,7 +43,7 @@ pub(in crate::cli) async fn replay(
     drop(shown);
     publisher.close().await;
     let mut report = report?;
-    if let dead_letters::Ended::Failed(error) = &mut report.ended
+    if let replay::Ended::Failed(error) = &mut report.ended
         && error.contains("broker")
     {
         *error = format!("{error} ({})", redacted_url(&broker.url));
@@ -217,32 +217,32 @@ pub(in crate::cli) fn ended(report: &Report, waited: bool) -> anyhow::Result<End
     let outcomes = &report.outcomes;
     let again = "run the same again for the rest";
     let person = match &report.ended {
-        dead_letters::Ended::Failed(error) => bail!("{error}; {again}"),
-        dead_letters::Ended::Interrupted => Some(format!("interrupted: {again}")),
-        dead_letters::Ended::CanaryFailed if outcomes.failed_again > 0 => Some(format!(
+        replay::Ended::Failed(error) => bail!("{error}; {again}"),
+        replay::Ended::Interrupted => Some(format!("interrupted: {again}")),
+        replay::Ended::CanaryFailed if outcomes.failed_again > 0 => Some(format!(
             "stopped: {} of the first {} failed again; nothing else was sent",
             thousands(outcomes.failed_again),
             thousands(outcomes.sent)
         )),
-        dead_letters::Ended::CanaryFailed => Some(
+        replay::Ended::CanaryFailed => Some(
             "stopped: the first ones aren't back in time (do worker and archivist run?); nothing else was \
              sent"
                 .to_owned(),
         ),
-        dead_letters::Ended::FailuresPiledUp => Some(format!(
+        replay::Ended::FailuresPiledUp => Some(format!(
             "stopped: {} failed again that were not expected to",
             count(outcomes.unexpected_failures.unsigned_abs(), "letter")
         )),
-        dead_letters::Ended::Done if outcomes.unexpected_failures > 0 => Some(format!(
+        replay::Ended::Done if outcomes.unexpected_failures > 0 => Some(format!(
             "{} failed again against the plan",
             count(outcomes.unexpected_failures.unsigned_abs(), "letter")
         )),
-        dead_letters::Ended::Done if waited && outcomes.under_way() > 0 => Some(
+        replay::Ended::Done if waited && outcomes.under_way() > 0 => Some(
             "not everything is back (do worker and archivist run?): `dlq list --state replayed` shows it"
                 .to_owned(),
         ),
-        dead_letters::Ended::Done if report.unmarked > 0 => Some(again.to_owned()),
-        dead_letters::Ended::Done => None,
+        replay::Ended::Done if report.unmarked > 0 => Some(again.to_owned()),
+        replay::Ended::Done => None,
     };
     Ok(match person {
         None => Ended::Done,

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use token_billing::{
+    archivist::{self, Archivist},
     config::Settings,
-    dead_letters::{self, Archivist},
     storage::{Letter, Selection, Storage},
     worker::{self, Tally, Worker},
 };
@@ -45,7 +45,7 @@ pub(crate) struct Running {
 pub(crate) struct Archiving {
     stop: CancellationToken,
     done: JoinHandle<()>,
-    pub(crate) tally: Arc<dead_letters::Tally>,
+    pub(crate) tally: Arc<archivist::Tally>,
 }
 
 impl Site {
@@ -114,7 +114,7 @@ impl Site {
         let archivist = Arc::new(Archivist::new(&self.settings(), Arc::new(self.storage())));
         let (stop, tally) = (CancellationToken::new(), archivist.tally());
         let mut archiving = archivist.archiving();
-        let done = tokio::spawn(dead_letters::run(archivist, stop.clone()));
+        let done = tokio::spawn(archivist::run(archivist, stop.clone()));
         let archives = archiving.wait_for(|archiving| *archiving);
         tokio::time::timeout(PATIENCE, archives)
             .await

@@ -1,8 +1,6 @@
-//! Dead letters, from their queue into the archive, and from there to the work queue again.
+//! Dead letters, from their queue into the archive.
 //!
-//! A person plans a replay (`plan.rs`) and runs it (`replay.rs`, which has the table of its crashes).
-//!
-//! The archivist takes whatever has arrived (`archivist.rs`), makes of each message what the archive
+//! The archivist takes whatever has arrived (`drain.rs`), makes of each message what the archive
 //! keeps of it (`arrival.rs`), commits all of them in one transaction (`archive.rs`), offers a copy of each
 //! to whoever watches (`copies.rs`), and acks.
 //!
@@ -19,15 +17,10 @@
 //! them, and a watcher that is full, or the broker's refusal, loses copies and nothing else.
 
 mod archive;
-mod archivist;
 mod arrival;
 mod backlog;
 mod copies;
-mod order;
-mod outcomes;
-mod pace;
-mod plan;
-mod replay;
+mod drain;
 mod tally;
 
 use std::sync::{Arc, atomic::AtomicUsize};
@@ -36,12 +29,8 @@ use tokio::sync::watch;
 
 use crate::{broker::Topology, config::Settings, domain::RetrySchedule, storage::Storage};
 
-pub use archivist::run;
 pub use backlog::{Backlog, Waiting, watch_backlog};
-pub use order::{Ended, Order, Progress, Report};
-pub use pace::Pace;
-pub use plan::{CompanyPlan, Forecast, Plan, plan};
-pub use replay::Replay;
+pub use drain::run;
 pub use tally::{Tallied, Tally};
 
 /// What the archivist's tasks share.

@@ -13,8 +13,8 @@ create table demo.companies (
 );
 
 insert into demo.companies (name, monthly, purchased, period_end, articles) values
-    ('Amber Press',  300,     1000,    now() + interval '12 days', '{120,90,150,200,140,100}'),
-    ('Boreal Books', 1000000, 5000000, now() + interval '20 days',
+    ('Amber Press',  300,    1000,   now() + interval '12 days', '{120,90,150,200,140,100}'),
+    ('Boreal Books', 100000, 500000, now() + interval '20 days',
         (select array_agg(400 + n * n * 37 % 1700) from generate_series(1, 22) n)),
     ('Cedar Daily',  5000,    20000,   now() - interval '3 days',  '{300,450,250,600,350}'),
     ('Dune Digest',  100,     0,       now() + interval '5 days',  '{500}');

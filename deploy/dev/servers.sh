@@ -382,11 +382,13 @@ down() { # [--purge]
 
 seconds_since() { LC_ALL=C awk -v from="$1" -v to="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", to - from }'; }
 
-print_env() {
+print_env() { # [demo]
+  local database=token_billing vhost=%2f
+  if [[ ${1:-} ]]; then database+=_demo vhost=demo; fi
   printf 'export TOKEN_BILLING_LOCAL_DIR=%q\n' "$STATE"
   printf 'export TOKEN_BILLING__DATABASE__URL=%q\n' \
-    "postgres://token_billing:$PASSWORD@127.0.0.1:$POSTGRES_PORT/token_billing"
-  printf 'export TOKEN_BILLING__BROKER__URL=%q\n' "amqp://token_billing:$PASSWORD@127.0.0.1:$AMQP_PORT/%2f"
+    "postgres://token_billing:$PASSWORD@127.0.0.1:$POSTGRES_PORT/$database"
+  printf 'export TOKEN_BILLING__BROKER__URL=%q\n' "amqp://token_billing:$PASSWORD@127.0.0.1:$AMQP_PORT/$vhost"
 }
 
 status() {

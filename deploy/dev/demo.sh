@@ -18,15 +18,15 @@ demo() {
 
   chapter 'Four companies and their balances'
   "$BIN" migrate >"$dir/migrate.log" 2>&1 || demo_failed "$dir/migrate.log"
-  demo_sql -f "$ROOT/deploy/demo.sql"
+  demo_sql -f "$ROOT/deploy/dev/demo.sql"
   demo_table <<'SQL'
-SELECT name AS company, to_char(monthly, '9,999,999') AS monthly, to_char(purchased, '9,999,999') AS purchased,
+SELECT name AS company, to_char(monthly, '999,999') AS monthly, to_char(purchased, '999,999') AS purchased,
        CASE WHEN period_end < now() THEN 'expired ' ELSE 'until ' END || period_end::date AS "monthly quota",
-       cardinality(articles) AS articles, (SELECT to_char(sum(a), '999,999') FROM unnest(articles) a) AS "tokens to charge"
+       cardinality(articles) AS articles, (SELECT to_char(sum(a), '99,999') FROM unnest(articles) a) AS tokens
 FROM demo.companies ORDER BY name
 SQL
 
-  chapter 'A worker starts; 40 events arrive: 4 of them twice, one too early; and one body that is broken'
+  chapter 'A worker starts. 40 events: 4 of them twice, one too early; and a broken body'
   TOKEN_BILLING__LOG__FORMAT=json "$BIN" serve >"$dir/serve.log" 2>&1 &
   serve=$!
   # shellcheck disable=SC2064  # this very process
@@ -49,9 +49,9 @@ SQL
   chapter 'What was charged: the monthly quota first, purchased tokens second'
   demo_table <<'SQL'
 SELECT d.name AS company,
-       to_char(d.monthly, '9,999,999') || ' →' || to_char(s.monthly_quota_balance, '9,999,999') AS "monthly before → after",
-       to_char(d.purchased, '9,999,999') || ' →' || to_char(s.purchased_token_balance, '9,999,999') AS "purchased before → after",
-       to_char(coalesce(c.tokens, 0), '999,999') AS charged, coalesce(c.charges, 0) AS charges
+       to_char(d.monthly, '999,999') || ' →' || to_char(s.monthly_quota_balance, '999,999') AS "monthly balance",
+       to_char(d.purchased, '999,999') || ' →' || to_char(s.purchased_token_balance, '999,999') AS "purchased balance",
+       to_char(coalesce(c.tokens, 0), '99,999') AS charged, coalesce(c.charges, 0) AS charges
 FROM demo.companies d
 JOIN company_subscriptions s USING (company_id)
 LEFT JOIN (SELECT company_id, sum(amount) AS tokens, count(*) AS charges
@@ -62,8 +62,8 @@ SQL
 
   chapter 'What arrived twice was charged once'
   demo_table <<'SQL'
-SELECT d.name AS company, e.job_id, e.events, count(u.id) AS charges,
-       to_char(r.balance_before, '9,999,999') || ' →' || to_char(r.balance_after, '9,999,999') AS "balance before → after"
+SELECT d.name AS company, left(e.job_id::text, 8) || '…' AS job, e.events, count(u.id) AS charges,
+       to_char(r.balance_before, '999,999') || ' →' || to_char(r.balance_after, '999,999') AS balance
 FROM (SELECT (event ->> 'job_id')::uuid AS job_id, count(*) AS events FROM demo.events GROUP BY 1 HAVING count(*) > 1) e
 JOIN token_deduction_records r ON r.idempotency_key = e.job_id::text
 JOIN token_usage_logs u ON u.deduction_record_id = r.id
@@ -71,11 +71,12 @@ JOIN demo.companies d ON d.company_id = r.company_id
 GROUP BY d.name, e.job_id, e.events, r.ledger_seq, r.balance_before, r.balance_after ORDER BY r.ledger_seq
 SQL
 
-  chapter 'What could not be charged yet waited in a delay queue: 1 s, 2 s, 4 s'
+  chapter 'What could not be charged yet waited in a delay queue (1 s, 2 s, 4 s)'
   demo_table <<'SQL'
-SELECT left(l.line ->> 'job_id', 8) || '…' AS job, l.line ->> 'attempt' AS retry, l.line ->> 'error' AS error,
-       (l.line ->> 'delay_ms')::int / 1000 || ' s' AS "sent back for",
-       to_char(extract(epoch FROM r.completed_at - (l.line ->> 'timestamp')::timestamptz), '90.99') || ' s later' AS charged
+SELECT left(l.line ->> 'job_id', 8) || '…' AS job, (l.line ->> 'delay_ms')::int / 1000 || ' s' AS delay,
+       to_char(extract(epoch FROM r.completed_at - (l.line ->> 'timestamp')::timestamptz), '0.99') || ' s later' AS charged,
+       CASE WHEN l.line ->> 'error' LIKE '%has no row of this job'
+            THEN 'no company, and no row of the job yet' ELSE left(l.line ->> 'error', 37) END AS reason
 FROM demo.log l JOIN token_deduction_records r ON r.idempotency_key = l.line ->> 'job_id'
 WHERE l.line ->> 'message' = 'retrying later' ORDER BY l.line ->> 'timestamp'
 SQL
@@ -84,10 +85,10 @@ SQL
   demo_run dlq list
   demo_run dlq groups
 
-  chapter 'What a replay would do now: tried in the books, and rolled back'
+  chapter 'What a replay would do now: a dry run, rolled back'
   demo_run dlq replay --all --dry-run
 
-  chapter 'Dune Digest tops up. Its refused article is parked, not lost: now it is charged'
+  chapter 'Dune Digest tops up. Its refused article was parked, not lost: it is charged'
   local dune job
   dune=$(demo_sql -c "SELECT company_id FROM demo.companies WHERE name = 'Dune Digest'")
   job=$(demo_sql -c "SELECT job_id FROM demo.articles WHERE company_id = '$dune'")
@@ -99,10 +100,10 @@ SQL
   LC_ALL=C sort <<<"$QUEUES" |
     awk -v count="$YELLOW" -v plain="$PLAIN" '{ printf "  %s%6d%s  %s\n", $2 ? count : "", $2, plain, $1 }'
 
-  chapter 'The proof of the books'
+  chapter 'The audit: every row of the ledger is checked'
   demo_run audit
 
-  chapter 'SIGTERM: the worker finishes what it has in hand'
+  chapter 'SIGTERM: the worker finishes what is in flight'
   kill -TERM "$serve"
   wait_until 30 demo_ended "$serve" || demo_failed "$dir/serve.log"
   wait "$serve" || demo_failed "$dir/serve.log"
@@ -110,19 +111,21 @@ SQL
   tail -n 1 "$dir/serve.log" | sed -E 's/.*"message":"([^"]*)".*/  \1/'
 
   chapter "Done in $(seconds_since "$began"). Now you"
-  printf '  export TOKEN_BILLING__DATABASE__URL=%q \\\n         TOKEN_BILLING__BROKER__URL=%q\n' \
-    "$TOKEN_BILLING__DATABASE__URL" "$TOKEN_BILLING__BROKER__URL"
-  local program=${BIN#"$ROOT/"} malformed
+  local bin=${BIN%/*} malformed
+  [[ $bin == "$ROOT"/* ]] && bin="\$PWD${bin#"$ROOT"}"
   malformed=$(demo_sql -c "SELECT id FROM dead_letters WHERE reason = 'malformed'")
   cat <<NOW
+  eval "\$(deploy/local.sh env demo)"; PATH=$bin:\$PATH
 
-  $program serve              # in a terminal of its own, until Ctrl-C
-  $program publish --file ${dir#"$ROOT/"}/events.ndjson   # all of it again: nobody is charged again
-  $program dlq watch
-  $program dlq edit $malformed --set tokens=15 --set company_id=$dune && $program dlq replay $malformed
-  $program --help
+  token-billing serve          # in a terminal of its own, with the line above
 
-  deploy/local.sh psql token_billing_demo   # the books
+  token-billing publish --file ${dir#"$ROOT/"}/events.ndjson   # again: charges nobody
+  token-billing dlq watch
+  token-billing dlq edit $malformed --set tokens=15 --set company_id=$dune
+  token-billing dlq replay $malformed
+  token-billing --help
+
+  deploy/local.sh psql token_billing_demo   # the ledger
   deploy/local.sh down                      # stops both servers
 NOW
 }
@@ -133,17 +136,18 @@ demo_installation() {
   rabbitmqctl_here delete_vhost demo >/dev/null 2>&1 || true
   rabbitmqctl_here add_vhost demo >/dev/null
   rabbitmqctl_here set_permissions -p demo token_billing '.*' '.*' '.*' >/dev/null
-  eval "$(print_env)"
-  export TOKEN_BILLING__DATABASE__URL=${TOKEN_BILLING__DATABASE__URL}_demo
-  export TOKEN_BILLING__BROKER__URL=${TOKEN_BILLING__BROKER__URL%/*}/demo
+  eval "$(print_env demo)"
 }
 
 demo_sql() { psql_here -XAtq -v ON_ERROR_STOP=1 -d token_billing_demo "$@"; }
 
-demo_run() { # ARG…, of the binary; letters that need a person are no failure here
-  printf '  %s$ token-billing %s%s\n' "$BOLD" "$*" "$PLAIN"
-  COLUMNS=${COLUMNS:-140} "$BIN" "$@" 2>&1 | sed 's/^/  /'
-  echo
+demo_run() { # ARG…, of the binary; dead letters that need a person are no failure here
+  local rows columns=${COLUMNS:-140}
+  # shellcheck disable=SC2034  # the rows are only in the way
+  if [[ -t 1 ]]; then read -r rows columns < <(stty size </dev/tty) || columns=80; fi
+  printf '%s  %s$ token-billing %s%s\n' "$BETWEEN" "$BOLD" "$*" "$PLAIN"
+  BETWEEN=$'\n'
+  COLUMNS=$((columns - 2)) "$BIN" "$@" 2>&1 | sed 's/^./  &/'
 }
 
 demo_table() {
@@ -184,4 +188,7 @@ demo_colours() {
   if [[ -t 1 && -z ${NO_COLOR:-} ]]; then BOLD=$'\e[1m' BLUE=$'\e[1;34m' YELLOW=$'\e[33m' PLAIN=$'\e[0m'; fi
 }
 
-chapter() { printf '\n%s▌%s %s%s%s\n' "$BLUE" "$PLAIN" "$BOLD" "$1" "$PLAIN"; }
+chapter() {
+  BETWEEN=''
+  printf '\n%s▌%s %s%s%s\n' "$BLUE" "$PLAIN" "$BOLD" "$1" "$PLAIN"
+}

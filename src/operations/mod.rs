@@ -1,0 +1,187 @@
+//! What a person may ask for, once for every face: the command line, an HTTP API and a console only parse, authorise
+//! and render.
+//!
+//! An operation takes typed arguments and gives a typed answer, which is also the JSON document that programs read.
+//! What goes wrong is an [`OperationError`]: which field, which conflict, which dependency. None of them knows a
+//! flag, a status code or a terminal.
+
+pub mod audit;
+pub mod doctor;
+mod ledger;
+pub mod replay;
+
+use std::sync::{Arc, OnceLock};
+
+use thiserror::Error;
+
+use crate::{
+    broker::{BrokerError, PublishError, Publisher, Topology},
+    config::{ConfigError, Settings, redacted_url},
+    domain::RetrySchedule,
+    storage::{Fault, Storage, StorageError},
+};
+
+/// All operations on one installation. Cheap to share; one for a process.
+#[derive(Debug)]
+pub struct Operations {
+    settings: Settings,
+    storage: Arc<Storage>,
+    /// Opened by the first operation that publishes.
+    publisher: OnceLock<Publisher>,
+}
+
+/// Who asks, for the record in `operator_actions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor(String);
+
+/// Why an operation was not done. Nothing was changed, unless the text says what was.
+#[derive(Debug, Error)]
+pub enum OperationError {
+    /// There is nothing of that id.
+    #[error("{0}")]
+    NotFound(String),
+    /// An argument that no operation can work with.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// As it is called in JSON.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What is there forbids it.
+    #[error("{why}")]
+    Conflict {
+        /// Stable, for programs: where an SQL function answered, its code.
+        code: &'static str,
+        /// For people.
+        why: String,
+    },
+    /// Something that is needed is away: the same again later.
+    #[error("{why}")]
+    Unavailable {
+        /// What.
+        dependency: Dependency,
+        /// What it said.
+        why: String,
+    },
+    /// What no caller can put right.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What operations need besides this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependency {
+    /// `PostgreSQL`.
+    Database,
+    /// `RabbitMQ`.
+    Broker,
+}
+
+impl Operations {
+    /// After one successful look that the database is there.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] without `database.url`; [`OperationError::Unavailable`] with the reason.
+    pub async fn open(settings: &Settings) -> Result<Self, OperationError> {
+        let database = settings.require_database()?;
+        let away = |error: StorageError| OperationError::Unavailable {
+            dependency: Dependency::Database,
+            why: format!("database {}: {error}", redacted_url(&database.url)),
+        };
+        let storage = Storage::new(database, &settings.reconnect).map_err(away)?;
+        let storage = storage.for_operators();
+        storage.reach().await.map_err(away)?;
+        Ok(Self {
+            settings: settings.clone(),
+            storage: Arc::new(storage),
+            publisher: OnceLock::new(),
+        })
+    }
+
+    /// Gives the connections back.
+    pub async fn close(&self) {
+        if let Some(publisher) = self.publisher.get() {
+            publisher.close().await;
+        }
+        self.storage.close().await;
+    }
+
+    /// The way to the exchange; connects when something is published.
+    fn publisher(&self) -> Result<&Publisher, OperationError> {
+        let broker = self.settings.require_broker()?;
+        let schedule = RetrySchedule::new(&self.settings.retry);
+        let make = || Publisher::plain(broker, &Topology::new(broker, &schedule));
+        Ok(self.publisher.get_or_init(make))
+    }
+}
+
+impl Actor {
+    /// Of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] where it is empty.
+    pub fn new(name: &str) -> Result<Self, OperationError> {
+        match name.trim() {
+            "" => Err(OperationError::invalid("actor", "is empty")),
+            _ => Ok(Self(name.to_owned())),
+        }
+    }
+
+    /// As it stands in the record.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl OperationError {
+    /// `field` as it is called in JSON.
+    pub fn invalid(field: &'static str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self::Invalid { field, why }
+    }
+}
+
+impl From<StorageError> for OperationError {
+    fn from(error: StorageError) -> Self {
+        let dependency = Dependency::Database;
+        let why = error.to_string();
+        match error.fault() {
+            _ if error.is_not_migrated() => Self::Unavailable {
+                dependency,
+                why: format!("{why}; is the database migrated? (token-billing migrate)"),
+            },
+            Fault::Rejected => Self::Internal(why),
+            _ => Self::Unavailable { dependency, why },
+        }
+    }
+}
+
+impl From<BrokerError> for OperationError {
+    fn from(error: BrokerError) -> Self {
+        Self::Unavailable {
+            dependency: Dependency::Broker,
+            why: error.to_string(),
+        }
+    }
+}
+
+impl From<PublishError> for OperationError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Broker(error) => error.into(),
+            refused => Self::Unavailable {
+                dependency: Dependency::Broker,
+                why: refused.to_string(),
+            },
+        }
+    }
+}
+
+impl From<ConfigError> for OperationError {
+    fn from(error: ConfigError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
