@@ -111,7 +111,10 @@ impl Archivist {
                 // If something is missing that everybody needs, what comes next finds it, and says so.
                 self.storage.doubt();
             }
-            let may_pass = matches!(error.fault(), Fault::Transient | Fault::Installation);
+            let may_pass = matches!(
+                error.fault(),
+                Fault::Busy | Fault::Transient | Fault::Installation
+            );
             if !may_pass || tries == ENOUGH_TRIES || !reconnect.wait(stop).await {
                 return Err(error);
             }

@@ -96,7 +96,7 @@ fn note_outage(archivist: &Archivist, error: &StorageError) {
             archivist.storage.heard(Some(error));
         }
         Fault::Disconnected => archivist.storage.distrust_connections(),
-        Fault::Installation | Fault::Transient | Fault::Rejected => {}
+        Fault::Installation | Fault::Busy | Fault::Transient | Fault::Rejected => {}
     }
 }
 

@@ -11,6 +11,7 @@ mod dead_letters;
 mod error;
 mod examination;
 mod installation;
+mod isolate;
 mod ledger;
 mod migrating;
 mod pool;
@@ -36,6 +37,7 @@ pub use installation::{
     OtherRole, Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction,
     StrangeMigration, grants, grants_sql, print_grants,
 };
+pub use isolate::{Isolated, isolate};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};
 pub use pool::{Storage, Waited};

@@ -145,7 +145,7 @@ impl<'w> Outage<'w> {
     ) -> Result<bool, GiveBack> {
         let storage = &self.worker.storage;
         match error.fault() {
-            Fault::Transient | Fault::Rejected => return Ok(false),
+            Fault::Busy | Fault::Transient | Fault::Rejected => return Ok(false),
             // Said within a statement, perhaps by a trigger of the application's that fails for one company. The
             // installation is asked, which changes nothing that others see unless it is at fault.
             Fault::Installation => {
