@@ -23,7 +23,6 @@ mod sweeping;
 mod timeline;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
-pub use charging::PendingMark;
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
     Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
