@@ -1,19 +1,21 @@
 //! Committing dead letters, whatever they hold, and whatever the database thinks of one of them.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::{Archivist, NotArchived, Tally};
+use super::{Archivist, Tally, copies::Copies};
 use crate::{
-    broker::Delivered,
+    broker::{Batch, Delivered},
+    consuming::{Hold, NotAcked, Requeue},
     domain::{Glimpse, excerpt, signature},
+    failpoint,
     reconnect::Reconnect,
-    storage::{Arrival, Fault, StorageError, Waited, isolate},
+    storage::{Arrival, Fault, StorageError, isolate},
 };
 
 /// What fails so often while others are archived has a fault of its own.
@@ -22,17 +24,38 @@ const ENOUGH_TRIES: u32 = 3;
 const REFUSAL_MAX: usize = 512;
 
 impl Archivist {
+    /// Commit, copies, ack: in this order.
+    pub(super) async fn process(
+        &self,
+        batch: Batch,
+        copies: &Copies,
+        hold: &Hold,
+    ) -> Result<(), NotAcked> {
+        let arrivals: Vec<Arrival> = batch.messages().iter().map(arrival).collect();
+        let jobs: Vec<Uuid> = arrivals.iter().filter_map(|one| one.job_id).collect();
+        failpoint::hit("before_archive", jobs.iter().copied());
+        let ids = self.archive(&arrivals, hold).await?;
+        failpoint::hit("after_archive", jobs.iter().copied());
+        Tally::add(&self.tally.archived, ids.len());
+        for ((message, arrival), id) in batch.messages().iter().zip(&arrivals).zip(ids) {
+            tracing::debug!(
+                dead_letter.id = id,
+                job.id = arrival.job_id.map(tracing::field::display),
+                dead_letter.reason = arrival.reason,
+                "archived"
+            );
+            copies.offer(message, id);
+        }
+        failpoint::hit("after_copy", jobs);
+        Ok(batch.ack().await?)
+    }
+
     /// Archives all, in one transaction if nothing is wrong with any; their ids, in order.
     ///
     /// Where the database is there and refuses (a lock is held), again and again with the dead letters in flight:
     /// requeued, each would count a delivery every few seconds, and come to the limit of its queue within hours.
-    /// Not for ever: before the broker takes them back by itself.
-    pub(super) async fn archive(
-        &self,
-        arrivals: &[Arrival],
-        stop: &CancellationToken,
-    ) -> Result<Vec<i64>, NotArchived> {
-        let until = Instant::now() + self.settings.worker.hold_max;
+    async fn archive(&self, arrivals: &[Arrival], hold: &Hold) -> Result<Vec<i64>, Requeue> {
+        let held = Held(&self.held);
         let mut pause = Reconnect::new(&self.settings.reconnect);
         let mut ids: Vec<Option<i64>> = vec![None; arrivals.len()];
         let mut tries = 0;
@@ -43,7 +66,11 @@ impl Archivist {
                 let some: Vec<&Arrival> = some.iter().map(|&at| &arrivals[at]).collect();
                 self.storage.blame(self.storage.archive(&some).await).await
             };
-            let outcomes = isolate(&left, |at| at, ask).await?;
+            let outcomes = isolate(&left, |at| at, ask).await.map_err(|error| {
+                self.note_outage(&error);
+                tracing::error!(error.message = %error, "not archived");
+                Requeue
+            })?;
             let mut refused = Vec::new();
             for (at, outcome) in left.into_iter().zip(outcomes) {
                 match outcome {
@@ -66,15 +93,13 @@ impl Archivist {
                 return Ok(ids.into_iter().flatten().collect());
             };
             let dead_letters = ids.iter().filter(|id| id.is_none()).count();
-            self.held.store(dead_letters, Ordering::Relaxed);
+            held.0.store(dead_letters, Ordering::Relaxed);
             tracing::error!(error.message = %error, dead_letters, "not archived: trying again");
-            let again = async {
-                pause.wait(stop).await
-                    && self.storage.wait_until_available(stop).await != Waited::Cancelled
-            };
-            if !matches!(tokio::time::timeout_at(until.into(), again).await, Ok(true)) {
-                return Err(NotArchived::Refused(error));
-            }
+            hold.during(async {
+                pause.wait(&hold.stop).await;
+                self.storage.wait_until_available(&hold.stop).await;
+            })
+            .await?;
         }
     }
 
@@ -105,8 +130,17 @@ impl Archivist {
     }
 }
 
+/// Counts dead letters as held as long as it lives, whatever ends it.
+struct Held<'a>(&'a AtomicUsize);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 /// What the archive keeps of a message. Nothing that it holds can make this fail.
-pub(super) fn arrival(message: &Delivered) -> Arrival {
+fn arrival(message: &Delivered) -> Arrival {
     let glimpse = Glimpse::of(&message.body, message.content_type());
     let error = message.error();
     Arrival {

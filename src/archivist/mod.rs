@@ -1,8 +1,7 @@
 //! Dead letters, from their queue into the archive.
 //!
-//! The archivist takes whatever has arrived (`supervisor.rs`), makes of each message what the archive keeps of
-//! it and commits all of them in one transaction (`archive.rs`), offers a copy of each to whoever watches
-//! (`copies.rs`), and acks. How many wait is looked at from time to time (`backlog.rs`).
+//! The archivist takes whatever has arrived, makes of each message what the archive keeps of it and commits all
+//! of them in one transaction (`archive.rs`), offers a copy of each to whoever watches (`copies.rs`), and acks. How many wait is looked at from time to time (`backlog.rs`).
 //!
 //! | if the process dies at this moment | then |
 //! |---|---|
@@ -20,36 +19,27 @@
 mod archive;
 mod backlog;
 mod copies;
-mod supervisor;
 mod tally;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{BrokerError, Topology},
+    broker::Topology,
     config::Settings,
+    consuming::{Consuming, Intake},
     domain::RetrySchedule,
-    storage::{Storage, StorageError},
+    reconnect::Reconnect,
+    storage::{Fault, Storage, StorageError},
 };
 
 pub use backlog::{Backlog, Waiting, watch_backlog};
-pub use supervisor::run;
 pub use tally::{Tallied, Tally};
 
-/// Why a batch was not acked. Its dead letters come again.
-#[derive(Debug, thiserror::Error)]
-enum NotArchived {
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// The database as a whole can't work.
-    #[error("not archived: {0}")]
-    Storage(#[from] StorageError),
-    /// It is there, and refused for as long as the batch could be kept in flight.
-    #[error("not archived: {0}")]
-    Refused(Arc<StorageError>),
-}
+/// Bytes of bodies in one transaction: it has them two or three times in memory.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the archivist's tasks share.
 #[derive(Debug)]
@@ -58,25 +48,47 @@ pub struct Archivist {
     storage: Arc<Storage>,
     topology: Topology,
     tally: Arc<Tally>,
-    /// Whether there is a consumer.
-    archiving: watch::Sender<bool>,
-    /// Why the queues can't be declared as these settings want them.
-    refused: watch::Sender<Option<Arc<str>>>,
+    consuming: Consuming,
     /// Dead letters in flight that the database doesn't take at present.
     held: AtomicUsize,
+}
+
+/// Archives until `stop`; then finishes the batch in flight and returns.
+pub async fn run(archivist: Arc<Archivist>, stop: CancellationToken) {
+    let (copies, sending) = copies::copies(&archivist);
+    let (own, copies) = (archivist.clone(), Arc::new(copies));
+    let process = move |batch, hold| {
+        let (archivist, copies) = (own.clone(), copies.clone());
+        async move { archivist.process(batch, &copies, &hold).await }
+    };
+    let reconnect = Reconnect::new(&archivist.settings.reconnect);
+    tokio::join!(
+        archivist.consuming.run(&stop, process),
+        sending.run(reconnect, stop.clone()),
+        archivist.resolve(&stop)
+    );
 }
 
 impl Archivist {
     /// An archivist into this database, with the broker of the settings.
     pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
         let schedule = RetrySchedule::new(&settings.retry);
+        let topology = Topology::new(&settings.broker, &schedule);
+        let intake = Intake {
+            name: "archivist",
+            queue: topology.dead_letters(),
+            consumers: 1,
+            prefetch: settings.archivist.prefetch,
+            batch_max: settings.archivist.batch_max,
+            batch_bytes: BATCH_BYTES,
+            wary: false,
+        };
         Self {
+            consuming: Consuming::new(settings, &storage, &topology, intake),
             settings: settings.clone(),
             storage,
-            topology: Topology::new(&settings.broker, &schedule),
+            topology,
             tally: Arc::default(),
-            archiving: watch::Sender::new(false),
-            refused: watch::Sender::new(None),
             held: AtomicUsize::new(0),
         }
     }
@@ -88,11 +100,49 @@ impl Archivist {
 
     /// Whether dead letters are being taken from their queue. Changes can be awaited.
     pub fn archiving(&self) -> watch::Receiver<bool> {
-        self.archiving.subscribe()
+        self.consuming.running()
     }
 
     /// Why the queues can't be declared as these settings want them, and what to do about it; `None` where they can.
     pub fn refused(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.refused.subscribe()
+        self.consuming.refused()
+    }
+
+    /// From time to time, marks as resolved the dead letters whose jobs were charged meanwhile.
+    async fn resolve(&self, stop: &CancellationToken) {
+        let mut every = tokio::time::interval(self.settings.archivist.settle_interval);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let resolving = async {
+            loop {
+                every.tick().await;
+                match self.storage.settle_dead_letters().await {
+                    Ok(0) => {}
+                    Ok(dead_letters) => {
+                        let count = usize::try_from(dead_letters).unwrap_or(0);
+                        Tally::add(&self.tally.resolved, count);
+                        tracing::info!(dead_letters, "resolved: their jobs were charged meanwhile");
+                    }
+                    Err(error) => {
+                        self.note_outage(&error);
+                        tracing::warn!(error.message = %error, "could not resolve dead letters: trying again later");
+                        self.storage.wait_until_available(stop).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = resolving => {}
+        }
+    }
+
+    fn note_outage(&self, error: &StorageError) {
+        let fault = error.fault();
+        if matches!(fault, Fault::Unavailable | Fault::Disconnected) {
+            self.storage.distrust_connections();
+        }
+        if fault == Fault::Unavailable {
+            self.storage.heard(Some(error));
+        }
     }
 }

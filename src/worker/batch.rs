@@ -1,8 +1,9 @@
 //! One batch of messages, from its arrival to its ack.
 
-use super::{Hold, Requeue, Worker};
+use super::Worker;
 use crate::{
-    broker::{Batch, BrokerError, Delivered, Outgoing, Topology},
+    broker::{Batch, Delivered, Outgoing, Topology},
+    consuming::{Hold, NotAcked, Requeue},
     domain::{
         CompletionEvent, Deduction, Disposition, PendingMark, Reason, TraceContext, Verdict,
         dispose,
@@ -11,15 +12,6 @@ use crate::{
     reconnect::Reconnect,
     storage::{Fault, Isolated, StorageError, isolate},
 };
-
-/// Why a batch was not acked. Its messages come again.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NotProcessed {
-    #[error(transparent)]
-    Requeue(#[from] Requeue),
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-}
 
 /// A message that is not acked yet, and what is to be done with it.
 struct InFlight<'b> {
@@ -31,7 +23,7 @@ struct InFlight<'b> {
 
 impl Worker {
     /// Processes every message of the batch, then acks them together.
-    pub(super) async fn process(&self, batch: Batch, hold: &Hold) -> Result<(), NotProcessed> {
+    pub(super) async fn process(&self, batch: Batch, hold: &Hold) -> Result<(), NotAcked> {
         let mut messages = self.charge(batch.messages(), hold).await?;
         self.mark_pending(&mut messages, hold).await?;
         hit("after_pending", &messages);

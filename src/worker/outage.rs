@@ -1,7 +1,8 @@
 //! While the database as a whole is away, a call waits and is made again: nobody's attempt is used up by that.
 
-use super::{Hold, Requeue, Worker};
+use super::Worker;
 use crate::{
+    consuming::{Hold, Requeue},
     reconnect::Reconnect,
     storage::{Fault, StorageError, Waited},
 };
