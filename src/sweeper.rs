@@ -190,7 +190,7 @@ impl Sweeper {
         }
         if report.undecidable > 0 {
             tracing::warn!(
-                records = report.undecidable,
+                pending_deductions = report.undecidable,
                 "pending, and whether their articles exist can't be told: no article is named, or the table \
                  articles is empty and sweeper.article_exists_query is not set"
             );
@@ -321,7 +321,7 @@ impl Sweeper {
             let key = answer.idempotency_key;
             if let Some(error) = answer.job_status_error {
                 tracing::warn!(
-                    idempotency_key = key,
+                    charge.idempotency_key = key,
                     error.message = error,
                     "article_jobs refused the new status"
                 );
@@ -332,7 +332,7 @@ impl Sweeper {
                 (false, _) => {
                     let error = answer.error_message.unwrap_or_default();
                     tracing::warn!(
-                        idempotency_key = key,
+                        charge.idempotency_key = key,
                         error.message = error,
                         "pending, but refused"
                     );
@@ -350,8 +350,8 @@ impl Sweeper {
         let swept = answers.into_iter().map(|answer| {
             let (key, tokens) = (answer.idempotency_key, answer.amount);
             tracing::warn!(
-                idempotency_key = key,
-                tokens,
+                charge.idempotency_key = key,
+                charge.tokens = tokens,
                 error.message = answer.job_status_error,
                 "no such article: written off"
             );

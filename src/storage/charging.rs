@@ -35,17 +35,13 @@ impl Storage {
         &self,
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
-        let resolved = self.resolve(events).await?;
-        let answers = self.deduct_batch(&chargeable(&resolved)).await?;
-        Ok(merged(resolved, answers))
-    }
-
-    async fn resolve<'e>(
-        &self,
-        events: &[&'e CompletionEvent],
-    ) -> Result<Vec<Resolved<'e>>, StorageError> {
-        self.call(async |connection| resolve_all(connection, events).await)
-            .await
+        let mut session = self.session().await?;
+        let answers = deduct_in(&mut session, events).await;
+        session.release();
+        if answers.as_ref().is_ok_and(|answers| !answers.is_empty()) {
+            self.wrote();
+        }
+        answers
     }
 
     /// The function alone, for charges that are resolved.
@@ -53,14 +49,10 @@ impl Storage {
         &self,
         charges: &[Charge<'_>],
     ) -> Result<Vec<Deduction>, StorageError> {
-        if charges.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = self
-            .call(async |connection| deduct_rows(connection, charges).await)
-            .await?;
-        self.wrote();
-        deductions(charges, rows)
+        let mut session = self.session().await?;
+        let answers = charge_in(&mut session, charges).await;
+        session.release();
+        answers
     }
 
     /// Records these charges as pending, in one transaction; one mark per event, in order. Takes no
@@ -70,9 +62,12 @@ impl Storage {
         events: &[(&CompletionEvent, &str)],
     ) -> Result<Vec<PendingMark>, StorageError> {
         let asked: Vec<&CompletionEvent> = events.iter().map(|(event, _)| *event).collect();
+        let resolved = self
+            .call(async |connection| resolve_all(connection, &asked).await)
+            .await?;
         let mut marks = vec![PendingMark::NoCompany; events.len()];
         let (mut places, mut charges, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, resolved) in self.resolve(&asked).await?.into_iter().enumerate() {
+        for (place, resolved) in resolved.into_iter().enumerate() {
             match resolved {
                 Resolved::Chargeable(charge) => {
                     places.push(place);
@@ -117,7 +112,7 @@ impl Storage {
     }
 }
 
-/// What [`Storage::deduct`] does, within the transaction that is open in this session.
+/// What [`Storage::deduct`] does, also within a transaction that is open in this session.
 pub(super) async fn deduct_in(
     session: &mut Session,
     events: &[&CompletionEvent],
@@ -125,16 +120,31 @@ pub(super) async fn deduct_in(
     let resolved = session
         .call(async |connection| resolve_all(connection, events).await)
         .await?;
-    let charges = chargeable(&resolved);
-    let answers = if charges.is_empty() {
-        Vec::new()
-    } else {
-        let rows = session
-            .call(async |connection| deduct_rows(connection, &charges).await)
-            .await?;
-        deductions(&charges, rows)?
+    let mut answers = charge_in(session, &chargeable(&resolved))
+        .await?
+        .into_iter();
+    let answer = |resolved| match resolved {
+        Resolved::Chargeable(_) => answers.next(),
+        Resolved::Answered(deduction) => Some(deduction),
     };
-    Ok(merged(resolved, answers))
+    Ok(resolved.into_iter().filter_map(answer).collect())
+}
+
+async fn charge_in(
+    session: &mut Session,
+    charges: &[Charge<'_>],
+) -> Result<Vec<Deduction>, StorageError> {
+    if charges.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session
+        .call(async |connection| deduct_rows(connection, charges).await)
+        .await?;
+    if rows.len() == charges.len() {
+        return rows.into_iter().map(deduction).collect();
+    }
+    let (rows, charges) = (rows.len(), charges.len());
+    Err(unexpected(format!("{rows} results for {charges} charges")))
 }
 
 /// What is known of a job: its company, and perhaps its article.
@@ -206,16 +216,6 @@ fn chargeable<'e>(resolved: &[Resolved<'e>]) -> Vec<Charge<'e>> {
     resolved.iter().filter_map(charge).collect()
 }
 
-/// The answers of the charges among those that needed none.
-fn merged(resolved: Vec<Resolved<'_>>, answers: Vec<Deduction>) -> Vec<Deduction> {
-    let mut answers = answers.into_iter();
-    let answer = |resolved| match resolved {
-        Resolved::Chargeable(_) => answers.next(),
-        Resolved::Answered(deduction) => Some(deduction),
-    };
-    resolved.into_iter().filter_map(answer).collect()
-}
-
 async fn deduct_rows(
     connection: &mut PgConnection,
     charges: &[Charge<'_>],
@@ -235,20 +235,6 @@ async fn deduct_rows(
     .bind(&arrays.job_ids)
     .fetch_all(connection)
     .await
-}
-
-fn deductions(
-    charges: &[Charge<'_>],
-    rows: Vec<ResultRow>,
-) -> Result<Vec<Deduction>, StorageError> {
-    if rows.len() == charges.len() {
-        return rows.into_iter().map(deduction).collect();
-    }
-    Err(unexpected(format!(
-        "{} results for {} charges",
-        rows.len(),
-        charges.len()
-    )))
 }
 
 fn resolve(event: &CompletionEvent, job: Option<(Uuid, Option<Uuid>)>) -> Resolved<'_> {
@@ -332,23 +318,17 @@ struct Arrays<'e> {
 
 impl<'e> Arrays<'e> {
     fn of(charges: &[Charge<'e>]) -> Self {
+        fn column<'e, T>(charges: &[Charge<'e>], of: impl Fn(&Charge<'e>) -> T) -> Vec<T> {
+            charges.iter().map(of).collect()
+        }
         Self {
-            keys: charges
-                .iter()
-                .map(|charge| charge.event.job_id().to_string())
-                .collect(),
-            company_ids: charges.iter().map(|charge| charge.company_id).collect(),
-            article_ids: charges.iter().map(|charge| charge.article_id).collect(),
-            amounts: charges.iter().map(|charge| charge.event.tokens()).collect(),
-            metadata: charges
-                .iter()
-                .map(|charge| charge.event.metadata())
-                .collect(),
-            usage_types: charges
-                .iter()
-                .map(|charge| charge.event.usage_type())
-                .collect(),
-            job_ids: charges.iter().map(|charge| charge.event.job_id()).collect(),
+            keys: column(charges, |one| one.event.job_id().to_string()),
+            company_ids: column(charges, |one| one.company_id),
+            article_ids: column(charges, |one| one.article_id),
+            amounts: column(charges, |one| one.event.tokens()),
+            metadata: column(charges, |one| one.event.metadata()),
+            usage_types: column(charges, |one| one.event.usage_type()),
+            job_ids: column(charges, |one| one.event.job_id()),
         }
     }
 }

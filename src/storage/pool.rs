@@ -179,9 +179,7 @@ impl Storage {
     ) -> Result<T, StorageError> {
         let mut session = self.session().await?;
         let answer = session.call(statement).await;
-        if !matches!(answer, Err(StorageError::NoAnswer)) {
-            session.release();
-        }
+        session.release();
         answer
     }
 
@@ -326,11 +324,15 @@ impl Session {
         let Some(connection) = self.leased.0.as_mut() else {
             return Err(StorageError::NoAnswer);
         };
-        let answer = tokio::time::timeout(self.answer_timeout, statement(connection)).await;
-        Ok(answer.map_err(|_| StorageError::NoAnswer)??)
+        let Ok(answer) = tokio::time::timeout(self.answer_timeout, statement(connection)).await
+        else {
+            self.leased = Leased(None);
+            return Err(StorageError::NoAnswer);
+        };
+        Ok(answer?)
     }
 
-    /// Back to the pool.
+    /// Back to the pool, unless it gave no answer.
     pub(super) fn release(mut self) {
         drop(self.leased.0.take());
     }

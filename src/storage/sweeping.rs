@@ -110,27 +110,11 @@ impl Storage {
         look: &StaleLook,
     ) -> Result<Vec<PendingDeduction>, StorageError> {
         let (since, key) = look.after.clone().unzip();
-        let query = sqlx::query_as(
-            "select r.idempotency_key, r.company_id, a.id as article_id, k.job_id, r.amount,
-                    coalesce(r.pending_since, r.created_at) as pending_since,
-                    case when r.claimed_until > clock_timestamp() then r.claimed_until end as claimed_until,
-                    f.is_there as article_exists
-             from token_deduction_records r
-             cross join lateral (select job_of(r.idempotency_key) as job_id) k
-             left join article_jobs j on j.id = k.job_id and j.company_id = r.company_id
-             cross join lateral (select coalesce(r.article_id, j.article_id) as id) a
-             cross join lateral find_article(a.id) f
-             where r.status = 'pending'
-               and coalesce(r.pending_since, r.created_at) <= clock_timestamp() - make_interval(secs => $1)
-               and (coalesce(r.pending_since, r.created_at), r.idempotency_key)
-                   > (coalesce($2, '-infinity'::timestamptz), coalesce($3, '') collate \"C\")
-             order by coalesce(r.pending_since, r.created_at), r.idempotency_key
-             limit $4",
-        )
-        .bind(look.stale_after.as_secs_f64())
-        .bind(since)
-        .bind(key)
-        .bind(i64::from(look.limit));
+        let query = sqlx::query_as(include_str!("sweeping/pending_deductions.sql"))
+            .bind(look.stale_after.as_secs_f64())
+            .bind(since)
+            .bind(key)
+            .bind(i64::from(look.limit));
         self.call(async |connection| query.fetch_all(connection).await)
             .await
     }

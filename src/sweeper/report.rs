@@ -40,8 +40,7 @@ impl SweepReport {
     }
 
     pub(super) fn set_aside(&mut self, one: &StaleDeduction, what: &str, error: &StorageError) {
-        let idempotency_key = one.idempotency_key.as_str();
-        tracing::error!(idempotency_key, error.message = %error, "{what}: set aside");
+        tracing::error!(charge.idempotency_key = one.idempotency_key, error.message = %error, "{what}: set aside");
         self.set_aside += 1;
     }
 
