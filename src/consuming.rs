@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Batch, BrokerError, Connection, Consumer, SingleFile, Topology, Unreadable},
-    config::{self, Settings},
+    config::Settings,
     reconnect::Reconnect,
     storage::{Storage, Waited},
 };
@@ -44,9 +45,7 @@ pub(crate) struct Intake {
 #[derive(Debug)]
 pub(crate) struct Consuming {
     intake: Intake,
-    broker: config::Broker,
-    reconnect: config::Reconnect,
-    hold_max: Duration,
+    settings: Settings,
     storage: Arc<Storage>,
     topology: Topology,
     /// Whether there are consumers.
@@ -56,6 +55,10 @@ pub(crate) struct Consuming {
     /// A batch was acked since the connection was opened.
     progressed: Arc<AtomicBool>,
 }
+
+/// Processes one batch, and acks it.
+pub(crate) type Process =
+    Arc<dyn Fn(Batch, Hold) -> BoxFuture<'static, Result<(), NotAcked>> + Send + Sync>;
 
 /// Why a batch was not acked. Its messages come again.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +83,12 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
+    /// Messages received now may be held for so long.
+    fn new(max: Duration, stop: &CancellationToken) -> Self {
+        let (until, stop) = (Instant::now() + max, stop.clone());
+        Self { until, stop }
+    }
+
     /// Whether it goes on.
     pub(crate) fn check(&self) -> Result<(), Requeue> {
         let over = self.stop.is_cancelled() || Instant::now() >= self.until;
@@ -105,9 +114,7 @@ impl Consuming {
     ) -> Self {
         Self {
             intake,
-            broker: settings.broker.clone(),
-            reconnect: settings.reconnect.clone(),
-            hold_max: settings.worker.hold_max,
+            settings: settings.clone(),
             storage: storage.clone(),
             topology: topology.clone(),
             running: watch::Sender::new(false),
@@ -130,48 +137,36 @@ impl Consuming {
     ///
     /// Connect, declare, consume; after any error all of it is thrown away and built again. What was unacked
     /// goes back to its queue by that.
-    pub(crate) async fn run<F>(
-        &self,
-        stop: &CancellationToken,
-        process: impl Fn(Batch, Hold) -> F + Clone + Send + 'static,
-    ) where
-        F: Future<Output = Result<(), NotAcked>> + Send + 'static,
-    {
-        let mut reconnect = Reconnect::new(&self.reconnect);
+    pub(crate) async fn run(&self, stop: &CancellationToken, process: Process) {
+        let mut reconnect = Reconnect::new(&self.settings.reconnect);
         let mut unreadable = Unreadable::default();
         // Nothing is taken from the queue that could not be dealt with.
         while self.storage.wait_until_available(stop).await != Waited::Cancelled {
             let opened_at = Instant::now();
+            let queue = &self.intake.queue;
             let ended = loop {
-                match self.session(stop, &mut unreadable, &process).await {
-                    Err(NotAcked::Broker(BrokerError::Unreadable)) if stop.is_cancelled() => {
-                        break Ok(());
-                    }
-                    // Again at once, for each pause would be one for all messages: nothing is away.
-                    Err(NotAcked::Broker(BrokerError::Unreadable)) => {
-                        unreadable.met(&self.intake.queue);
-                    }
-                    ended => break ended,
+                let ended = self.session(stop, &mut unreadable, &process).await;
+                let is_unreadable = matches!(ended, Err(NotAcked::Broker(BrokerError::Unreadable)));
+                if !is_unreadable || stop.is_cancelled() {
+                    break ended;
                 }
+                // Again at once, for each pause would be one for all messages: nothing is away.
+                unreadable.met(queue);
             };
             match ended {
                 _ if stop.is_cancelled() => break,
                 Ok(()) => {}
-                Err(NotAcked::Requeue(Requeue)) => {
-                    tracing::warn!(queue = self.intake.queue, "requeued the messages in flight");
-                }
+                Err(NotAcked::Requeue(_)) => tracing::warn!(queue, "requeued what was in flight"),
                 // Readiness tells it, once.
                 Err(NotAcked::Broker(error @ BrokerError::Differs { .. })) => {
                     self.refused.send_replace(Some(error.to_string().into()));
                 }
-                Err(error) => tracing::error!(
-                    queue = self.intake.queue,
-                    error.message = %error,
-                    "broker session ended: building it anew"
-                ),
+                Err(error) => {
+                    tracing::error!(queue, error.message = %error, "broker session ended: building it anew");
+                }
             }
             self.running.send_replace(false);
-            let lasted = opened_at.elapsed() > self.reconnect.max;
+            let lasted = opened_at.elapsed() > self.settings.reconnect.max;
             if self.progressed.swap(false, Ordering::Relaxed) || lasted {
                 reconnect.reset();
             }
@@ -183,21 +178,19 @@ impl Consuming {
     }
 
     /// From one connection to its end.
-    async fn session<F>(
+    async fn session(
         &self,
         stop: &CancellationToken,
         unreadable: &mut Unreadable,
-        process: &(impl Fn(Batch, Hold) -> F + Clone + Send + 'static),
-    ) -> Result<(), NotAcked>
-    where
-        F: Future<Output = Result<(), NotAcked>> + Send + 'static,
-    {
-        let connection = Connection::open(&self.broker, self.intake.name).await?;
+        process: &Process,
+    ) -> Result<(), NotAcked> {
+        let connection = Connection::open(&self.settings.broker, self.intake.name).await?;
         // Declared a moment ago, if the last connection got as far as to a message.
         if !unreadable.is_about() {
             self.topology.declare(&connection).await?;
             self.refused.send_replace(None);
         }
+        let hold_max = self.settings.worker.hold_max;
         let work = async {
             // After a message that can't be read, what it came with is processed one by one as well: each of its
             // deliveries then counts for itself alone, and for none of those that were prefetched beside it.
@@ -205,7 +198,7 @@ impl Consuming {
                 let queue = &self.intake.queue;
                 let mut file = SingleFile::open(&connection, queue, unreadable).await?;
                 while let Some(batch) = file.next(stop).await? {
-                    process(batch, hold(self.hold_max, stop)).await?;
+                    process(batch, Hold::new(hold_max, stop)).await?;
                 }
                 file.close().await;
                 if stop.is_cancelled() {
@@ -233,22 +226,20 @@ impl Consuming {
         ended
     }
 
-    async fn consume<F>(
+    async fn consume(
         &self,
         connection: &Connection,
         stop: &CancellationToken,
-        process: &(impl Fn(Batch, Hold) -> F + Clone + Send + 'static),
-    ) -> Result<(), NotAcked>
-    where
-        F: Future<Output = Result<(), NotAcked>> + Send + 'static,
-    {
+        process: &Process,
+    ) -> Result<(), NotAcked> {
         let (intake, ending) = (&self.intake, stop.child_token());
+        let hold_max = self.settings.worker.hold_max;
         let mut lanes = JoinSet::new();
         for _ in 0..intake.consumers {
             let mut consumer = Consumer::start(connection, &intake.queue, intake.prefetch).await?;
             let (max, bytes) = (usize::from(intake.batch_max), intake.batch_bytes);
-            let (hold_max, ending) = (self.hold_max, ending.clone());
-            let (process, progressed) = (process.clone(), self.progressed.clone());
+            let (ending, process) = (ending.clone(), process.clone());
+            let progressed = self.progressed.clone();
             lanes.spawn(async move {
                 let ended = loop {
                     let batch = tokio::select! {
@@ -257,7 +248,7 @@ impl Consuming {
                         batch = consumer.next_batch_within(max, bytes) => batch,
                     };
                     let processed = match batch {
-                        Ok(batch) => process(batch, hold(hold_max, &ending)).await,
+                        Ok(batch) => process(batch, Hold::new(hold_max, &ending)).await,
                         Err(error) => Err(NotAcked::from(error)),
                     };
                     if processed.is_err() {
@@ -289,13 +280,5 @@ impl Consuming {
             }
         }
         first
-    }
-}
-
-/// Messages received now may be held for so long.
-fn hold(max: Duration, stop: &CancellationToken) -> Hold {
-    Hold {
-        until: Instant::now() + max,
-        stop: stop.clone(),
     }
 }

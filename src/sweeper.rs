@@ -104,7 +104,7 @@ pub async fn run(sweeper: Sweeper, stop: CancellationToken) {
             Ok(report) if report == SweepReport::default() => tracing::debug!("swept: {report}"),
             Ok(report) => tracing::info!("swept: {report}"),
             Err(error) => {
-                tracing::error!(error.message = %error, "the sweep ended early; the next one goes on")
+                tracing::error!(error.message = %error, "the sweep ended early; the next one goes on");
             }
         }
     }
@@ -143,7 +143,7 @@ impl Sweeper {
         stale_after: Duration,
         stop: &CancellationToken,
     ) -> Result<SweepReport, SweepError> {
-        self.pass(stale_after, stop, &mut HashSet::new()).await
+        Ok(self.pass(stale_after, stop).await?.0)
     }
 
     /// The same for whoever wants to know whether anything is pending now: also what is in other hands.
@@ -156,20 +156,18 @@ impl Sweeper {
         stale_after: Duration,
         stop: &CancellationToken,
     ) -> Result<(SweepReport, Held), SweepError> {
-        let mut left = HashSet::new();
-        let report = self.pass(stale_after, stop, &mut left).await?;
+        let (report, left) = self.pass(stale_after, stop).await?;
         Ok((report, self.held(stale_after, &left).await?))
     }
 
-    /// One pass. `left` becomes what it has claimed and perhaps left pending.
+    /// One pass, and what it has claimed and perhaps left pending.
     async fn pass(
         &self,
         stale_after: Duration,
         stop: &CancellationToken,
-        left: &mut HashSet<String>,
-    ) -> Result<SweepReport, SweepError> {
+    ) -> Result<(SweepReport, HashSet<String>), SweepError> {
         let query = self.article_query().await?;
-        let mut report = SweepReport::default();
+        let (mut report, mut left) = (SweepReport::default(), HashSet::new());
         let mut look = self.first_look(stale_after);
         while !stop.is_cancelled() {
             let lease = self.settings.claim;
@@ -196,7 +194,7 @@ impl Sweeper {
             );
         }
         self.storage.settle_dead_letters().await?;
-        Ok(report)
+        Ok((report, left))
     }
 
     /// What a pass would find now, and what is in other hands; changes nothing. A charge may still be refused.

@@ -23,6 +23,7 @@ mod tally;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
+use futures_util::FutureExt as _;
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -59,11 +60,11 @@ pub async fn run(archivist: Arc<Archivist>, stop: CancellationToken) {
     let (own, copies) = (archivist.clone(), Arc::new(copies));
     let process = move |batch, hold| {
         let (archivist, copies) = (own.clone(), copies.clone());
-        async move { archivist.process(batch, &copies, &hold).await }
+        async move { archivist.process(batch, &copies, &hold).await }.boxed()
     };
     let reconnect = Reconnect::new(&archivist.settings.reconnect);
     tokio::join!(
-        archivist.consuming.run(&stop, process),
+        archivist.consuming.run(&stop, Arc::new(process)),
         sending.run(reconnect, stop.clone()),
         archivist.resolve(&stop)
     );

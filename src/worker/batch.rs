@@ -1,5 +1,7 @@
 //! One batch of messages, from its arrival to its ack.
 
+use tracing::field;
+
 use super::Worker;
 use crate::{
     broker::{Batch, Delivered, Outgoing, Topology},
@@ -31,7 +33,6 @@ impl Worker {
         let mut outgoing = Vec::new();
         for one in &messages {
             self.tally.count_disposition(&one.disposition);
-            one.log();
             outgoing.extend(one.outgoing(&self.topology));
         }
         self.publish_until_confirmed(outgoing, hold).await?;
@@ -159,53 +160,46 @@ impl InFlight<'_> {
         }
     }
 
+    /// What is to be published of it; says so.
     fn outgoing(&self, topology: &Topology) -> Option<Outgoing> {
         let message = self.message;
+        let job_id = self
+            .event
+            .as_ref()
+            .map(|event| field::display(event.job_id()));
+        let trace = message.trace();
+        let trace_id = trace.as_ref().map(TraceContext::trace_id);
         match &self.disposition {
             Disposition::Ack | Disposition::MarkPending { .. } => None,
             Disposition::Delay {
                 delay,
                 attempt,
                 error,
-            } => Some(Outgoing::delayed(
-                message, topology, *delay, *attempt, error,
-            )),
-            Disposition::DeadLetter { reason, error } => Some(Outgoing::dead_letter(
-                message,
-                topology,
-                reason.as_str(),
-                error,
-            )),
-        }
-    }
-
-    fn log(&self) {
-        let event = self.event.as_ref();
-        let job_id = event.map(|event| tracing::field::display(event.job_id()));
-        let trace = self.message.trace();
-        let trace_id = trace.as_ref().map(TraceContext::trace_id);
-        match &self.disposition {
-            Disposition::Ack | Disposition::MarkPending { .. } => {}
-            Disposition::Delay {
-                delay,
-                attempt,
-                error,
-            } => tracing::warn!(
-                job.id = job_id,
-                retry.attempt = attempt,
-                retry.delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-                error.message = error,
-                trace.id = trace_id,
-                "retrying later"
-            ),
-            Disposition::DeadLetter { reason, error } => tracing::warn!(
-                job.id = job_id,
-                dead_letter.reason = reason.as_str(),
-                retry.attempt = self.message.attempt(),
-                error.message = error,
-                trace.id = trace_id,
-                "dead-lettered"
-            ),
+            } => {
+                tracing::warn!(
+                    job.id = job_id,
+                    retry.attempt = attempt,
+                    retry.delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                    error.message = error,
+                    trace.id = trace_id,
+                    "retrying later"
+                );
+                Some(Outgoing::delayed(
+                    message, topology, *delay, *attempt, error,
+                ))
+            }
+            Disposition::DeadLetter { reason, error } => {
+                let reason = reason.as_str();
+                tracing::warn!(
+                    job.id = job_id,
+                    dead_letter.reason = reason,
+                    retry.attempt = message.attempt(),
+                    error.message = error,
+                    trace.id = trace_id,
+                    "dead-lettered"
+                );
+                Some(Outgoing::dead_letter(message, topology, reason, error))
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ mod tally;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -53,9 +54,9 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let own = worker.clone();
     let process = move |batch, hold| {
         let worker = own.clone();
-        async move { worker.process(batch, &hold).await }
+        async move { worker.process(batch, &hold).await }.boxed()
     };
-    worker.consuming.run(&stop, process).await;
+    worker.consuming.run(&stop, Arc::new(process)).await;
     worker.publisher.close().await;
 }
 
