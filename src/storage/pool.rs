@@ -278,9 +278,11 @@ impl Storage {
             .send_if_modified(|known| std::mem::replace(known, trouble.clone()) != trouble);
         match (changed, trouble, error) {
             (true, Some(Trouble::Unprepared(_)), Some(error)) => {
-                tracing::error!(%error, "database not ready for use: work pauses");
+                tracing::error!(error.message = %error, "database not ready for use: work pauses");
             }
-            (true, _, Some(error)) => tracing::error!(%error, "database unavailable: work pauses"),
+            (true, _, Some(error)) => {
+                tracing::error!(error.message = %error, "database unavailable: work pauses")
+            }
             (true, ..) => tracing::info!("database available: work goes on"),
             _ => {}
         }
