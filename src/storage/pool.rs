@@ -281,7 +281,7 @@ impl Storage {
                 tracing::error!(error.message = %error, "database not ready for use: work pauses");
             }
             (true, _, Some(error)) => {
-                tracing::error!(error.message = %error, "database unavailable: work pauses")
+                tracing::error!(error.message = %error, "database unavailable: work pauses");
             }
             (true, ..) => tracing::info!("database available: work goes on"),
             _ => {}
