@@ -24,9 +24,9 @@ mod timeline;
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use charging::PendingMark;
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
-    Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
-    Letter, LetterAction, LetterArrivals, LetterBody, LetterGroup, LetterState, Link, Money, News,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, ArrivedLately, Candidate,
+    ChargeState, Claim, Claimable, Claimed, CompanyShare, DeadLetter, DeadLetterGroup,
+    DeductionRecord, Edit, EditError, Failures, FullDeadLetter, LetterBody, LetterState, News,
     OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
     UnknownNames,
 };

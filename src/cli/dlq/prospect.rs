@@ -6,7 +6,7 @@ use crate::cli::one_line;
 use crate::cli::output::thousands;
 use crate::config::Limits;
 use crate::domain::{CompletionEvent, Deduction, Reason};
-use crate::storage::{FullLetter, LetterState, Storage, StorageError};
+use crate::storage::{FullDeadLetter, LetterState, Storage, StorageError};
 
 /// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -73,7 +73,11 @@ impl Prospect {
 }
 
 /// Asks the books, by charging in a transaction that is rolled back.
-pub(super) async fn prospect(storage: &Storage, limits: &Limits, full: &FullLetter) -> Prospect {
+pub(super) async fn prospect(
+    storage: &Storage,
+    limits: &Limits,
+    full: &FullDeadLetter,
+) -> Prospect {
     if let Some(why) = not_open(full) {
         return Prospect::new(Outcome::NotOpen, None, Some(why));
     }
@@ -124,8 +128,8 @@ fn of_answer(answer: Deduction, tokens: i64) -> Prospect {
     }
 }
 
-fn not_open(full: &FullLetter) -> Option<String> {
-    let letter = &full.letter;
+fn not_open(full: &FullDeadLetter) -> Option<String> {
+    let letter = &full.dead_letter;
     match letter.state {
         LetterState::Open => None,
         LetterState::Discarded => Some(format!(

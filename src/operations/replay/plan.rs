@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     config,
     domain::{CompletionEvent, Deduction, Reason},
-    storage::{Candidate, LetterBody, Money, Selection, Storage, StorageError},
+    storage::{Candidate, ChargeState, LetterBody, Selection, Storage, StorageError},
 };
 
 /// Letters tried in one transaction, unless one company has more: its row is held meanwhile.
@@ -191,7 +191,7 @@ impl Planner<'_> {
 
     /// The letters of a company that are tried.
     fn tried(&self, company: &[Candidate]) -> Vec<Candidate> {
-        let refunded = |letter: &&Candidate| letter.money != Money::Compensated;
+        let refunded = |letter: &&Candidate| letter.money != ChargeState::Compensated;
         let tried = company.iter().filter(refunded).take(self.most);
         tried.copied().collect()
     }
@@ -202,7 +202,7 @@ impl Planner<'_> {
         let mut fates = fates.into_iter();
         for letter in company {
             let fate = match letter.money {
-                Money::Compensated => Fate::Refused,
+                ChargeState::Compensated => Fate::Refused,
                 _ => fates.next().unwrap_or(Fate::NotComputed),
             };
             match fate {
@@ -289,7 +289,7 @@ mod tests {
             id,
             company_id: None,
             body_bytes,
-            money: Money::NeverCharged,
+            money: ChargeState::NeverCharged,
         };
         let sizes = |letters: &[Candidate]| pages(letters).map(<[_]>::len).collect::<Vec<_>>();
         let small: Vec<Candidate> = (0..1001).map(|id| letter(id, 100)).collect();
