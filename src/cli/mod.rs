@@ -164,7 +164,12 @@ fn dispatch(
         Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
         Command::Refund(args) => block_on(refund::run(args, &settings()?, output)),
         Command::Show(args) => block_on(show::run(args, &settings()?, output)),
-        Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
+        Command::Dlq(args) => {
+            let settings = settings()?;
+            operating(&settings, async |operations| {
+                dlq::run(args, &settings, operations, output).await
+            })
+        }
         // A bad setting is a finding, not the end.
         Command::Doctor(args) => block_on(doctor::run(args, settings(), output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),

@@ -6,11 +6,12 @@
 //! flag, a status code or a terminal.
 
 pub mod audit;
+pub mod dead_letters;
 pub mod doctor;
 mod ledger;
 pub mod replay;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use thiserror::Error;
 
@@ -28,6 +29,8 @@ pub struct Operations {
     storage: Arc<Storage>,
     /// Opened by the first operation that publishes.
     publisher: OnceLock<Publisher>,
+    /// Of new dead letters, while somebody watches.
+    listener: Mutex<Weak<dead_letters::Listener>>,
 }
 
 /// Who asks, for the record in `operator_actions`.
@@ -97,6 +100,7 @@ impl Operations {
             settings: settings.clone(),
             storage: Arc::new(storage),
             publisher: OnceLock::new(),
+            listener: Mutex::default(),
         })
     }
 
@@ -141,6 +145,18 @@ impl OperationError {
     pub fn invalid(field: &'static str, why: impl Into<String>) -> Self {
         let why = why.into();
         Self::Invalid { field, why }
+    }
+
+    /// With what it ended before its own words.
+    fn because(mut self, ended: &str) -> Self {
+        let why = match &mut self {
+            Self::NotFound(why) | Self::Internal(why) => why,
+            Self::Invalid { why, .. }
+            | Self::Conflict { why, .. }
+            | Self::Unavailable { why, .. } => why,
+        };
+        *why = format!("{ended}: {why}");
+        self
     }
 }
 

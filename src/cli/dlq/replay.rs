@@ -7,11 +7,14 @@ use serde::Serialize;
 
 use super::plan::{self, PlanDocument};
 use super::select::SelectArgs;
-use super::{known, open, sending};
+use super::sending;
 use crate::cli::output::{Format, count, note};
-use crate::cli::{Ended, UsageError, actor::ActorArgs, ask};
+use crate::cli::{Ended, UsageError, actor::ActorArgs, ask, open_storage};
 use crate::config::Settings;
-use crate::operations::replay::{self, Order, Plan, Report};
+use crate::operations::{
+    Operations,
+    replay::{self, Order, Plan, Report},
+};
 use crate::storage::{LetterState, Selection, Storage};
 
 #[derive(Debug, Args)]
@@ -83,14 +86,17 @@ struct Document<'a> {
 impl Asked {
     fn selection(&self) -> Result<Selection, UsageError> {
         let usage = |text: &str| Err(UsageError(text.to_owned()));
-        if self.select.is_unrestricted() != self.all {
+        if self.select.selection().is_unrestricted() != self.all {
             return usage(if self.all {
                 "--all: goes with nothing that says which letters"
             } else {
                 "which letters? Give ids, --group or a filter; --all for all that are open"
             });
         }
-        let selection = self.select.selection(&[LetterState::Open])?;
+        let mut selection = self.select.selection();
+        if selection.states.is_empty() {
+            selection.states = vec![LetterState::Open];
+        }
         if selection.states != [LetterState::Open] {
             return usage(
                 "--state: only open letters are replayed; `dlq restore` opens discarded ones again",
@@ -115,6 +121,7 @@ impl Asked {
 pub(super) async fn run(
     args: ReplayArgs,
     settings: &Settings,
+    operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
     let (asked, actor) = (args.asked, args.actor.name());
@@ -122,8 +129,9 @@ pub(super) async fn run(
     if !asked.dry_run {
         settings.require_broker()?;
     }
-    let storage = open(settings).await?;
-    known::check(&asked.select, "--reason", &storage).await?;
+    let usual = [LetterState::Open];
+    let selection = operations.meant(&selection, &usual, "reason").await?;
+    let storage = open_storage(settings).await?;
     let ended = planned(&asked, &actor, settings, format, &storage, selection).await;
     storage.close().await;
     ended
@@ -140,7 +148,7 @@ async fn planned(
     check_ids(storage, &selection.ids).await?;
     let plan = replay::plan(storage, &selection, &settings.limits, &settings.replay).await?;
     let total = &plan.total;
-    if args.select.has_ids() && total.refused > 0 && total.refused == total.letters {
+    if !selection.ids.is_empty() && total.refused > 0 && total.refused == total.letters {
         bail!(
             "refused: {} of refunded jobs, which are never charged again",
             count(total.refused, "letter")

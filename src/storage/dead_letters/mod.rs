@@ -32,7 +32,6 @@ pub use runs::{Failures, Outcomes};
 pub use selection::{Selection, UnknownNames};
 pub use show::{DeductionRecord, FullDeadLetter};
 pub use stats::{ArrivedLately, OpenByReason};
-pub use watch::{Arrivals, News};
 
 /// Where a letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]

@@ -8,7 +8,7 @@ use super::{DeadLetter, LetterState};
 use crate::storage::{Storage, StorageError};
 
 /// Dead letters by what they are; what is empty or `None` doesn't restrict.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// These.
     pub ids: Vec<i64>,
@@ -33,6 +33,16 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Nothing in it says which (a state alone doesn't): all are meant.
+    pub fn is_unrestricted(&self) -> bool {
+        *self
+            == Self {
+                states: self.states.clone(),
+                up_to: self.up_to,
+                ..Self::default()
+            }
+    }
+
     /// As it stands in the record of an action: which letters were meant.
     pub(super) fn describe(&self) -> String {
         const IDS_NAMED: usize = 20;
