@@ -223,24 +223,10 @@ async fn one_cause_is_one_group_and_the_largest_comes_first() {
         ]
         .map(|key| group[key].clone())
     };
-    let malformed = [
-        json!("malformed"),
-        json!(3),
-        json!(3),
-        json!(i64::MAX),
-        json!(0),
-    ];
-    let poor = [
-        json!("insufficient_balance"),
-        json!(2),
-        json!(3),
-        json!(107),
-        json!(2),
-    ];
-    assert_eq!(
-        groups.iter().map(figures).collect::<Vec<_>>(),
-        [malformed, poor]
-    );
+    let malformed = json!(["malformed", 3, 3, i64::MAX, 0]);
+    let poor = json!(["insufficient_balance", 2, 3, 107, 2]);
+    let groups: Vec<Value> = groups.iter().map(|group| json!(figures(group))).collect();
+    assert_eq!(groups, [malformed, poor]);
 
     // Its last lines are commands that work as they stand.
     let ran = site

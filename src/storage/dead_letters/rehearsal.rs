@@ -24,6 +24,7 @@ pub struct Candidate {
     /// Bytes of what a replay would send.
     pub body_bytes: i32,
     /// What the books say of its job.
+    #[sqlx(rename = "charge_state")]
     pub money: ChargeState,
 }
 
@@ -52,9 +53,9 @@ impl Storage {
         selection: &Selection,
     ) -> Result<Vec<Candidate>, StorageError> {
         let mut query = QueryBuilder::new(
-            "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.money,
+            "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.charge_state,
                     octet_length(coalesce(d.edited_body, d.body)) as body_bytes
-             from dead_letters_and_money d left join article_jobs j on j.id = d.job_id
+             from dead_letters_with_charges d left join article_jobs j on j.id = d.job_id
              where d.state = 'open'",
         );
         selection.restrict(&mut query);

@@ -131,7 +131,7 @@ impl Storage {
             "select {COLUMNS}, d.error_signature, d.archived_at, d.last_arrived_at, d.resolved_at, d.claimed_by,
                     d.claimed_until, d.body, encode(d.body_sha256, 'hex') as body_sha256, d.edited_body,
                     d.properties, d.headers, d.properties ->> 'content_type' as content_type
-             from dead_letters_and_money d where d.id = "
+             from dead_letters_with_charges d where d.id = "
         ));
         query.push_bind(id);
         self.call(async |connection| query.build_query_as().fetch_optional(connection).await)
