@@ -24,10 +24,10 @@ mod timeline;
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use charging::PendingMark;
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, ArrivedLately, Candidate, ChargeState,
-    Claim, Claimable, Claimed, CompanyShare, DeadLetter, DeadLetterGroup, DeductionRecord, Edit,
-    EditError, Failures, FullDeadLetter, LetterBody, LetterState, OpenByReason, Outcomes,
-    PastAction, Rehearsal, Rest, Selection, SettledJob, Signed, UnknownNames,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Candidate, ChargeState, Claim, Claimable,
+    Claimed, CompanyShare, DeadLetter, DeadLetterGroup, DeductionRecord, Edit, EditError, Failures,
+    FullDeadLetter, LetterBody, LetterState, OpenByReason, Outcomes, PastAction, Rehearsal, Rest,
+    Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{

@@ -24,19 +24,13 @@ use crate::storage::Act;
         token-billing dlq discard 17 18 --reason 'test traffic'\n  \
         token-billing dlq discard --group 1f3a09bc --reason 'ticket 4711' --dry-run\n  \
         token-billing dlq discard --only-reason malformed --since 2h --reason 'broken publisher' --yes",
+    mut_arg("why", |arg| arg.required(true)),
     mut_arg("reasons", |arg| arg.long("only-reason")),
     mut_arg("states", |arg| arg.hide(true))
 )]
 pub(super) struct DiscardArgs {
-    /// Why, for the record
-    #[arg(long = "reason", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    why: String,
-
     #[command(flatten)]
-    how: How,
-
-    #[command(flatten)]
-    select: SelectArgs,
+    pub(super) change: ChangeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -52,19 +46,16 @@ pub(super) struct DiscardArgs {
     mut_arg("states", |arg| arg.hide(true))
 )]
 pub(super) struct RestoreArgs {
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChangeArgs {
     /// Why, for the record
     #[arg(long = "reason", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     why: Option<String>,
 
-    #[command(flatten)]
-    how: How,
-
-    #[command(flatten)]
-    select: SelectArgs,
-}
-
-#[derive(Debug, Args)]
-struct How {
     /// Every one there is, where nothing else says which
     #[arg(long)]
     all: bool,
@@ -79,71 +70,40 @@ struct How {
 
     #[command(flatten)]
     actor: ActorArgs,
+
+    #[command(flatten)]
+    select: SelectArgs,
 }
 
-pub(super) async fn discard(
-    args: DiscardArgs,
-    operations: &Operations,
-    format: Format,
-) -> anyhow::Result<Ended> {
-    let why = Some(args.why.as_str());
-    run(
-        Act::Discard,
-        why,
-        args.how,
-        &args.select,
-        operations,
-        format,
-    )
-    .await
-}
-
-pub(super) async fn restore(
-    args: RestoreArgs,
-    operations: &Operations,
-    format: Format,
-) -> anyhow::Result<Ended> {
-    let why = args.why.as_deref();
-    run(
-        Act::Restore,
-        why,
-        args.how,
-        &args.select,
-        operations,
-        format,
-    )
-    .await
-}
-
-async fn run(
+pub(super) async fn run(
     act: Act,
-    why: Option<&str>,
-    how: How,
-    select: &SelectArgs,
+    args: ChangeArgs,
     operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
     let name = act.name();
-    if !how.yes && !how.dry_run && !ask::is_possible() {
+    if !args.yes && !args.dry_run && !ask::is_possible() {
         let problem = format!("no terminal to ask on: say --yes to {name}, or --dry-run to look");
         return Err(UsageError(problem).into());
     }
     let mut change = operations
-        .plan_change(act, &select.selection(), how.all)
+        .plan_change(act, &args.select.selection(), args.all)
         .await?;
-    if !how.dry_run {
+    if !args.dry_run {
         let dead_letters = change.plan.sums.dead_letters;
-        if !how.yes && dead_letters > 0 {
+        if !args.yes && dead_letters > 0 {
             output::note(&plan_text(&change));
             let question = format!("{} {}?", capital(name), counted(dead_letters));
             if !ask::confirm(&question, false)? {
                 bail!("not confirmed; nothing was changed");
             }
         }
-        let actor = Actor::new(&how.actor.name())?;
-        operations.carry_out(&mut change, &actor, why).await?;
+        let actor = Actor::new(&args.actor.name())?;
+        operations
+            .carry_out(&mut change, &actor, args.why.as_deref())
+            .await?;
     }
-    format.print(&change, |change| for_people(change, how.yes))?;
+    format.print(&change, |change| for_people(change, args.yes))?;
     Ok(Ended::Done)
 }
 

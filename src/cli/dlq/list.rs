@@ -48,22 +48,13 @@ pub(super) async fn run(
 
 fn for_people(page: &DeadLetterPage, args: &ListArgs, selection: &Selection) -> String {
     if page.dead_letters.is_empty() {
-        let open = if page.states == [LetterState::Open] {
-            "open "
-        } else {
-            ""
-        };
-        let matching = if selection.is_unrestricted() {
-            ""
-        } else {
-            " match"
-        };
-        let older = if args.before.is_some() {
-            " before this one"
-        } else {
-            ""
-        };
-        return format!("no {open}dead letters{matching}{older}");
+        let word = |said: bool, word| if said { word } else { "" };
+        return format!(
+            "no {}dead letters{}{}",
+            word(page.states == [LetterState::Open], "open "),
+            word(!selection.is_unrestricted(), " match"),
+            word(args.before.is_some(), " before this one")
+        );
     }
     let (now, room) = (OffsetDateTime::now_utc(), Room::of_terminal());
     // Where all are in one state, nobody needs to read it fifty times.
@@ -81,10 +72,9 @@ fn for_people(page: &DeadLetterPage, args: &ListArgs, selection: &Selection) -> 
     let rest = match page.next_before {
         None => format!("{shown}. One in full: token-billing dlq show ID"),
         Some(id) => {
-            let limit = if args.limit == 50 {
-                String::new()
-            } else {
-                format!(" --limit {}", args.limit)
+            let limit = match args.limit {
+                50 => String::new(),
+                limit => format!(" --limit {limit}"),
             };
             format!(
                 "{shown}, {} more: token-billing dlq list{}{limit} --before {id}",

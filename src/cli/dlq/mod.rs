@@ -22,6 +22,7 @@ use super::Ended;
 use super::output::Format;
 use crate::config::Settings;
 use crate::operations::Operations;
+use crate::storage::Act;
 
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
@@ -54,8 +55,8 @@ pub(super) async fn run(
     match args.command {
         Command::List(args) => list::run(args, operations, format).await,
         Command::Edit(args) => edit::run(args, operations, format).await,
-        Command::Discard(args) => act::discard(args, operations, format).await,
-        Command::Restore(args) => act::restore(args, operations, format).await,
+        Command::Discard(args) => act::run(Act::Discard, args.change, operations, format).await,
+        Command::Restore(args) => act::run(Act::Restore, args.change, operations, format).await,
         Command::History(args) => history::run(args, operations, format).await,
         Command::Replay(args) => replay::run(args, settings, operations, format).await,
         Command::Groups(args) => groups::run(args, operations, format).await,

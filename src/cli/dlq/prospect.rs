@@ -81,7 +81,7 @@ pub(super) async fn prospect(
     if let Some(why) = not_open(full) {
         return Prospect::new(Outcome::NotOpen, None, Some(why));
     }
-    let body = full.edited_body.as_deref().unwrap_or(&full.body);
+    let body = full.current();
     let event = match CompletionEvent::parse(body, full.content_type.as_deref(), limits) {
         Ok(event) => event,
         Err(error) => {

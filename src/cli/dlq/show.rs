@@ -61,7 +61,7 @@ pub(super) async fn run(
     }
     let story = operations.dead_letter(args.id).await?;
     if args.raw {
-        print_bytes(&story.full.body)?;
+        print_bytes(&story.full.body.0)?;
         return Ok(Ended::Done);
     }
     let storage = open_storage(settings).await?;
@@ -94,9 +94,9 @@ impl Shown {
                 block(&mut text, name, json);
             }
         }
-        block(&mut text, "body", &full.body);
+        block(&mut text, "body", &full.body.0);
         if let Some(edited) = &full.edited_body {
-            block(&mut text, "edited body, which a replay sends", edited);
+            block(&mut text, "edited body, which a replay sends", &edited.0);
         }
         text
     }

@@ -23,9 +23,6 @@ pub struct Change {
     /// Which of the two.
     #[serde(skip)]
     pub act: Act,
-    /// Ids that are nowhere, where they can be told from those that a filter leaves out.
-    #[serde(skip)]
-    pub missing: i64,
     /// What it is done to: none that arrived after the plan.
     #[serde(skip)]
     selection: Selection,
@@ -54,7 +51,6 @@ impl Operations {
             dry_run: true,
             action_id: None,
             changed: 0,
-            missing: missing(&selection, &plan),
             plan,
             act,
             selection,
@@ -88,29 +84,36 @@ impl Operations {
             actor: actor.name(),
             reason,
         };
-        let changed = &mut change.changed;
+        let (act, selection) = (change.act, &change.selection);
+        let mut changed = 0;
         let acted = self
             .storage
-            .act(change.act, &change.selection, signed, |done| {
-                *changed = done
-            })
-            .await;
-        match acted {
-            Ok(acted) => change.action_id = acted.action_id,
-            Err(error) if *changed > 0 => {
-                let stopped = format!(
-                    "stopped after {}; run it again for the rest",
-                    count(*changed)
-                );
-                return Err(OperationError::from(error).because(&stopped));
+            .act(act, selection, signed, |done| changed = done);
+        let acted = acted.await;
+        change.changed = changed;
+        let acted = acted.map_err(|error| match (OperationError::from(error), changed) {
+            (error, 0) => error,
+            (error, done) => {
+                let done = count(done);
+                error.because(&format!("stopped after {done}; run it again for the rest"))
             }
-            Err(error) => return Err(error.into()),
-        }
+        });
+        change.action_id = acted?.action_id;
         Ok(())
     }
 }
 
 impl Change {
+    /// Ids that are nowhere. With filters beside them, nobody can tell these from what was filtered out.
+    fn missing(&self) -> i64 {
+        let mut ids = self.selection.ids.clone();
+        ids.sort_unstable();
+        ids.dedup();
+        let sums = &self.plan.sums;
+        let found = sums.dead_letters + sums.being_replayed + sums.in_other_state;
+        (ids.len() as i64 - found).max(0)
+    }
+
     /// What it is not done to, and why, each with how many there are.
     pub fn left_out(&self) -> Vec<String> {
         let sums = &self.plan.sums;
@@ -118,16 +121,13 @@ impl Change {
         [
             (sums.being_replayed, "just being replayed"),
             (sums.in_other_state, &not_from),
-            (self.missing, "not there"),
+            (self.missing(), "not there"),
         ]
         .into_iter()
         .filter(|(number, _)| *number > 0)
         .map(|(number, why)| {
-            format!(
-                "{} {} {why}",
-                count(number),
-                if number == 1 { "is" } else { "are" }
-            )
+            let is = if number == 1 { "is" } else { "are" };
+            format!("{} {is} {why}", count(number))
         })
         .collect()
     }
@@ -146,14 +146,4 @@ fn check_extent(selection: &Selection, all: bool) -> Result<(), OperationError> 
         )),
         _ => Ok(()),
     }
-}
-
-fn missing(selection: &Selection, plan: &ActPlan) -> i64 {
-    let mut ids = selection.ids.clone();
-    ids.sort_unstable();
-    ids.dedup();
-    // With filters beside the ids nobody can tell what is missing from what was filtered out.
-    let sums = &plan.sums;
-    let found = sums.dead_letters + sums.being_replayed + sums.in_other_state;
-    (ids.len() as i64 - found).max(0)
 }

@@ -19,24 +19,56 @@ impl Operations {
         selection: &Selection,
         reason_field: &'static str,
     ) -> Result<(), OperationError> {
-        let (group, company) = (selection.group.as_deref(), selection.company);
-        let reasons = selection.reasons.iter().map(String::as_str);
-        let foreign: Vec<&str> = reasons.filter(|reason| !is_ours(reason)).collect();
-        let unknown = self.storage.unknown_names(&foreign, group, company).await?;
-        if let Some(reason) = unknown.reasons.first() {
-            let why = no_such("reason", reason, &self.known_reasons().await?);
-            return Err(OperationError::invalid(reason_field, why));
+        for reason in selection.reasons.iter().filter(|reason| !is_ours(reason)) {
+            let reasons = vec![reason.clone()];
+            if !self
+                .any(Selection {
+                    reasons,
+                    ..Selection::default()
+                })
+                .await?
+            {
+                let why = no_such("reason", reason, &self.known_reasons().await?);
+                return Err(OperationError::invalid(reason_field, why));
+            }
         }
-        if let Some(group) = group.filter(|_| unknown.group) {
-            let why = format!("no dead letter is of group {group}");
-            return Err(OperationError::invalid("group", why));
+        if let Some(name) = &selection.group {
+            let group = Some(name.clone());
+            if !self
+                .any(Selection {
+                    group,
+                    ..Selection::default()
+                })
+                .await?
+            {
+                let why = format!("no dead letter is of group {name}");
+                return Err(OperationError::invalid("group", why));
+            }
         }
-        if let Some(company) = company.filter(|_| unknown.company) {
-            let why =
-                format!("{company} is not in company_subscriptions, and no dead letter is of it");
-            return Err(OperationError::invalid("company", why));
+        if let Some(id) = selection.company {
+            let company = Some(id);
+            if !self
+                .any(Selection {
+                    company,
+                    ..Selection::default()
+                })
+                .await?
+                && self.storage.balance(id).await?.is_none()
+            {
+                let why =
+                    format!("{id} is not in company_subscriptions, and no dead letter is of it");
+                return Err(OperationError::invalid("company", why));
+            }
         }
         Ok(())
+    }
+
+    async fn any(&self, selection: Selection) -> Result<bool, StorageError> {
+        Ok(!self
+            .storage
+            .dead_letters(&selection, None, 1)
+            .await?
+            .is_empty())
     }
 
     /// Ours, and foreign ones that are in the archive.
@@ -59,7 +91,9 @@ fn ours() -> impl Iterator<Item = &'static str> {
 
 /// What to say of a word that is none of `known`, with the nearest of them.
 pub(super) fn no_such(what: &str, word: &str, known: &[String]) -> String {
-    let near = known.iter().map(|known| (distance(word, known), known));
+    let near = known
+        .iter()
+        .map(|known| (strsim::levenshtein(word, known), known));
     let near = near
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, known)| *distance <= known.chars().count() / 3)
@@ -71,37 +105,9 @@ pub(super) fn no_such(what: &str, word: &str, known: &[String]) -> String {
     )
 }
 
-/// Characters to add, drop or change until one word is the other.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
-    for (done, from) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], done + 1);
-        for (at, to) in other.chars().enumerate() {
-            let changed = diagonal + usize::from(from != to);
-            diagonal = row[at + 1];
-            row[at + 1] = changed.min(diagonal + 1).min(row[at] + 1);
-        }
-    }
-    row[row.len() - 1]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_distance_counts_the_keys_to_press() {
-        for (one, other, keys) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("abc", "abc", 0),
-            ("kitten", "sitting", 3),
-            ("insufficent_balance", "insufficient_balance", 1),
-        ] {
-            assert_eq!(distance(one, other), keys, "{one} {other}");
-        }
-    }
 
     #[test]
     fn the_nearest_word_is_suggested_and_a_far_one_is_not() {

@@ -57,7 +57,7 @@ impl Operations {
             self.storage.dead_letter_arrivals(),
             self.ready_counts()
         );
-        let (by_reason, lately) = (by_reason?, lately?);
+        let (by_reason, (last_minute, last_15_minutes)) = (by_reason?, lately?);
         let queue_unknown = queues.as_ref().err().map(OperationError::to_string);
         let (waiting_in_queue, unreadable) = queues.ok().unzip();
         let mut stats = Stats {
@@ -67,8 +67,8 @@ impl Operations {
                 .fold(0, |sum, one| one.tokens.saturating_add(sum)),
             oldest_age_seconds: by_reason.iter().map(|one| one.oldest_age_seconds).max(),
             by_reason,
-            arrived_last_minute: lately.last_minute,
-            arrivals_per_minute: lately.last_15_minutes as f64 / 15.0,
+            arrived_last_minute: last_minute,
+            arrivals_per_minute: last_15_minutes as f64 / 15.0,
             waiting_in_queue,
             unreadable,
             exceeded: Vec::new(),

@@ -89,7 +89,12 @@ impl Operations {
         let selection = self.meant(selection, &[], "reason").await?;
         let seen = self.storage.last_arrival().await?;
         // One that arrives again just now is missing in the tail, and is the first news.
-        let tail = self.storage.last_arrivals(&selection, seen, tail).await?;
+        let before = (0, seen);
+        let mut tail = self
+            .storage
+            .arrivals(&selection, before, true, tail)
+            .await?;
+        tail.reverse();
         let listener = self.listener();
         Ok(Arrivals {
             storage: self.storage.clone(),
@@ -159,9 +164,10 @@ impl Arrivals {
         let newest = self.storage.last_arrival().await?;
         // Less than before: a standby took over that hadn't received everything.
         self.seen = self.seen.min(newest);
+        let since = (self.seen, newest);
         let arrived = self
             .storage
-            .arrivals(&self.selection, self.seen, newest, PAGE)
+            .arrivals(&self.selection, since, false, PAGE)
             .await?;
         self.caught_up = (arrived.len() as i64) < PAGE;
         self.seen = match arrived.last() {

@@ -29,9 +29,9 @@ pub use groups::DeadLetterGroup;
 pub use history::{ActionFilter, PastAction};
 pub use rehearsal::{Candidate, LetterBody, Rehearsal};
 pub use runs::{Failures, Outcomes};
-pub use selection::{Selection, UnknownNames};
+pub use selection::Selection;
 pub use show::{DeductionRecord, FullDeadLetter};
-pub use stats::{ArrivedLately, OpenByReason};
+pub use stats::OpenByReason;
 
 /// Where a letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]

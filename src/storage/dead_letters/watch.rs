@@ -19,41 +19,22 @@ impl Storage {
             .await
     }
 
-    /// The last so many of the selection that had arrived by `newest`, in the order of their arrivals.
-    pub async fn last_arrivals(
-        &self,
-        selection: &Selection,
-        newest: i64,
-        limit: i64,
-    ) -> Result<Vec<DeadLetter>, StorageError> {
-        let mut query = DeadLetter::query();
-        selection.restrict(&mut query);
-        query.push(" and d.last_arrival <= ").push_bind(newest);
-        query
-            .push(" order by d.last_arrival desc limit ")
-            .push_bind(limit);
-        let mut arrived: Vec<DeadLetter> = self
-            .call(async |connection| query.build_query_as().fetch_all(connection).await)
-            .await?;
-        arrived.reverse();
-        Ok(arrived)
-    }
-
-    /// The first so many of the selection that arrived after `seen` and by `newest`, in the order of their arrivals.
+    /// At most so many of the selection that arrived after one and by another arrival: the first of them, or the
+    /// `latest`, which comes first then.
     pub async fn arrivals(
         &self,
         selection: &Selection,
-        seen: i64,
-        newest: i64,
+        (after, by): (i64, i64),
+        latest: bool,
         limit: i64,
     ) -> Result<Vec<DeadLetter>, StorageError> {
         let mut query = DeadLetter::query();
         selection.restrict(&mut query);
-        query.push(" and d.last_arrival > ").push_bind(seen);
-        query.push(" and d.last_arrival <= ").push_bind(newest);
-        query
-            .push(" order by d.last_arrival limit ")
-            .push_bind(limit);
+        query.push(" and d.last_arrival > ").push_bind(after);
+        query.push(" and d.last_arrival <= ").push_bind(by);
+        query.push(" order by d.last_arrival");
+        query.push(if latest { " desc limit " } else { " limit " });
+        query.push_bind(limit);
         self.call(async |connection| query.build_query_as().fetch_all(connection).await)
             .await
     }
