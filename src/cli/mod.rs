@@ -14,6 +14,7 @@ mod dlq;
 mod doctor;
 mod migrate;
 pub mod output;
+mod progress;
 mod publish;
 mod reconcile;
 mod refund;
