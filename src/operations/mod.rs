@@ -12,6 +12,7 @@ pub mod replay;
 
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -27,7 +28,8 @@ pub struct Operations {
     settings: Settings,
     storage: Arc<Storage>,
     /// Opened by the first operation that publishes.
-    publisher: OnceLock<Publisher>,
+    publisher: OnceLock<Arc<Publisher>>,
+    replays: replay::RunningReplays,
 }
 
 /// Who asks, for the record in `operator_actions`.
@@ -70,7 +72,8 @@ pub enum OperationError {
 }
 
 /// What operations need besides this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dependency {
     /// `PostgreSQL`.
     Database,
@@ -97,22 +100,47 @@ impl Operations {
             settings: settings.clone(),
             storage: Arc::new(storage),
             publisher: OnceLock::new(),
+            replays: replay::RunningReplays::default(),
         })
     }
 
-    /// Gives the connections back.
+    /// Stops the replays that run, as soon as what they have in flight is finished, and gives the connections back.
     pub async fn close(&self) {
+        self.replays.stop().await;
         if let Some(publisher) = self.publisher.get() {
             publisher.close().await;
         }
         self.storage.close().await;
     }
 
+    /// The ledger.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Whether there is a broker in the settings, for who wants to know before the first step.
+    ///
+    /// # Errors
+    ///
+    /// `broker.url` is missing.
+    pub fn require_broker(&self) -> Result<(), OperationError> {
+        self.settings.require_broker()?;
+        Ok(())
+    }
+
+    /// Marks dead letters as resolved whose jobs have been charged by another way. Nobody who looks is stopped if it
+    /// can't be done: what the ledger says of a job is read live in any case.
+    async fn resolve_charged(&self) {
+        if let Err(error) = self.storage.settle_dead_letters().await {
+            tracing::warn!(error.message = %error, "charged dead letters are not marked as resolved");
+        }
+    }
+
     /// The way to the exchange; connects when something is published.
-    fn publisher(&self) -> Result<&Publisher, OperationError> {
+    fn publisher(&self) -> Result<&Arc<Publisher>, OperationError> {
         let broker = self.settings.require_broker()?;
         let schedule = RetrySchedule::new(&self.settings.retry);
-        let make = || Publisher::plain(broker, &Topology::new(broker, &schedule));
+        let make = || Arc::new(Publisher::plain(broker, &Topology::new(broker, &schedule)));
         Ok(self.publisher.get_or_init(make))
     }
 }

@@ -26,10 +26,10 @@ pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation
 pub use charging::PendingMark;
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
-    Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
-    Letter, LetterAction, LetterArrivals, LetterBody, LetterGroup, LetterState, Link, Money, News,
-    OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
-    UnknownNames,
+    Claimed, CompanyShare, DeadLetterBody, DeductionRecord, Details, Draft, DryRun, Edit,
+    EditError, Failures, FullLetter, Letter, LetterAction, LetterArrivals, LetterGroup,
+    LetterState, Link, Money, News, OpenByReason, Outcomes, PastAction, Rest, Selection,
+    SettledJob, Signed, UnknownNames,
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{

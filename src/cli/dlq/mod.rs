@@ -9,7 +9,6 @@ mod known;
 mod letters;
 mod list;
 mod plan;
-mod prospect;
 mod replay;
 mod select;
 pub(super) mod sending;
@@ -17,11 +16,14 @@ mod show;
 mod stats;
 mod watch;
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 
 use super::output::{self, Format};
 use super::{Ended, one_line, open_storage};
 use crate::config::Settings;
+use crate::operations::Operations;
 use crate::storage::Storage;
 
 #[derive(Debug, Args)]
@@ -57,7 +59,12 @@ pub(super) async fn run(
         Command::Discard(args) => act::discard(args, settings, format).await,
         Command::Restore(args) => act::restore(args, settings, format).await,
         Command::History(args) => history::run(args, settings, format).await,
-        Command::Replay(args) => replay::run(args, settings, format).await,
+        Command::Replay(args) => {
+            let operations = Arc::new(Operations::open(settings).await?);
+            let ended = replay::run(args, &operations, format).await;
+            operations.close().await;
+            ended
+        }
         Command::Groups(args) => groups::run(args, settings, format).await,
         Command::Show(args) => show::run(args, settings, format).await,
         Command::Watch(args) => watch::run(args, settings, format).await,

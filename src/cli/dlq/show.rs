@@ -13,10 +13,11 @@ use uuid::Uuid;
 use super::body::pretty;
 use super::letters::ago;
 use super::open;
-use super::prospect::{Prospect, prospect};
+use super::plan::preview_in_words;
 use crate::cli::output::{Format, count, print_bytes, printable, thousands};
 use crate::cli::{Ended, UsageError, moment};
 use crate::config::Settings;
+use crate::operations::replay::Preview;
 use crate::storage::{DeductionRecord, FullLetter, Letter, LetterAction, Link, Money, Storage};
 
 /// Bytes of a body that people are shown.
@@ -49,7 +50,7 @@ struct Story {
     chain: Vec<Link>,
     actions: Vec<LetterAction>,
     record: Option<DeductionRecord>,
-    prospect: Prospect,
+    preview: Preview,
 }
 
 pub(super) async fn run(
@@ -92,7 +93,7 @@ struct Document<'a> {
     #[serde(with = "time::serde::rfc3339::option")]
     claimed_until: Option<OffsetDateTime>,
     record: &'a Option<DeductionRecord>,
-    replay: &'a Prospect,
+    replay: &'a Preview,
     chain: &'a [Link],
     actions: &'a [LetterAction],
     properties: &'a RawValue,
@@ -127,7 +128,7 @@ impl Story {
         Ok(Self {
             chain: storage.dead_letter_chain(id).await?,
             actions: storage.dead_letter_actions(id).await?,
-            prospect: prospect(storage, &settings.limits, &full).await,
+            preview: Preview::of(&full, storage, &settings.limits).await,
             record,
             full,
         })
@@ -144,7 +145,7 @@ impl Story {
             claimed_by: full.claimed_by,
             claimed_until: full.claimed_until,
             record: &self.record,
-            replay: &self.prospect,
+            replay: &self.preview,
             chain: &self.chain,
             actions: &self.actions,
             properties: &full.properties.0,
@@ -190,7 +191,7 @@ impl Story {
         let id = |id: Option<Uuid>| id.map_or_else(nothing, |id| id.to_string());
         vec![
             ("money", self.money()),
-            ("replay", self.prospect.for_people()),
+            ("replay", preview_in_words(&self.preview)),
             ("job", id(letter.job_id)),
             ("company", id(letter.company_id)),
             ("article", id(letter.article_id)),

@@ -33,8 +33,31 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Nothing says which dead letters (a state alone doesn't): all are meant.
+    pub fn restricts_nothing(&self) -> bool {
+        let Self {
+            ids,
+            group,
+            reasons,
+            company,
+            job,
+            since,
+            until,
+            text,
+            ..
+        } = self;
+        ids.is_empty()
+            && group.is_none()
+            && reasons.is_empty()
+            && company.is_none()
+            && job.is_none()
+            && since.is_none()
+            && until.is_none()
+            && text.is_none()
+    }
+
     /// As it stands in the record of an action: which letters were meant.
-    pub(super) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         const IDS_NAMED: usize = 20;
         let mut parts = Vec::new();
         if !self.ids.is_empty() {
