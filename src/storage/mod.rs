@@ -25,11 +25,11 @@ mod timeline;
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use charging::PendingMark;
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
-    Claimed, CompanyShare, DeadLetterBody, DeductionRecord, Details, Draft, DryRun, Edit,
-    EditError, Failures, FullLetter, Letter, LetterAction, LetterArrivals, LetterGroup,
-    LetterState, Link, Money, News, OpenByReason, Outcomes, PastAction, Rest, Selection,
-    SettledJob, Signed, UnknownNames,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, ArrivedLately, Candidate,
+    ChargeState, Claim, Claimable, Claimed, CompanyShare, DeadLetter, DeadLetterBody,
+    DeadLetterGroup, DeductionRecord, DryRun, Edit, EditError, Failures, FullDeadLetter,
+    LetterState, News, OpenByReason, Outcomes, PastAction, Rest, Selection, SettledJob, Signed,
+    UnknownNames,
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{

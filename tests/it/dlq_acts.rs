@@ -63,7 +63,7 @@ async fn what_is_discarded_can_be_restored_and_the_books_never_notice() {
     let restore = [&restore[..], &["--as", "bob", "--yes"], &JSON].concat();
     let report = site.run(&restore).await.document();
     assert_eq!(
-        (&report["changed"], &report["letters"]),
+        (&report["changed"], &report["dead_letters"]),
         (&json!(1), &json!(1))
     );
     assert_eq!(states(&storage).await, [Open, Open, Discarded]);
@@ -73,7 +73,7 @@ async fn what_is_discarded_can_be_restored_and_the_books_never_notice() {
     let actions = history["actions"].as_array().expect("a list");
     let told = |n: usize| {
         let action = &actions[n];
-        ["actor", "action", "letters", "reason"].map(|key| action[key].clone())
+        ["actor", "action", "dead_letters", "reason"].map(|key| action[key].clone())
     };
     assert_eq!(actions.len(), 2);
     assert_eq!(
@@ -194,10 +194,10 @@ async fn what_the_books_will_still_do_is_said_before() {
             "charged",
             "companies",
             "compensated",
+            "dead_letters",
             "dry_run",
             "in_other_state",
             "largest",
-            "letters",
             "pending",
             "tokens",
             "without_tokens"
@@ -261,7 +261,7 @@ async fn many_letters_go_in_pages_and_what_arrives_later_stays() {
         .plan_act(Act::Discard, &open)
         .await
         .expect("planned");
-    assert_eq!((plan.sums.letters, plan.sums.tokens), (2500, i64::MAX));
+    assert_eq!((plan.sums.dead_letters, plan.sums.tokens), (2500, i64::MAX));
     open.up_to = plan.sums.up_to;
     letters(&storage, &[company], 5).await;
 
@@ -273,7 +273,7 @@ async fn many_letters_go_in_pages_and_what_arrives_later_stays() {
     let acted = storage
         .act(Act::Discard, &open, signed, |done| pages.push(done))
         .await;
-    assert_eq!(acted.expect("discarded").letters, 2500);
+    assert_eq!(acted.expect("discarded").dead_letters, 2500);
     assert_eq!(pages, [1000, 2000, 2500]);
     let left = site
         .number("select count(*) from dead_letters where state = 'open'")
@@ -306,7 +306,7 @@ async fn two_who_discard_the_same_letters_at_once_discard_each_once() {
         storage.act(Act::Discard, &open, signed("ann"), |_| ()),
         storage.act(Act::Discard, &open, signed("bob"), |_| ()),
     );
-    let sum = ours.expect("discarded").letters + theirs.expect("discarded").letters;
+    let sum = ours.expect("discarded").dead_letters + theirs.expect("discarded").dead_letters;
     assert_eq!(sum, 50);
     assert_eq!(
         site.number("select count(*) from dead_letter_actions")

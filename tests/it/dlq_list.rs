@@ -151,7 +151,7 @@ async fn what_the_books_have_charged_meanwhile_is_no_longer_listed() {
     let page = document(&site, &["list", &id]).await;
     let letter = &page["letters"][0];
     assert_eq!(
-        (&letter["state"], &letter["money"]),
+        (&letter["state"], &letter["charge_state"]),
         (&json!("resolved"), &json!("charged"))
     );
     let ran = site.run(&["dlq", "list", &id]).await;
@@ -214,7 +214,14 @@ async fn one_cause_is_one_group_and_the_largest_comes_first() {
     assert_eq!(keys(&document), ["groups", "more"]);
     let groups = document["groups"].as_array().expect("a list");
     let figures = |group: &Value| {
-        ["reason", "letters", "occurrences", "tokens", "companies"].map(|key| group[key].clone())
+        [
+            "reason",
+            "dead_letters",
+            "occurrences",
+            "tokens",
+            "companies",
+        ]
+        .map(|key| group[key].clone())
     };
     let malformed = [
         json!("malformed"),

@@ -48,7 +48,7 @@ async fn ten_thousand_letters_are_grouped_and_paged_through_without_missing_one(
         .as_array()
         .expect("a list")
         .iter()
-        .map(|group| ["reason", "letters", "companies"].map(|key| group[key].clone()))
+        .map(|group| ["reason", "dead_letters", "companies"].map(|key| group[key].clone()))
         .collect();
     assert_eq!(
         figures,

@@ -158,23 +158,23 @@ async fn run(
         plan,
     };
     let signed = (how.actor.name(), why);
-    if !how.dry_run && report.plan.sums.letters > 0 {
+    if !how.dry_run && report.plan.sums.dead_letters > 0 {
         if !how.yes {
             output::note(&plan_text(act, &report));
             let question = format!(
                 "{} {}?",
                 capital(act.name()),
-                letters(report.plan.sums.letters)
+                letters(report.plan.sums.dead_letters)
             );
             if !ask::confirm(&question, false)? {
                 bail!("not confirmed; nothing was changed");
             }
         }
         let acted = carry_out(&storage, act, &selection, (&signed.0, signed.1.as_deref())).await?;
-        (report.action_id, report.changed) = (acted.action_id, acted.letters);
+        (report.action_id, report.changed) = (acted.action_id, acted.dead_letters);
     }
     storage.close().await;
-    if select.has_ids() && report.plan.sums.letters == 0 {
+    if select.has_ids() && report.plan.sums.dead_letters == 0 {
         bail!(
             "nothing to {}: {}",
             act.name(),
@@ -230,12 +230,12 @@ fn missing(selection: &Selection, plan: &ActPlan) -> i64 {
     ids.dedup();
     // With filters beside the ids nobody can tell what is missing from what was filtered out.
     let sums = &plan.sums;
-    let found = sums.letters + sums.being_replayed + sums.in_other_state;
+    let found = sums.dead_letters + sums.being_replayed + sums.in_other_state;
     (ids.len() as i64 - found).max(0)
 }
 
 fn for_people(act: Act, report: &Report, with_plan: bool) -> String {
-    if report.plan.sums.letters == 0 {
+    if report.plan.sums.dead_letters == 0 {
         let mut lines = vec![format!("nothing to {}", act.name())];
         lines.extend(left_out(act, report));
         return lines.join("\n");
@@ -263,7 +263,7 @@ fn plan_text(act: Act, report: &Report) -> String {
     let sums = &report.plan.sums;
     let mut lines = vec![format!(
         "{} of {}, asking for {}",
-        letters(sums.letters),
+        letters(sums.dead_letters),
         match sums.companies {
             0 => "no known company".to_owned(),
             1 => "1 company".to_owned(),
@@ -302,7 +302,11 @@ fn plan_text(act: Act, report: &Report) -> String {
             let company = share
                 .company_id
                 .map_or("unknown".to_owned(), |id| id.to_string());
-            table.row([text(&company), number(share.letters), number(share.tokens)]);
+            table.row([
+                text(&company),
+                number(share.dead_letters),
+                number(share.tokens),
+            ]);
         }
         lines.push(table.render());
         let named = report

@@ -15,7 +15,7 @@ use crate::cli::actor::ActorArgs;
 use crate::cli::output::{self, Format, count, printable};
 use crate::config::{Limits, Settings};
 use crate::domain::{AmendError, CompletionEvent, amend, layout};
-use crate::storage::{Draft, Edit, EditError, LetterState, SettledJob, Signed};
+use crate::storage::{Edit, EditError, FullDeadLetter, LetterState, SettledJob, Signed};
 
 #[derive(Debug, Args)]
 #[command(
@@ -84,11 +84,11 @@ pub(super) async fn run(
     format: Format,
 ) -> anyhow::Result<Ended> {
     let storage = open(settings).await?;
-    let Some(draft) = storage.draft(args.id).await? else {
+    let Some(draft) = storage.dead_letter(args.id).await? else {
         bail!(EditError::NotFound(args.id));
     };
     refuse_early(&draft)?;
-    if let Some(action) = draft.half_replayed_by {
+    if let Some(action) = draft.half_replayed_by() {
         output::note(&format!(
             "note: a replay (action {action}) had this letter in hand and broke off: it may have been sent as it is"
         ));
@@ -119,8 +119,8 @@ pub(super) async fn run(
 }
 
 /// What would be refused at the end in any case, before a person has typed for nothing.
-fn refuse_early(draft: &Draft) -> Result<(), EditError> {
-    let letter = &draft.letter;
+fn refuse_early(draft: &FullDeadLetter) -> Result<(), EditError> {
+    let letter = &draft.dead_letter;
     if letter.state != LetterState::Open {
         let (id, state) = (letter.id, letter.state);
         return Err(EditError::NotOpen { id, state });
@@ -133,7 +133,7 @@ fn refuse_early(draft: &Draft) -> Result<(), EditError> {
     ) {
         return Err(EditError::Settled(SettledJob {
             job_id: job_id.to_string(),
-            refunded: letter.money == crate::storage::Money::Compensated,
+            refunded: letter.charge_state == crate::storage::ChargeState::Compensated,
             amount,
             company_id,
             completed_at,
@@ -145,7 +145,7 @@ fn refuse_early(draft: &Draft) -> Result<(), EditError> {
 type Changed = (Vec<u8>, CompletionEvent);
 
 fn by_fields(
-    draft: &Draft,
+    draft: &FullDeadLetter,
     set: &[(String, String)],
     limits: &Limits,
 ) -> anyhow::Result<Option<Changed>> {
@@ -153,7 +153,7 @@ fn by_fields(
     let body = amend(draft.current(), content_type, set).map_err(|error: AmendError| {
         anyhow::anyhow!(
             "{error}; edit it whole, in $EDITOR: token-billing dlq edit {}",
-            draft.letter.id
+            draft.dead_letter.id
         )
     })?;
     if body == draft.current() {
@@ -165,14 +165,14 @@ fn by_fields(
     }
 }
 
-fn in_editor(draft: &Draft, limits: &Limits) -> anyhow::Result<Option<Changed>> {
+fn in_editor(draft: &FullDeadLetter, limits: &Limits) -> anyhow::Result<Option<Changed>> {
     let current = draft.current();
     let text = std::str::from_utf8(current).ok();
     let laid_out = text.and_then(layout::indented).map(|text| text + "\n");
     let shown = laid_out.as_deref().map_or(current, str::as_bytes);
     // JSON that came in one line goes out in one line.
     let one_line = laid_out.is_some() && !current.trim_ascii().contains(&b'\n');
-    editor::edit(draft.letter.id, shown, |saved| {
+    editor::edit(draft.dead_letter.id, shown, |saved| {
         let saved = saved.trim_ascii_end();
         let compacted = std::str::from_utf8(saved).ok().and_then(layout::compacted);
         let body = match compacted {
@@ -186,8 +186,8 @@ fn in_editor(draft: &Draft, limits: &Limits) -> anyhow::Result<Option<Changed>> 
 }
 
 impl Report {
-    fn new(draft: &Draft, changed: Option<&Changed>, dry_run: bool) -> Self {
-        let letter = &draft.letter;
+    fn new(draft: &FullDeadLetter, changed: Option<&Changed>, dry_run: bool) -> Self {
+        let letter = &draft.dead_letter;
         let changed = changed.filter(|(body, _)| body != draft.current());
         let event = changed.map(|(_, event)| event);
         let body = changed.map_or(draft.current(), |(body, _)| body);

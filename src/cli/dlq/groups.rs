@@ -9,7 +9,7 @@ use super::{known, open, select::SelectArgs};
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, number, text, thousands};
 use crate::config::Settings;
-use crate::storage::{LetterGroup, LetterState};
+use crate::storage::{DeadLetterGroup, LetterState};
 
 /// Group letters by their cause
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(super) struct GroupsArgs {
 
 #[derive(Debug, Serialize)]
 struct Groups {
-    groups: Vec<LetterGroup>,
+    groups: Vec<DeadLetterGroup>,
     /// How many more there are, smaller than these.
     more: i64,
 }
@@ -69,7 +69,7 @@ fn for_people(document: &Groups) -> String {
     for group in &document.groups {
         table.row([
             text(&group.group_id),
-            number(group.letters),
+            number(group.dead_letters),
             number(group.occurrences),
             number(group.tokens),
             number(group.companies),

@@ -58,12 +58,12 @@ pub(super) async fn run(
     format: Format,
 ) -> anyhow::Result<Ended> {
     let filter = ActionFilter {
-        letters: args.ids,
+        dead_letters: args.ids,
         actor: args.actor,
         action: args.action,
         since: args.since,
     };
-    let everything = filter.restricts_nothing();
+    let everything = filter == ActionFilter::default();
     let storage = open(settings).await?;
     check_action(filter.action.as_deref(), &storage).await?;
     let actions = storage.operator_actions(&filter, args.limit).await?;
@@ -107,7 +107,7 @@ fn for_people(page: &Page, everything: bool) -> String {
         text("why"),
     ]);
     for action in &page.actions {
-        let number = match action.letters {
+        let number = match action.dead_letters {
             0 => String::new(),
             many => thousands(many),
         };

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::cli::output::{at_right, columns, cut_columns, number, printable, text};
-use crate::storage::{Letter, Money};
+use crate::storage::{ChargeState, DeadLetter};
 
 /// From so many columns on there is room for whole ids and words.
 const WIDE: usize = 140;
@@ -40,14 +40,14 @@ impl Room {
     }
 
     /// Whether money moved.
-    pub(super) fn money(self, money: Money) -> &'static str {
+    pub(super) fn money(self, money: ChargeState) -> &'static str {
         match money {
-            Money::NeverCharged if self.wide => "never charged",
-            Money::NeverCharged => "never",
-            Money::Charged => "charged",
-            Money::Pending => "pending",
-            Money::Compensated if self.wide => "compensated",
-            Money::Compensated => "refunded",
+            ChargeState::NeverCharged if self.wide => "never charged",
+            ChargeState::NeverCharged => "never",
+            ChargeState::Charged => "charged",
+            ChargeState::Pending => "pending",
+            ChargeState::Compensated if self.wide => "compensated",
+            ChargeState::Compensated => "refunded",
         }
     }
 }
@@ -70,10 +70,10 @@ pub(super) fn heading() -> [Cell; 6] {
 }
 
 /// What stands in them.
-pub(super) fn cells(letter: &Letter, room: Room) -> [Cell; 6] {
+pub(super) fn cells(letter: &DeadLetter, room: Room) -> [Cell; 6] {
     [
         text(&reason(&letter.reason)),
-        text(room.money(letter.money)),
+        text(room.money(letter.charge_state)),
         text(&room.company(letter.company_id)),
         letter.tokens.map_or_else(|| at_right("-"), number),
         number(letter.occurrences.into()),

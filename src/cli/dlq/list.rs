@@ -9,7 +9,7 @@ use super::{known, open, select::SelectArgs};
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, text, thousands};
 use crate::config::Settings;
-use crate::storage::{Letter, LetterState, Selection};
+use crate::storage::{DeadLetter, LetterState, Selection};
 
 /// List letters, newest first
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub(super) struct ListArgs {
 
 #[derive(Debug, Serialize)]
 struct Page {
-    letters: Vec<Letter>,
+    letters: Vec<DeadLetter>,
     /// How many more there are, older than these.
     more: i64,
     /// For `--before`, if there are more.

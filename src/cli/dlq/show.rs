@@ -18,7 +18,9 @@ use crate::cli::output::{Format, count, print_bytes, printable, thousands};
 use crate::cli::{Ended, UsageError, moment};
 use crate::config::Settings;
 use crate::operations::replay::Preview;
-use crate::storage::{DeductionRecord, FullLetter, Letter, LetterAction, Link, Money, Storage};
+use crate::storage::{
+    ActionFilter, ChargeState, DeadLetter, DeductionRecord, FullDeadLetter, PastAction, Storage,
+};
 
 /// Bytes of a body that people are shown.
 const SHOWN_BYTES: usize = 4 * 1024;
@@ -46,9 +48,9 @@ pub(super) struct ShowArgs {
 
 /// A letter and what surrounds it.
 struct Story {
-    full: FullLetter,
-    chain: Vec<Link>,
-    actions: Vec<LetterAction>,
+    full: FullDeadLetter,
+    chain: Vec<DeadLetter>,
+    actions: Vec<PastAction>,
     record: Option<DeductionRecord>,
     preview: Preview,
 }
@@ -81,7 +83,7 @@ pub(super) async fn run(
 #[derive(Serialize)]
 struct Document<'a> {
     #[serde(flatten)]
-    letter: &'a Letter,
+    letter: &'a DeadLetter,
     error_signature: &'a str,
     #[serde(with = "time::serde::rfc3339")]
     archived_at: OffsetDateTime,
@@ -94,8 +96,8 @@ struct Document<'a> {
     claimed_until: Option<OffsetDateTime>,
     record: &'a Option<DeductionRecord>,
     replay: &'a Preview,
-    chain: &'a [Link],
-    actions: &'a [LetterAction],
+    chain: &'a [DeadLetter],
+    actions: &'a [PastAction],
     properties: &'a RawValue,
     headers: &'a RawValue,
     body: Body<'a>,
@@ -119,15 +121,27 @@ impl<'a> Body<'a> {
 }
 
 impl Story {
-    async fn of(full: FullLetter, storage: &Storage, settings: &Settings) -> anyhow::Result<Self> {
-        let id = full.letter.id;
-        let record = match full.letter.job_id {
+    async fn of(
+        full: FullDeadLetter,
+        storage: &Storage,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        let id = full.dead_letter.id;
+        let record = match full.dead_letter.job_id {
             Some(job_id) => storage.deduction_record(&job_id.to_string()).await?,
             None => None,
         };
         Ok(Self {
             chain: storage.dead_letter_chain(id).await?,
-            actions: storage.dead_letter_actions(id).await?,
+            actions: storage
+                .operator_actions(
+                    &ActionFilter {
+                        dead_letters: vec![id],
+                        ..ActionFilter::default()
+                    },
+                    100,
+                )
+                .await?,
             preview: Preview::of(&full, storage, &settings.limits).await,
             record,
             full,
@@ -137,7 +151,7 @@ impl Story {
     fn document(&self) -> Document<'_> {
         let full = &self.full;
         Document {
-            letter: &full.letter,
+            letter: &full.dead_letter,
             error_signature: &full.error_signature,
             archived_at: full.archived_at,
             last_arrived_at: full.last_arrived_at,
@@ -157,7 +171,7 @@ impl Story {
     }
 
     fn for_people(&self) -> String {
-        let (full, letter) = (&self.full, &self.full.letter);
+        let (full, letter) = (&self.full, &self.full.dead_letter);
         let state = letter.state.as_str();
         let mut lines = vec![
             format!("letter {}: {}, {state}", letter.id, letter.reason),
@@ -186,7 +200,7 @@ impl Story {
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
-        let letter = &self.full.letter;
+        let letter = &self.full.dead_letter;
         let nothing = || "-".to_owned();
         let id = |id: Option<Uuid>| id.map_or_else(nothing, |id| id.to_string());
         vec![
@@ -201,7 +215,7 @@ impl Story {
     }
 
     fn times(&self) -> Vec<(&'static str, String)> {
-        let (full, letter) = (&self.full, &self.full.letter);
+        let (full, letter) = (&self.full, &self.full.dead_letter);
         let now = OffsetDateTime::now_utc();
         let at = |at: OffsetDateTime| format!("{} ({})", moment(at), ago(at, now));
         let tries = count(letter.attempts.unsigned_abs().into(), "attempt");
@@ -246,7 +260,7 @@ impl Story {
     /// Whether money moved, and why not.
     fn money(&self) -> String {
         let Some(record) = &self.record else {
-            return if self.full.letter.job_id.is_some() {
+            return if self.full.dead_letter.job_id.is_some() {
                 "never charged: the books don't know the job".to_owned()
             } else {
                 "never charged by this letter: it names no job that could be read".to_owned()
@@ -257,13 +271,13 @@ impl Story {
             .as_deref()
             .or(record.error_code.as_deref());
         let why = why.unwrap_or("no reason is recorded");
-        match self.full.letter.money {
-            Money::NeverCharged => format!("never charged: {why}"),
-            Money::Pending => {
+        match self.full.dead_letter.charge_state {
+            ChargeState::NeverCharged => format!("never charged: {why}"),
+            ChargeState::Pending => {
                 format!("pending, the charge is owed and the sweeper settles it: {why}")
             }
-            Money::Charged => format!("charged {}", charged(record)),
-            Money::Compensated => format!(
+            ChargeState::Charged => format!("charged {}", charged(record)),
+            ChargeState::Compensated => format!(
                 "compensated, given back after it was charged {}",
                 charged(record)
             ),
@@ -271,8 +285,8 @@ impl Story {
     }
 
     fn chain(&self) -> String {
-        let link = |link: &Link| match link.id {
-            id if id == self.full.letter.id => format!("{id} (this one)"),
+        let link = |link: &DeadLetter| match link.id {
+            id if id == self.full.dead_letter.id => format!("{id} (this one)"),
             id => format!("{id} ({}, {})", link.reason, link.state.as_str()),
         };
         let links: Vec<String> = self.chain.iter().map(link).collect();
@@ -301,7 +315,7 @@ fn charged(record: &DeductionRecord) -> String {
     text
 }
 
-fn told(action: &LetterAction) -> String {
+fn told(action: &PastAction) -> String {
     let mut text = format!(
         "{} {} by {}",
         moment(action.at),

@@ -15,7 +15,7 @@ use super::{known, open, select::SelectArgs};
 use crate::cli::output::{self, Format, Reader, printable, thousands};
 use crate::cli::{Ended, one_line};
 use crate::config::Settings;
-use crate::storage::{Letter, News};
+use crate::storage::{DeadLetter, News};
 
 /// Show letters as they arrive
 #[derive(Debug, Args)]
@@ -90,7 +90,7 @@ pub(super) async fn run(
     watched.map(|()| Ended::Done)
 }
 
-fn show(letters: &[Letter], format: Format) -> anyhow::Result<Reader> {
+fn show(letters: &[DeadLetter], format: Format) -> anyhow::Result<Reader> {
     let room = Room::of_terminal();
     for letter in letters {
         let reader = match format {
@@ -120,13 +120,13 @@ fn heading() -> String {
     )
 }
 
-fn line(letter: &Letter, room: Room) -> String {
+fn line(letter: &DeadLetter, room: Room) -> String {
     columns(
         [
             &failed_at(letter.last_failed_at),
             &letter.id.to_string(),
             &reason(&letter.reason),
-            room.money(letter.money),
+            room.money(letter.charge_state),
             &room.company(letter.company_id),
             &letter.tokens.map_or_else(|| "-".to_owned(), thousands),
             &thousands(letter.occurrences),

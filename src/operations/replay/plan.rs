@@ -79,7 +79,7 @@ impl ReplaySelection {
     ///
     /// [`OperationError::Invalid`]: `all` together with what restricts, neither of them, or states other than open.
     pub fn new(selection: Selection, all: bool) -> Result<Self, OperationError> {
-        if selection.restricts_nothing() != all {
+        if selection.is_unrestricted() != all {
             return Err(OperationError::invalid(
                 "all",
                 if all {

@@ -7,7 +7,9 @@ use super::pace::page;
 use crate::{
     config::Limits,
     domain::{CompletionEvent, Deduction, Reason, Receipt},
-    storage::{Candidate, DeadLetterBody, FullLetter, LetterState, Money, Storage, StorageError},
+    storage::{
+        Candidate, ChargeState, DeadLetterBody, FullDeadLetter, LetterState, Storage, StorageError,
+    },
 };
 
 /// Dead letters of which the bodies are in memory at once.
@@ -50,16 +52,15 @@ pub struct Preview {
 
 impl Preview {
     /// Of one dead letter.
-    pub async fn of(letter: &FullLetter, storage: &Storage, limits: &Limits) -> Self {
+    pub async fn of(letter: &FullDeadLetter, storage: &Storage, limits: &Limits) -> Self {
         if let Some(why) = not_open(letter) {
             return Self::without_charge(PreviewOutcome::NotOpen, why);
         }
-        let body = letter.edited_body.as_deref().unwrap_or(&letter.body);
         let candidate = Candidate {
-            id: letter.letter.id,
-            company_id: letter.letter.company_id,
-            body_bytes: body.len().try_into().unwrap_or(i32::MAX),
-            money: letter.letter.money,
+            id: letter.dead_letter.id,
+            company_id: letter.dead_letter.company_id,
+            body_bytes: letter.current().len().try_into().unwrap_or(i32::MAX),
+            charge_state: letter.dead_letter.charge_state,
         };
         if let Some(refused) = Self::refused(&candidate) {
             return refused;
@@ -74,7 +75,7 @@ impl Preview {
     /// What needs no trying.
     pub(super) fn refused(letter: &Candidate) -> Option<Self> {
         let why = "its job was refunded, and is never charged again";
-        (letter.money == Money::Compensated)
+        (letter.charge_state == ChargeState::Compensated)
             .then(|| Self::without_charge(PreviewOutcome::Refused, why))
     }
 
@@ -171,12 +172,12 @@ pub(super) async fn previews<T>(
     Ok(tried)
 }
 
-fn not_open(full: &FullLetter) -> Option<String> {
-    match full.letter.state {
+fn not_open(full: &FullDeadLetter) -> Option<String> {
+    match full.dead_letter.state {
         LetterState::Open => None,
         LetterState::Discarded => Some("it is discarded; restored, it can be replayed".to_owned()),
         LetterState::Resolved => Some("its job is charged".to_owned()),
-        LetterState::Replayed => Some(match full.letter.failed_again_as {
+        LetterState::Replayed => Some(match full.dead_letter.failed_again_as {
             Some(id) => format!("it was replayed, and failed again as {id}"),
             None => "it was replayed, and has not come back".to_owned(),
         }),

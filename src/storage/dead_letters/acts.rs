@@ -1,7 +1,7 @@
 //! Writing letters off, and taking that back. Neither touches the books.
 
 use serde::Serialize;
-use sqlx::{Acquire as _, PgConnection};
+use sqlx::{Acquire as _, PgConnection, QueryBuilder};
 use uuid::Uuid;
 
 use super::{LetterState, Selection};
@@ -54,6 +54,12 @@ impl Act {
             Self::Restore => LetterState::Open,
         }
     }
+
+    /// The condition on what it can be done to; what doesn't meet it is left out.
+    fn free(self) -> String {
+        let unclaimed = "(d.claimed_until is null or d.claimed_until <= clock_timestamp())";
+        format!("(d.state = '{}' and {unclaimed})", self.from().as_str())
+    }
 }
 
 /// What an act would do now.
@@ -70,7 +76,7 @@ pub struct ActPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct ActSums {
     /// Letters that would change.
-    pub letters: i64,
+    pub dead_letters: i64,
     /// The tokens they ask for, where they can be read.
     pub tokens: i64,
     /// Letters whose tokens can't be read.
@@ -98,7 +104,7 @@ pub struct CompanyShare {
     /// Which; `None`: it can't be read.
     pub company_id: Option<Uuid>,
     /// Letters.
-    pub letters: i64,
+    pub dead_letters: i64,
     /// Tokens they ask for, where they can be read.
     pub tokens: i64,
 }
@@ -109,21 +115,15 @@ pub struct Acted {
     /// The row of `operator_actions`; `None`: nothing was there to do.
     pub action_id: Option<i64>,
     /// Letters changed.
-    pub letters: i64,
-}
-
-/// A letter that an act on state $11 can have; the other ones are left out.
-macro_rules! free_to_act_on {
-    () => {
-        "(d.state = $11 and (d.claimed_until is null or d.claimed_until <= clock_timestamp()))"
-    };
+    pub dead_letters: i64,
 }
 
 impl Storage {
     /// What `act` would do to this selection now.
     pub async fn plan_act(&self, act: Act, selection: &Selection) -> Result<ActPlan, StorageError> {
-        let sums = sqlx::query_as(concat!(
-            "select count(*) filter (where e.free) as letters,
+        let (free, from) = (act.free(), act.from().as_str());
+        let mut sums = QueryBuilder::new(format!(
+            "select count(*) filter (where e.free) as dead_letters,
                     least(coalesce(sum(greatest(d.tokens, 0)) filter (where e.free), 0), 9223372036854775807)::bigint
                         as tokens,
                     count(*) filter (where e.free and d.tokens is null) as without_tokens,
@@ -131,33 +131,27 @@ impl Storage {
                     count(*) filter (where e.free and d.money = 'charged') as charged,
                     count(*) filter (where e.free and d.money = 'pending') as pending,
                     count(*) filter (where e.free and d.money = 'compensated') as compensated,
-                    count(*) filter (where not e.free and d.state = $11) as being_replayed,
-                    count(*) filter (where d.state <> $11) as in_other_state,
+                    count(*) filter (where not e.free and d.state = '{from}') as being_replayed,
+                    count(*) filter (where d.state <> '{from}') as in_other_state,
                     max(d.id) as up_to
              from dead_letters_and_money d
-             cross join lateral (select ", free_to_act_on!(), " as free) e
-             where ",
-            selected!()
+             cross join lateral (select {free} as free) e
+             where true"
         ));
-        let sums = selection.bind(sums).bind(act.from().as_str());
-        let largest = sqlx::query_as(concat!(
-            "select d.company_id, count(*) as letters,
+        let mut largest = QueryBuilder::new(format!(
+            "select d.company_id, count(*) as dead_letters,
                     least(coalesce(sum(greatest(d.tokens, 0)), 0), 9223372036854775807)::bigint as tokens
              from dead_letters d
-             where ",
-            selected!(),
-            " and ",
-            free_to_act_on!(),
-            " group by d.company_id order by 3 desc, 2 desc, 1 limit $12"
+             where {free}"
         ));
-        let largest = selection
-            .bind(largest)
-            .bind(act.from().as_str())
-            .bind(COMPANIES_NAMED);
+        selection.restrict(&mut sums);
+        selection.restrict(&mut largest);
+        largest.push(" group by d.company_id order by 3 desc, 2 desc, 1 limit ");
+        largest.push_bind(COMPANIES_NAMED);
         self.call(async |connection| {
             Ok(ActPlan {
-                sums: sums.fetch_one(&mut *connection).await?,
-                largest: largest.fetch_all(connection).await?,
+                sums: sums.build_query_as().fetch_one(&mut *connection).await?,
+                largest: largest.build_query_as().fetch_all(connection).await?,
             })
         })
         .await
@@ -185,9 +179,9 @@ impl Storage {
                 return Ok(acted);
             };
             acted.action_id = Some(action_id);
-            acted.letters += i64::try_from(ids.len()).unwrap_or(i64::MAX);
+            acted.dead_letters += i64::try_from(ids.len()).unwrap_or(i64::MAX);
             after = last;
-            done(acted.letters);
+            done(acted.dead_letters);
         }
     }
 }
@@ -203,29 +197,21 @@ async fn act_on_page(
 ) -> sqlx::Result<(Option<i64>, Vec<i64>)> {
     let mut transaction = connection.begin().await?;
     lock(&mut transaction).await?;
-    let page = sqlx::query_as::<_, (i64,)>(concat!(
-        "with page as (
-             select d.id from dead_letters d
-             where ",
-        selected!(),
-        " and ",
-        free_to_act_on!(),
-        " and d.id > $12 order by d.id limit $13
-         )
-         update dead_letters d set state = $14 from page where d.id = page.id returning d.id"
+    let mut page = QueryBuilder::new(format!(
+        "with page as (select d.id from dead_letters d where {}",
+        act.free()
     ));
-    let rows = selection
-        .bind(page)
-        .bind(act.from().as_str())
-        .bind(after)
-        .bind(PAGE)
-        .bind(act.to().as_str())
-        .fetch_all(&mut *transaction)
-        .await?;
-    if rows.is_empty() {
-        return Ok((action_id, Vec::new()));
+    selection.restrict(&mut page);
+    page.push(" and d.id > ").push_bind(after);
+    page.push(" order by d.id limit ").push_bind(PAGE);
+    page.push(") update dead_letters d set state = ")
+        .push_bind(act.to().as_str());
+    page.push(" from page where d.id = page.id returning d.id");
+    let page = page.build_query_scalar();
+    let mut ids: Vec<i64> = page.fetch_all(&mut *transaction).await?;
+    if ids.is_empty() {
+        return Ok((action_id, ids));
     }
-    let mut ids: Vec<i64> = rows.into_iter().map(|(id,)| id).collect();
     ids.sort_unstable();
     let action_id = match action_id {
         Some(id) => id,

@@ -5,23 +5,12 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, QueryBuilder};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Selection, acts::lock};
 use crate::storage::{Storage, StorageError, bounded::Bounded};
-
-/// Letters that a run may take: open, in nobody's hands, and never in its own before.
-macro_rules! takeable {
-    ($run:literal) => {
-        concat!(
-            "d.state = 'open' and d.claimed_by is distinct from ",
-            $run,
-            " and (d.claimed_until is null or d.claimed_until <= clock_timestamp())"
-        )
-    };
-}
 
 /// A letter that is there to be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
@@ -83,16 +72,16 @@ impl Storage {
         cursor: i64,
         limit: i64,
     ) -> Result<Vec<Claimable>, StorageError> {
-        let query = sqlx::query_as(concat!(
+        let mut query = QueryBuilder::new(
             "select d.id, octet_length(coalesce(d.edited_body, d.body)) as body_bytes
-             from dead_letters d where ",
-            takeable!("$11"),
-            " and d.id > $12 and ",
-            selected!(),
-            " order by d.id limit $13"
-        ));
-        let query = selection.bind(query).bind(run).bind(cursor).bind(limit);
-        self.call(async |connection| query.fetch_all(connection).await)
+             from dead_letters d
+             where d.state = 'open' and (d.claimed_until is null or d.claimed_until <= clock_timestamp())
+               and d.claimed_by is distinct from ",
+        );
+        query.push_bind(run).push(" and d.id > ").push_bind(cursor);
+        selection.restrict(&mut query);
+        query.push(" order by d.id limit ").push_bind(limit);
+        self.call(async |connection| query.build_query_as().fetch_all(connection).await)
             .await
     }
 
@@ -118,16 +107,17 @@ impl Storage {
             .execute(&mut *transaction)
             .await?
             .rows_affected();
-            let mut letters: Vec<Claimed> = sqlx::query_as(concat!(
+            let mut letters: Vec<Claimed> = sqlx::query_as(
                 "update dead_letters
                  set claimed_by = $2, claimed_until = clock_timestamp() + make_interval(secs => $3)
                  where id in (
-                     select d.id from dead_letters_and_money d where d.id = any($1) and ",
-                takeable!("$2"),
-                " and d.money <> 'compensated')
+                     select d.id from dead_letters_and_money d
+                     where d.id = any($1) and d.state = 'open' and d.claimed_by is distinct from $2
+                       and (d.claimed_until is null or d.claimed_until <= clock_timestamp())
+                       and d.money <> 'compensated')
                  returning id, coalesce(edited_body, body) as body, properties::text, headers::text, job_id,
-                           clock_timestamp() as claimed_at"
-            ))
+                           clock_timestamp() as claimed_at",
+            )
             .bind(ids)
             .bind(run)
             .bind(lease.as_secs_f64())
@@ -199,7 +189,7 @@ impl Storage {
 
     /// What of the selection is open and was never in the hands of `run`.
     pub async fn rest(&self, selection: &Selection, run: i64) -> Result<Rest, StorageError> {
-        let query = sqlx::query_as(concat!(
+        let mut query = QueryBuilder::new(
             "select count(*) as letters,
                     count(*) filter (where claimed_until > clock_timestamp()) as held,
                     coalesce(ceil(extract(epoch from min(claimed_until) - clock_timestamp()) * 1000), 0)::bigint
@@ -207,11 +197,11 @@ impl Storage {
                     coalesce(ceil(extract(epoch from max(claimed_until) - clock_timestamp()) * 1000), 0)::bigint
                         as last_free_ms
              from dead_letters_and_money d
-             where d.state = 'open' and d.claimed_by is distinct from $11 and d.money <> 'compensated' and ",
-            selected!()
-        ));
-        let query = selection.bind(query).bind(run);
-        self.call(async |connection| query.fetch_one(connection).await)
+             where d.state = 'open' and d.money <> 'compensated' and d.claimed_by is distinct from ",
+        );
+        query.push_bind(run);
+        selection.restrict(&mut query);
+        self.call(async |connection| query.build_query_as().fetch_one(connection).await)
             .await
     }
 }

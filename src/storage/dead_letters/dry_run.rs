@@ -1,9 +1,10 @@
 //! What the ledger would say: the real function, in a transaction that is always rolled back.
 
 use futures_util::TryStreamExt as _;
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{Money, Selection};
+use super::{ChargeState, Selection};
 use crate::{
     domain::{CompletionEvent, Deduction},
     storage::{Storage, StorageError, charging::deduct_in, pool::Session},
@@ -23,7 +24,7 @@ pub struct Candidate {
     /// Bytes of what a replay would send.
     pub body_bytes: i32,
     /// What the ledger says of its job.
-    pub money: Money,
+    pub charge_state: ChargeState,
 }
 
 /// What a replay would send.
@@ -50,17 +51,22 @@ impl Storage {
         &self,
         selection: &Selection,
     ) -> Result<Vec<Candidate>, StorageError> {
-        let query = sqlx::query_as::<_, Candidate>(concat!(
-            "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.money,
+        let mut query = QueryBuilder::new(
+            "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.money as charge_state,
                     octet_length(coalesce(d.edited_body, d.body)) as body_bytes
              from dead_letters_and_money d left join article_jobs j on j.id = d.job_id
-             where d.state = 'open' and ",
-            selected!(),
-            " order by 2 nulls first, d.id"
-        ));
-        let query = selection.bind(query);
-        self.call(async |connection| query.fetch(connection).try_collect().await)
-            .await
+             where d.state = 'open'",
+        );
+        selection.restrict(&mut query);
+        query.push(" order by 2 nulls first, d.id");
+        self.call(async |connection| {
+            query
+                .build_query_as::<Candidate>()
+                .fetch(connection)
+                .try_collect()
+                .await
+        })
+        .await
     }
 
     /// Begins a transaction in which charges are tried.

@@ -1,9 +1,6 @@
 //! The archive of dead letters. Whoever changes it takes its lock first (`lock_dead_letters`), in a
 //! statement of its own, and commits soon.
 
-#[macro_use]
-mod columns;
-
 mod acts;
 mod archive;
 mod claims;
@@ -18,6 +15,7 @@ mod stats;
 mod watch;
 
 use serde::Serialize;
+use sqlx::{Postgres, QueryBuilder};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -27,13 +25,13 @@ pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
 pub use claims::{Claim, Claimable, Claimed, Rest};
 pub use dry_run::{Candidate, DeadLetterBody, DryRun};
-pub use edit::{Draft, Edit, EditError, SettledJob};
-pub use groups::LetterGroup;
+pub use edit::{Edit, EditError, SettledJob};
+pub use groups::DeadLetterGroup;
 pub use history::{ActionFilter, PastAction};
 pub use runs::{Failures, Outcomes};
 pub use selection::{Selection, UnknownNames};
-pub use show::{DeductionRecord, Details, FullLetter, LetterAction, Link};
-pub use stats::{LetterArrivals, OpenByReason};
+pub use show::{DeductionRecord, FullDeadLetter};
+pub use stats::{ArrivedLately, OpenByReason};
 pub use watch::{Arrivals, News};
 
 /// Where a letter stands.
@@ -63,24 +61,24 @@ impl LetterState {
     }
 }
 
-/// What the books say of a letter's job.
+/// What the ledger says of a dead letter's job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum Money {
+pub enum ChargeState {
     /// No tokens were taken.
     NeverCharged,
     /// Tokens were taken, by this event or by another of the same job.
     Charged,
-    /// Owed: the sweeper settles it.
+    /// To be charged yet: the sweeper does.
     Pending,
     /// Taken and given back.
     Compensated,
 }
 
-/// One letter, without its body.
+/// One dead letter, without its body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Letter {
+pub struct DeadLetter {
     /// Short enough to type.
     pub id: i64,
     /// Where it stands.
@@ -115,8 +113,8 @@ pub struct Letter {
     pub body_bytes: i32,
     /// A replay would send an edited body.
     pub edited: bool,
-    /// What the books say of its job.
-    pub money: Money,
+    /// What the ledger says of its job.
+    pub charge_state: ChargeState,
     /// Tokens the job was charged, and perhaps given back.
     pub charged_tokens: Option<i64>,
     /// The company that paid.
@@ -133,4 +131,19 @@ pub struct Letter {
     pub failed_again_as: Option<i64>,
     /// Its place among all arrivals; grows when it arrives again.
     pub last_arrival: i64,
+}
+
+/// The columns of a [`DeadLetter`], of the view.
+const COLUMNS: &str = "d.id, d.state, d.reason, d.error, d.group_id, d.job_id, d.company_id, d.article_id, d.tokens,
+    d.attempts, d.occurrences, d.first_failed_at, d.last_failed_at, octet_length(d.body) as body_bytes,
+    d.edited_body is not null as edited, d.money as charge_state, d.charged_tokens, d.charged_company_id,
+    d.charged_at, d.replayed_at, d.failed_again_as, d.last_arrival";
+
+impl DeadLetter {
+    /// All of them, to be restricted: it ends in its `where`.
+    fn query() -> QueryBuilder<Postgres> {
+        QueryBuilder::new(format!(
+            "select {COLUMNS} from dead_letters_and_money d where true"
+        ))
+    }
 }

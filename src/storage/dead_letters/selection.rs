@@ -1,14 +1,14 @@
-//! Which letters are meant, and finding them.
+//! Which dead letters are meant, and finding them.
 
-use sqlx::{Postgres, postgres::PgArguments, query::QueryAs};
+use sqlx::{Postgres, QueryBuilder};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Letter, LetterState};
+use super::{DeadLetter, LetterState};
 use crate::storage::{Storage, StorageError};
 
-/// Letters by what they are; what is empty or `None` doesn't restrict.
-#[derive(Debug, Clone, Default)]
+/// Dead letters by what they are; what is empty or `None` doesn't restrict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// These.
     pub ids: Vec<i64>,
@@ -28,32 +28,19 @@ pub struct Selection {
     pub states: Vec<LetterState>,
     /// With this text in the error or in the body, whatever its case in the error.
     pub text: Option<String>,
-    /// No letter archived after this one: what arrives while it is worked on stays out.
+    /// None archived after this one: what arrives while it is worked on stays out.
     pub up_to: Option<i64>,
 }
 
 impl Selection {
-    /// Nothing says which dead letters (a state alone doesn't): all are meant.
-    pub fn restricts_nothing(&self) -> bool {
-        let Self {
-            ids,
-            group,
-            reasons,
-            company,
-            job,
-            since,
-            until,
-            text,
-            ..
-        } = self;
-        ids.is_empty()
-            && group.is_none()
-            && reasons.is_empty()
-            && company.is_none()
-            && job.is_none()
-            && since.is_none()
-            && until.is_none()
-            && text.is_none()
+    /// Nothing in it says which (a state alone doesn't): all are meant.
+    pub fn is_unrestricted(&self) -> bool {
+        *self
+            == Self {
+                states: self.states.clone(),
+                up_to: self.up_to,
+                ..Self::default()
+            }
     }
 
     /// As it stands in the record of an action: which letters were meant.
@@ -86,23 +73,52 @@ impl Selection {
         parts.join("; ")
     }
 
-    /// Binds $1 to $10 of `selected!`.
-    pub(super) fn bind<'q, O>(
-        &self,
-        query: QueryAs<'q, Postgres, O, PgArguments>,
-    ) -> QueryAs<'q, Postgres, O, PgArguments> {
-        let states: Vec<&'static str> = self.states.iter().map(|state| state.as_str()).collect();
-        query
-            .bind(self.ids.clone())
-            .bind(self.group.clone())
-            .bind(self.reasons.clone())
-            .bind(self.company)
-            .bind(self.job)
-            .bind(self.since)
-            .bind(self.until)
-            .bind(states)
-            .bind(self.text.clone())
-            .bind(self.up_to)
+    /// Continues a query on `d`, which has its `where`, with what this selection restricts. Only that is in it,
+    /// never "or the parameter is null": a plan that is made for all values of the parameters would have to read
+    /// every body for a text that nobody asks for.
+    pub(super) fn restrict(&self, query: &mut QueryBuilder<Postgres>) {
+        if !self.ids.is_empty() {
+            query
+                .push(" and d.id = any(")
+                .push_bind(&self.ids)
+                .push(")");
+        }
+        if let Some(group) = &self.group {
+            query.push(" and d.group_id = ").push_bind(group);
+        }
+        if !self.reasons.is_empty() {
+            query
+                .push(" and d.reason = any(")
+                .push_bind(&self.reasons)
+                .push(")");
+        }
+        if let Some(company) = self.company {
+            query.push(" and d.company_id = ").push_bind(company);
+        }
+        if let Some(job) = self.job {
+            query.push(" and d.job_id = ").push_bind(job);
+        }
+        if let Some(since) = self.since {
+            query.push(" and d.last_failed_at >= ").push_bind(since);
+        }
+        if let Some(until) = self.until {
+            query.push(" and d.last_failed_at < ").push_bind(until);
+        }
+        if !self.states.is_empty() {
+            // Their names are ours, and as constants they meet the index of what is open.
+            let states: Vec<&str> = self.states.iter().map(|state| state.as_str()).collect();
+            query.push(format_args!(" and d.state in ('{}')", states.join("', '")));
+        }
+        if let Some(text) = &self.text {
+            query
+                .push(" and (strpos(lower(d.error), lower(")
+                .push_bind(text);
+            query.push(")) > 0 or position(convert_to(").push_bind(text);
+            query.push(", 'UTF8') in d.body) > 0)");
+        }
+        if let Some(up_to) = self.up_to {
+            query.push(" and d.id <= ").push_bind(up_to);
+        }
     }
 }
 
@@ -125,19 +141,10 @@ impl Storage {
         group: Option<&str>,
         company: Option<Uuid>,
     ) -> Result<UnknownNames, StorageError> {
-        let query = sqlx::query_as(
-            "select array(select reason from unnest($1) with ordinality as typed (reason, n)
-                          where not exists (select from dead_letters d where d.reason = typed.reason)
-                          order by n) as reasons,
-                    $2 is not null
-                        and not exists (select from dead_letters d where d.group_id = $2) as group,
-                    $3 is not null
-                        and not exists (select from dead_letters d where d.company_id = $3)
-                        and not exists (select from company_subscriptions c where c.company_id = $3) as company",
-        )
-        .bind(reasons)
-        .bind(group)
-        .bind(company);
+        let query = sqlx::query_as(include_str!("unknown_names.sql"))
+            .bind(reasons)
+            .bind(group)
+            .bind(company);
         self.call(async |connection| query.fetch_one(connection).await)
             .await
     }
@@ -151,34 +158,28 @@ impl Storage {
             .await
     }
 
-    /// One page of letters, newest first; `before` is the last id of the page before.
+    /// One page of them, newest first; `before` is the last id of the page before.
     pub async fn dead_letters(
         &self,
         selection: &Selection,
         before: Option<i64>,
         limit: i64,
-    ) -> Result<Vec<Letter>, StorageError> {
-        let query = sqlx::query_as(concat!(
-            "select ",
-            letter_columns!(),
-            " from dead_letters_and_money d where ",
-            selected!(),
-            " and ($11::bigint is null or d.id < $11) order by d.id desc limit $12"
-        ));
-        let query = selection.bind(query).bind(before).bind(limit);
-        self.call(async |connection| query.fetch_all(connection).await)
+    ) -> Result<Vec<DeadLetter>, StorageError> {
+        let mut query = DeadLetter::query();
+        selection.restrict(&mut query);
+        if let Some(before) = before {
+            query.push(" and d.id < ").push_bind(before);
+        }
+        query.push(" order by d.id desc limit ").push_bind(limit);
+        self.call(async |connection| query.build_query_as().fetch_all(connection).await)
             .await
     }
 
-    /// How many letters there are of this selection.
+    /// How many there are of this selection.
     pub async fn count_dead_letters(&self, selection: &Selection) -> Result<i64, StorageError> {
-        let query = sqlx::query_as::<_, (i64,)>(concat!(
-            "select count(*) from dead_letters d where ",
-            selected!()
-        ));
-        let query = selection.bind(query);
-        self.call(async |connection| query.fetch_one(connection).await)
+        let mut query = QueryBuilder::new("select count(*) from dead_letters d where true");
+        selection.restrict(&mut query);
+        self.call(async |connection| query.build_query_scalar().fetch_one(connection).await)
             .await
-            .map(|(count,)| count)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
-use super::{Letter, Selection};
+use super::{DeadLetter, Selection};
 use crate::reconnect::Reconnect;
 use crate::storage::{Storage, StorageError};
 
@@ -36,7 +36,7 @@ pub struct Arrivals<'s> {
 #[derive(Debug)]
 pub enum News {
     /// These arrived, in this order. Several arrivals of one letter since the last look are one.
-    Arrived(Vec<Letter>),
+    Arrived(Vec<DeadLetter>),
     /// The database can't be asked; it is tried again.
     Away(StorageError),
     /// Cancelled.
@@ -50,19 +50,17 @@ impl Storage {
         selection: Selection,
         tail: i64,
         cancelled: CancellationToken,
-    ) -> Result<(Vec<Letter>, Arrivals<'_>), StorageError> {
+    ) -> Result<(Vec<DeadLetter>, Arrivals<'_>), StorageError> {
         let seen = self.last_arrival().await?;
         // One that arrives again just now is missing here, and is the first news.
-        let query = sqlx::query_as(concat!(
-            "select ",
-            letter_columns!(),
-            " from dead_letters_and_money d where ",
-            selected!(),
-            " and d.last_arrival <= $11 order by d.last_arrival desc limit $12"
-        ));
-        let query = selection.bind(query).bind(seen).bind(tail);
-        let mut letters: Vec<Letter> = self
-            .call(async |connection| query.fetch_all(connection).await)
+        let mut query = DeadLetter::query();
+        selection.restrict(&mut query);
+        query.push(" and d.last_arrival <= ").push_bind(seen);
+        query
+            .push(" order by d.last_arrival desc limit ")
+            .push_bind(tail);
+        let mut letters: Vec<DeadLetter> = self
+            .call(async |connection| query.build_query_as().fetch_all(connection).await)
             .await?;
         letters.reverse();
         let reconnect = Reconnect::new(&self.reconnect);
@@ -127,7 +125,7 @@ impl Arrivals<'_> {
     }
 
     /// What came since the last look. Listens first: what comes during the look is notified.
-    async fn look(&mut self) -> Result<Vec<Letter>, StorageError> {
+    async fn look(&mut self) -> Result<Vec<DeadLetter>, StorageError> {
         if self.listener.is_none() {
             self.listener = Some(self.storage.listen().await?);
         }
@@ -135,18 +133,16 @@ impl Arrivals<'_> {
         let newest = self.storage.last_arrival().await?;
         // Less than before: a standby took over that hadn't received everything.
         self.seen = self.seen.min(newest);
-        let query = sqlx::query_as(concat!(
-            "select ",
-            letter_columns!(),
-            " from dead_letters_and_money d where ",
-            selected!(),
-            " and d.last_arrival > $11 and d.last_arrival <= $12 order by d.last_arrival limit $13"
-        ));
-        let query = self.selection.bind(query).bind(self.seen);
-        let query = query.bind(newest).bind(PAGE);
-        let letters: Vec<Letter> = self
+        let mut query = DeadLetter::query();
+        self.selection.restrict(&mut query);
+        query.push(" and d.last_arrival > ").push_bind(self.seen);
+        query.push(" and d.last_arrival <= ").push_bind(newest);
+        query
+            .push(" order by d.last_arrival limit ")
+            .push_bind(PAGE);
+        let letters: Vec<DeadLetter> = self
             .storage
-            .call(async |connection| query.fetch_all(connection).await)
+            .call(async |connection| query.build_query_as().fetch_all(connection).await)
             .await?;
         self.reconnect.reset();
         self.caught_up = (letters.len() as i64) < PAGE;
