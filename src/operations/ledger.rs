@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{OperationError, Operations};
-use crate::storage::Balance;
+pub use crate::storage::Balance;
 
 impl Operations {
     /// What the company can pay from now, in tokens.

@@ -12,6 +12,8 @@ pub mod replay;
 
 use std::sync::{Arc, OnceLock};
 
+pub use ledger::Balance;
+
 use thiserror::Error;
 
 use crate::{
@@ -20,6 +22,9 @@ use crate::{
     domain::RetrySchedule,
     storage::{Fault, Storage, StorageError},
 };
+
+/// What helps where a table or a function isn't there.
+pub(crate) const NOT_MIGRATED: &str = "is the database migrated? (token-billing migrate)";
 
 /// All operations on one installation. Cheap to share; one for a process.
 #[derive(Debug)]
@@ -83,7 +88,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Invalid`] without `database.url`; [`OperationError::Unavailable`] with the reason.
+    /// [`OperationError::Internal`] without `database.url`; [`OperationError::Unavailable`] with the reason.
     pub async fn open(settings: &Settings) -> Result<Self, OperationError> {
         let database = settings.require_database()?;
         let away = |error: StorageError| OperationError::Unavailable {
@@ -106,6 +111,11 @@ impl Operations {
             publisher.close().await;
         }
         self.storage.close().await;
+    }
+
+    /// For what is no operation yet.
+    pub(crate) fn storage(&self) -> &Arc<Storage> {
+        &self.storage
     }
 
     /// The way to the exchange; connects when something is published.
@@ -151,7 +161,7 @@ impl From<StorageError> for OperationError {
         match error.fault() {
             _ if error.is_not_migrated() => Self::Unavailable {
                 dependency,
-                why: format!("{why}; is the database migrated? (token-billing migrate)"),
+                why: format!("{why}; {NOT_MIGRATED}"),
             },
             Fault::Rejected => Self::Internal(why),
             _ => Self::Unavailable { dependency, why },
