@@ -21,7 +21,11 @@ pub(super) struct BalanceArgs {
     company: Uuid,
 }
 
-pub(super) fn run(args: BalanceArgs, settings: &Settings, format: Format) -> anyhow::Result<Ended> {
+pub(super) fn run(
+    args: &BalanceArgs,
+    settings: &Settings,
+    format: Format,
+) -> anyhow::Result<Ended> {
     operating(settings, async |operations| {
         let balance = operations.balance(args.company).await?;
         let now = OffsetDateTime::now_utc();

@@ -12,10 +12,11 @@ use self::parked::Parked;
 use super::actor::ActorArgs;
 use super::dlq::sending;
 use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
-use super::{Ended, UsageError, one_line, open_storage, typed_moment};
+use super::{Ended, UsageError, one_line, operating, typed_moment};
 use crate::config::Settings;
 use crate::operations::replay::Report;
-use crate::storage::{Credit, CreditGrant, CreditRecord, Storage};
+use crate::operations::{Actor, CreditGrant, CreditRecord};
+use crate::storage::Storage;
 
 #[derive(Debug, Args)]
 #[command(
@@ -87,41 +88,27 @@ struct Document<'a> {
     replay: Option<&'a Report>,
 }
 
-pub(super) async fn run(
-    args: CreditArgs,
-    settings: &Settings,
-    format: Format,
-) -> anyhow::Result<Ended> {
+pub(super) fn run(args: CreditArgs, settings: &Settings, format: Format) -> anyhow::Result<Ended> {
     let grant = args.grant()?;
     if args.replay_parked {
         settings.require_broker()?;
     }
-    let actor = args.actor.name();
-    let storage = open_storage(settings).await?;
-    let credit = Credit {
-        key: &args.key,
-        company_id: args.company,
-        grant,
-        actor: &actor,
-    };
-    let ended = match storage.credit(credit).await {
-        Ok(record) => {
-            if format == Format::Table {
-                format.print(&record, for_people)?;
-            }
-            let asked = args.replay_parked.then_some(&*actor);
-            with_parked(&record, asked, settings, format, &storage).await
+    let actor = args.actor.actor()?;
+    operating(settings, async |operations| {
+        let record = operations.credit(&args.key, args.company, grant, &actor);
+        let record = record.await?;
+        if format == Format::Table {
+            format.print(&record, for_people)?;
         }
-        Err(error) => Err(error.into()),
-    };
-    storage.close().await;
-    ended
+        let asked = args.replay_parked.then_some(&actor);
+        with_parked(&record, asked, settings, format, operations.storage()).await
+    })
 }
 
 /// The parked letters, for `asked` also to be sent again. The credit stands, whatever becomes of them.
 async fn with_parked(
     record: &CreditRecord,
-    asked: Option<&str>,
+    asked: Option<&Actor>,
     settings: &Settings,
     format: Format,
     storage: &Storage,
@@ -140,7 +127,10 @@ async fn with_parked(
     }
     let mut report = None;
     if let (Some(actor), None) = (asked, &failed) {
-        match parked.replay(actor, company, storage, settings).await {
+        match parked
+            .replay(actor.name(), company, storage, settings)
+            .await
+        {
             Ok(sent) => report = sent,
             Err(error) => failed = Some(error),
         }
@@ -196,7 +186,7 @@ fn for_people(record: &CreditRecord) -> String {
         lines.push(format!("{} forfeited", count(forfeited, "token")));
     }
     lines.push(format!(
-        "position in the books: {}",
+        "position in the ledger: {}",
         thousands(record.ledger_seq)
     ));
     lines.join("\n")

@@ -157,12 +157,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<Next> {
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
         Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
-        Command::Balance(args) => balance::run(args, &settings()?, output),
-        Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
+        Command::Balance(args) => balance::run(&args, &settings()?, output),
+        Command::Credit(args) => credit::run(args, &settings()?, output),
         Command::Reconcile(args) => block_on(reconcile::run(args, &settings()?, output)),
         Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
-        Command::Refund(args) => block_on(refund::run(args, &settings()?, output)),
-        Command::Show(args) => block_on(show::run(args, &settings()?, output)),
+        Command::Refund(args) => refund::run(args, &settings()?, output),
+        Command::Show(args) => show::run(&args, &settings()?, output),
         Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
         // A bad setting is a finding, not the end.
         Command::Doctor(args) => block_on(doctor::run(args, settings(), output)),
@@ -249,6 +249,14 @@ fn typed_moment(text: &str) -> Option<OffsetDateTime> {
     // At either end of the calendar another offset may have no date for it.
     let moment = moment.checked_to_offset(UtcOffset::UTC)?;
     (1..=9999).contains(&moment.year()).then_some(moment)
+}
+
+/// Text that says something.
+fn not_blank(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("is empty"),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// The value of a variable; one that is set to nothing counts as absent, as it does in CI.

@@ -7,12 +7,14 @@
 
 pub mod audit;
 pub mod doctor;
+mod jobs;
 mod ledger;
 pub mod replay;
 
 use std::sync::{Arc, OnceLock};
 
-pub use ledger::Balance;
+pub use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
+pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
 
 use thiserror::Error;
 

@@ -14,7 +14,6 @@ mod installation;
 mod ledger;
 mod migrating;
 mod pool;
-mod refund;
 mod scratch;
 mod session;
 mod state;
@@ -36,10 +35,9 @@ pub use installation::{
     OtherRole, Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction,
     StrangeMigration, grants, grants_sql, print_grants,
 };
-pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
+pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
 pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};
 pub use pool::{Storage, Waited};
-pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};
 pub use sweeping::{
