@@ -13,11 +13,10 @@ use uuid::Uuid;
 use super::actor::ActorArgs;
 use super::dlq::sending;
 use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
-use super::{Ended, UsageError, one_line, typed_moment};
+use super::{Ended, UsageError, one_line, operating, typed_moment};
 use crate::config::Settings;
 use crate::operations::replay::{Parked, ReplayReport};
-use crate::operations::{Actor, Operations};
-use crate::storage::{Credit, CreditGrant, CreditRecord};
+use crate::operations::{Actor, CreditGrant, CreditRecord, Operations};
 
 #[derive(Debug, Args)]
 #[command(
@@ -89,35 +88,21 @@ struct Document<'a> {
     replay: Option<&'a ReplayReport>,
 }
 
-pub(super) async fn run(
-    args: CreditArgs,
-    settings: &Settings,
-    format: Format,
-) -> anyhow::Result<Ended> {
+pub(super) fn run(args: CreditArgs, settings: &Settings, format: Format) -> anyhow::Result<Ended> {
     let grant = args.grant()?;
     if args.replay_parked {
         settings.require_broker()?;
     }
-    let actor = Actor::new(&args.actor.name())?;
-    let operations = Arc::new(Operations::open(settings).await?);
-    let credit = Credit {
-        key: &args.key,
-        company_id: args.company,
-        grant,
-        actor: actor.name(),
-    };
-    let ended = match operations.storage().credit(credit).await {
-        Ok(record) => {
-            if format == Format::Table {
-                format.print(&record, for_people)?;
-            }
-            let asked = args.replay_parked.then_some(actor);
-            with_parked(&record, asked, format, &operations).await
+    let actor = args.actor.actor()?;
+    operating(settings, async |operations| {
+        let record = operations.credit(&args.key, args.company, grant, &actor);
+        let record = record.await?;
+        if format == Format::Table {
+            format.print(&record, for_people)?;
         }
-        Err(error) => Err(error.into()),
-    };
-    operations.close().await;
-    ended
+        let asked = args.replay_parked.then_some(actor);
+        with_parked(&record, asked, format, operations).await
+    })
 }
 
 /// The parked letters, for `asked` also to be sent again. The credit stands, whatever becomes of them.
@@ -201,7 +186,7 @@ fn for_people(record: &CreditRecord) -> String {
         lines.push(format!("{} forfeited", count(forfeited, "token")));
     }
     lines.push(format!(
-        "position in the books: {}",
+        "position in the ledger: {}",
         thousands(record.ledger_seq)
     ));
     lines.join("\n")

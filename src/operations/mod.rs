@@ -7,10 +7,14 @@
 
 pub mod audit;
 pub mod doctor;
+mod jobs;
 mod ledger;
 pub mod replay;
 
 use std::sync::{Arc, OnceLock};
+
+pub use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
+pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -21,6 +25,9 @@ use crate::{
     domain::RetrySchedule,
     storage::{Fault, Storage, StorageError},
 };
+
+/// What helps where a table or a function isn't there.
+pub(crate) const NOT_MIGRATED: &str = "is the database migrated? (token-billing migrate)";
 
 /// All operations on one installation. Cheap to share; one for a process.
 #[derive(Debug)]
@@ -86,7 +93,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Invalid`] without `database.url`; [`OperationError::Unavailable`] with the reason.
+    /// [`OperationError::Internal`] without `database.url`; [`OperationError::Unavailable`] with the reason.
     pub async fn open(settings: &Settings) -> Result<Self, OperationError> {
         let database = settings.require_database()?;
         let away = |error: StorageError| OperationError::Unavailable {
@@ -113,27 +120,17 @@ impl Operations {
         self.storage.close().await;
     }
 
-    /// The ledger.
-    pub fn storage(&self) -> &Storage {
-        &self.storage
-    }
-
-    /// Whether there is a broker in the settings, for who wants to know before the first step.
-    ///
-    /// # Errors
-    ///
-    /// `broker.url` is missing.
-    pub fn require_broker(&self) -> Result<(), OperationError> {
-        self.settings.require_broker()?;
-        Ok(())
-    }
-
     /// Marks dead letters as resolved whose jobs have been charged by another way. Nobody who looks is stopped if it
     /// can't be done: what the ledger says of a job is read live in any case.
     async fn resolve_charged(&self) {
         if let Err(error) = self.storage.settle_dead_letters().await {
             tracing::warn!(error.message = %error, "charged dead letters are not marked as resolved");
         }
+    }
+
+    /// For what is no operation yet.
+    pub(crate) fn storage(&self) -> &Arc<Storage> {
+        &self.storage
     }
 
     /// The way to the exchange; connects when something is published.
@@ -179,7 +176,7 @@ impl From<StorageError> for OperationError {
         match error.fault() {
             _ if error.is_not_migrated() => Self::Unavailable {
                 dependency,
-                why: format!("{why}; is the database migrated? (token-billing migrate)"),
+                why: format!("{why}; {NOT_MIGRATED}"),
             },
             Fault::Rejected => Self::Internal(why),
             _ => Self::Unavailable { dependency, why },

@@ -15,7 +15,6 @@ mod isolate;
 mod ledger;
 mod migrating;
 mod pool;
-mod refund;
 mod scratch;
 mod session;
 mod state;
@@ -38,10 +37,9 @@ pub use installation::{
     StrangeMigration, grants, grants_sql, print_grants,
 };
 pub use isolate::{Isolated, isolate};
-pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
+pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
 pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};
 pub use pool::{Storage, Waited};
-pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};
 pub use sweeping::{

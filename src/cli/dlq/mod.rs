@@ -61,7 +61,7 @@ pub(super) async fn run(
         Command::History(args) => history::run(args, settings, format).await,
         Command::Replay(args) => {
             let operations = Arc::new(Operations::open(settings).await?);
-            let ended = replay::run(args, &operations, format).await;
+            let ended = replay::run(args, settings, &operations, format).await;
             operations.close().await;
             ended
         }

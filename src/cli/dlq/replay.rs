@@ -10,8 +10,9 @@ use super::select::SelectArgs;
 use super::{known, plan, sending};
 use crate::cli::output::{Format, count, note};
 use crate::cli::{Ended, UsageError, actor::ActorArgs, ask};
+use crate::config::Settings;
+use crate::operations::Operations;
 use crate::operations::replay::{ReplayOrder, ReplayPlan, ReplayReport, ReplaySelection};
-use crate::operations::{Actor, Operations};
 use crate::storage::LetterState;
 
 #[derive(Debug, Args)]
@@ -82,10 +83,11 @@ struct Document<'a> {
 
 pub(super) async fn run(
     args: ReplayArgs,
+    settings: &Settings,
     operations: &Arc<Operations>,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    let (args, actor) = (args.asked, Actor::new(&args.actor.name())?);
+    let (args, actor) = (args.asked, args.actor.actor()?);
     let selection = args.select.selection(&[LetterState::Open])?;
     let selection = ReplaySelection::new(selection, args.all)?;
     if !args.dry_run && !args.yes && !ask::is_possible() {
@@ -93,7 +95,7 @@ pub(super) async fn run(
         return Err(UsageError(problem.to_owned()).into());
     }
     if !args.dry_run {
-        operations.require_broker()?;
+        settings.require_broker()?;
     }
     known::check(&args.select, "--reason", operations.storage()).await?;
     let plan = operations.plan_replay(selection).await?;

@@ -100,7 +100,7 @@ impl ReplaySelection {
 }
 
 /// What a replay would do now, and what it needs to do it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct ReplayPlan {
     /// All together.
     #[serde(flatten)]
@@ -183,16 +183,12 @@ impl Operations {
         let newest = self.storage.newest_dead_letter().await?;
         let up_to = selection.up_to.map_or(newest, |up_to| up_to.min(newest));
         let mut plan = ReplayPlan {
-            total: Forecast::default(),
-            companies: Vec::new(),
-            passed_over: Vec::new(),
             subject: selection.describe(),
             selection: Selection {
                 up_to: Some(up_to),
                 ..selection
             },
-            payable: Vec::new(),
-            failing: Vec::new(),
+            ..ReplayPlan::default()
         };
         let candidates = self.storage.replay_candidates(&plan.selection).await?;
         let (mut pack, mut letters) = (Vec::new(), 0);
@@ -224,10 +220,10 @@ impl Operations {
         pack: &[&[Candidate]],
     ) -> Result<(), StorageError> {
         let company_of = |company: &[Candidate]| company.first().and_then(|one| one.company_id);
-        let tried = isolate(pack, company_of, async |companies| {
-            self.storage.blame(self.tried(companies).await).await
-        })
-        .await?;
+        let tried = isolate(pack, company_of, |some: Vec<_>| async move {
+            self.storage.blame(self.tried(&some).await).await
+        });
+        let tried = tried.await?;
         for (company, tried) in pack.iter().zip(tried) {
             plan.add(company, tried.unwrap_or_default());
         }
@@ -264,7 +260,7 @@ impl ReplayPlan {
         for letter in company {
             let preview = Preview::refused(letter)
                 .or_else(|| tried.next())
-                .unwrap_or_else(Preview::unknown);
+                .unwrap_or_default();
             match preview.outcome {
                 PreviewOutcome::WouldCharge => self.payable.push(letter.id),
                 PreviewOutcome::WouldFail => self.failing.push(letter.id),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::pace::page;
 use crate::{
     config::Limits,
-    domain::{CompletionEvent, Deduction, Reason, Receipt},
+    domain::{CompletionEvent, Deduction, Reason},
     storage::{
         Candidate, ChargeState, DeadLetterBody, FullDeadLetter, LetterState, Storage, StorageError,
     },
@@ -16,7 +16,7 @@ use crate::{
 const PAGE: usize = 500;
 
 /// What would become of a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PreviewOutcome {
     /// The job would be charged.
@@ -30,11 +30,12 @@ pub enum PreviewOutcome {
     /// Only open ones are replayed.
     NotOpen,
     /// The ledger can't say at the moment, or wasn't asked.
+    #[default]
     Unknown,
 }
 
 /// What a replay of one dead letter would do if it came to the ledger now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Preview {
     /// In a word.
     pub outcome: PreviewOutcome,
@@ -52,22 +53,19 @@ pub struct Preview {
 
 impl Preview {
     /// Of one dead letter.
-    pub async fn of(letter: &FullDeadLetter, storage: &Storage, limits: &Limits) -> Self {
-        if let Some(why) = not_open(letter) {
-            return Self::without_charge(PreviewOutcome::NotOpen, why);
-        }
+    pub async fn of(full: &FullDeadLetter, storage: &Storage, limits: &Limits) -> Self {
         let candidate = Candidate {
-            id: letter.dead_letter.id,
-            company_id: letter.dead_letter.company_id,
-            body_bytes: letter.current().len().try_into().unwrap_or(i32::MAX),
-            charge_state: letter.dead_letter.charge_state,
+            id: full.dead_letter.id,
+            company_id: full.dead_letter.company_id,
+            body_bytes: full.current().len().try_into().unwrap_or(i32::MAX),
+            charge_state: full.dead_letter.charge_state,
         };
-        if let Some(refused) = Self::refused(&candidate) {
-            return refused;
+        if let Some(known) = not_open(full).or_else(|| Self::refused(&candidate)) {
+            return known;
         }
         let tried = previews(&[candidate], storage, limits, |preview| preview).await;
-        match tried.map(|mut tried| tried.pop()) {
-            Ok(preview) => preview.unwrap_or_else(Self::unknown),
+        match tried {
+            Ok(mut tried) => tried.pop().unwrap_or_default(),
             Err(error) => Self::without_charge(PreviewOutcome::Unknown, error.to_string()),
         }
     }
@@ -79,57 +77,39 @@ impl Preview {
             .then(|| Self::without_charge(PreviewOutcome::Refused, why))
     }
 
-    pub(super) fn unknown() -> Self {
-        Self {
-            message: None,
-            ..Self::without_charge(PreviewOutcome::Unknown, "")
-        }
-    }
-
     fn without_charge(outcome: PreviewOutcome, why: impl Into<String>) -> Self {
         Self {
             outcome,
-            reason: None,
             message: Some(why.into()),
-            tokens: None,
-            balance_before: None,
-            balance_after: None,
+            ..Self::default()
         }
     }
 
-    fn failing(reason: &'static str, message: impl Into<String>) -> Self {
+    fn failing(reason: &'static str, why: impl Into<String>) -> Self {
         Self {
             reason: Some(reason),
-            ..Self::without_charge(PreviewOutcome::WouldFail, message)
-        }
-    }
-
-    fn charged(outcome: PreviewOutcome, event: &CompletionEvent, receipt: &Receipt) -> Self {
-        Self {
-            outcome,
-            reason: None,
-            message: None,
-            tokens: Some(event.tokens()),
-            balance_before: Some(receipt.balance_before),
-            balance_after: Some(receipt.balance_after),
+            ..Self::without_charge(PreviewOutcome::WouldFail, why)
         }
     }
 
     fn answered(event: &CompletionEvent, answer: Deduction) -> Self {
-        match answer {
-            Deduction::Charged(receipt) => {
-                Self::charged(PreviewOutcome::WouldCharge, event, &receipt)
-            }
-            Deduction::AlreadyCharged(receipt) => {
-                Self::charged(PreviewOutcome::AlreadyCharged, event, &receipt)
-            }
+        let (outcome, receipt) = match answer {
+            Deduction::Charged(receipt) => (PreviewOutcome::WouldCharge, receipt),
+            Deduction::AlreadyCharged(receipt) => (PreviewOutcome::AlreadyCharged, receipt),
             Deduction::Refused(refusal) => {
-                Self::failing(Reason::from(refusal.cause).as_str(), refusal.message)
+                return Self::failing(Reason::from(refusal.cause).as_str(), refusal.message);
             }
-            Deduction::JobNotFound => Self::failing(
-                Reason::JobNotFound.as_str(),
-                "the event names no company, and article_jobs doesn't know the job",
-            ),
+            Deduction::JobNotFound => {
+                let why = "the event names no company, and article_jobs doesn't know the job";
+                return Self::failing(Reason::JobNotFound.as_str(), why);
+            }
+        };
+        Self {
+            outcome,
+            tokens: Some(event.tokens()),
+            balance_before: Some(receipt.balance_before),
+            balance_after: Some(receipt.balance_after),
+            ..Self::default()
         }
     }
 }
@@ -163,7 +143,7 @@ pub(super) async fn previews<T>(
             keep(match parsed {
                 Ok(event) => answers
                     .next()
-                    .map_or_else(Preview::unknown, |answer| Preview::answered(event, answer)),
+                    .map_or_else(Preview::default, |answer| Preview::answered(event, answer)),
                 Err(error) => Preview::failing(error.reason(), error.to_string()),
             })
         }));
@@ -172,14 +152,14 @@ pub(super) async fn previews<T>(
     Ok(tried)
 }
 
-fn not_open(full: &FullDeadLetter) -> Option<String> {
-    match full.dead_letter.state {
-        LetterState::Open => None,
-        LetterState::Discarded => Some("it is discarded; restored, it can be replayed".to_owned()),
-        LetterState::Resolved => Some("its job is charged".to_owned()),
-        LetterState::Replayed => Some(match full.dead_letter.failed_again_as {
-            Some(id) => format!("it was replayed, and failed again as {id}"),
-            None => "it was replayed, and has not come back".to_owned(),
-        }),
-    }
+fn not_open(full: &FullDeadLetter) -> Option<Preview> {
+    let letter = &full.dead_letter;
+    let why = match (letter.state, letter.failed_again_as) {
+        (LetterState::Open, _) => return None,
+        (LetterState::Discarded, _) => "it is discarded; restored, it can be replayed".to_owned(),
+        (LetterState::Resolved, _) => "its job is charged".to_owned(),
+        (LetterState::Replayed, Some(id)) => format!("it was replayed, and failed again as {id}"),
+        (LetterState::Replayed, None) => "it was replayed, and has not come back".to_owned(),
+    };
+    Some(Preview::without_charge(PreviewOutcome::NotOpen, why))
 }

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ReplayEnded, ReplayOrder, ReplayPhase, ReplayPlan, ReplayProgress, ReplayReport,
+    ReplayEnded, ReplayOrder, ReplayPhase, ReplayPlan, ReplayProgress, ReplayReport, RunningReplay,
     outcomes::OutcomeWatch,
     pace::{Pace, page},
 };
@@ -68,10 +68,9 @@ impl Run {
         action_id: i64,
         mut plan: ReplayPlan,
         order: ReplayOrder,
-        stop: CancellationToken,
-    ) -> (Self, watch::Receiver<ReplayProgress>) {
+    ) -> (Self, RunningReplay) {
         let expected = std::mem::take(&mut plan.failing);
-        let (progress, followed) = watch::channel(ReplayProgress {
+        let (progress, followers) = watch::channel(ReplayProgress {
             action_id,
             planned: plan.to_send(),
             done: 0,
@@ -79,13 +78,18 @@ impl Run {
             outcomes: Outcomes::default(),
             report: None,
         });
+        let running = RunningReplay {
+            action_id,
+            progress: followers,
+            stop: CancellationToken::new(),
+        };
         let run = Self {
             operations: operations.clone(),
             publisher,
             pace: Pace::new(order.rate),
             plan,
             order,
-            stop,
+            stop: running.stop.clone(),
             progress,
             action_id,
             watch: OutcomeWatch::new(operations, action_id, expected),
@@ -94,7 +98,7 @@ impl Run {
             settled: 0,
             unmarked: 0,
         };
-        (run, followed)
+        (run, running)
     }
 
     /// Carries out the plan, or as much of it as it can until it is stopped, and writes down what came of it.

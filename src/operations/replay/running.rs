@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -94,15 +95,10 @@ impl Operations {
         let begun = self
             .storage
             .begin_replay(actor, &plan.subject, note, &details);
-        let action_id = begun.await?;
+        // Boxed: else the compiler can't see that it may go on in another thread.
+        let action_id = begun.boxed().await?;
         // No await from here on: whoever asked may go away at any.
-        let stop = CancellationToken::new();
-        let (run, progress) = Run::new(self, publisher, action_id, plan, order, stop.clone());
-        let running = RunningReplay {
-            action_id,
-            progress,
-            stop,
-        };
+        let (run, running) = Run::new(self, publisher, action_id, plan, order);
         self.replays.add(running.clone());
         tokio::spawn(run.carry_out());
         Ok(running)
