@@ -73,10 +73,10 @@ SQL
 
   chapter 'What could not be charged yet waited in a delay queue: 1 s, 2 s, 4 s'
   demo_table <<'SQL'
-SELECT left(l.line ->> 'job_id', 8) || '…' AS job, l.line ->> 'attempt' AS retry, l.line ->> 'error' AS error,
-       (l.line ->> 'delay_ms')::int / 1000 || ' s' AS "sent back for",
+SELECT left(l.line ->> 'job.id', 8) || '…' AS job, l.line ->> 'retry.attempt' AS retry, l.line ->> 'error.message' AS error,
+       (l.line ->> 'retry.delay_ms')::int / 1000 || ' s' AS "sent back for",
        to_char(extract(epoch FROM r.completed_at - (l.line ->> 'timestamp')::timestamptz), '90.99') || ' s later' AS charged
-FROM demo.log l JOIN token_deduction_records r ON r.idempotency_key = l.line ->> 'job_id'
+FROM demo.log l JOIN token_deduction_records r ON r.idempotency_key = l.line ->> 'job.id'
 WHERE l.line ->> 'message' = 'retrying later' ORDER BY l.line ->> 'timestamp'
 SQL
 

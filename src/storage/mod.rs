@@ -22,7 +22,6 @@ mod sweeping;
 mod timeline;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
-pub use charging::PendingMark;
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, ArrivedLately, Candidate,
     ChargeState, Claim, Claimable, Claimed, CompanyShare, DeadLetter, DeadLetterBody,

@@ -1,6 +1,7 @@
 //! What a replay would do, for people.
 
 use crate::cli::output::{Table, at_right, count, number, text, thousands};
+use crate::domain::Reason;
 use crate::operations::replay::{Forecast, Preview, PreviewOutcome, ReplayPlan};
 
 /// Companies that are shown.
@@ -23,7 +24,7 @@ pub(super) fn preview_in_words(preview: &Preview) -> String {
             "would change nothing: the job is charged already".to_owned()
         }
         PreviewOutcome::WouldFail => {
-            let reason = preview.reason.unwrap_or_default();
+            let reason = preview.reason.map_or("?", Reason::as_str);
             format!("would fail again: {reason}: {message}")
         }
         PreviewOutcome::Refused => format!("is refused: {message}"),

@@ -49,8 +49,9 @@ impl Forecast {
             PreviewOutcome::AlreadyCharged => self.already_charged += 1,
             PreviewOutcome::WouldFail => {
                 self.fail_again += 1;
-                let reason = preview.reason.unwrap_or_default();
-                *self.failures.entry(reason).or_default() += 1;
+                if let Some(reason) = preview.reason {
+                    *self.failures.entry(reason.as_str()).or_default() += 1;
+                }
             }
             PreviewOutcome::Refused => self.refused += 1,
             PreviewOutcome::NotOpen | PreviewOutcome::Unknown => self.not_computed += 1,

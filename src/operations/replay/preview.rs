@@ -40,7 +40,7 @@ pub struct Preview {
     /// In a word.
     pub outcome: PreviewOutcome,
     /// The reason of the new dead letter.
-    pub reason: Option<&'static str>,
+    pub reason: Option<Reason>,
     /// Why nothing would be charged, for people.
     pub message: Option<String>,
     /// What it would cost, or has cost.
@@ -85,7 +85,7 @@ impl Preview {
         }
     }
 
-    fn failing(reason: &'static str, why: impl Into<String>) -> Self {
+    fn failing(reason: Reason, why: impl Into<String>) -> Self {
         Self {
             reason: Some(reason),
             ..Self::without_charge(PreviewOutcome::WouldFail, why)
@@ -97,11 +97,11 @@ impl Preview {
             Deduction::Charged(receipt) => (PreviewOutcome::WouldCharge, receipt),
             Deduction::AlreadyCharged(receipt) => (PreviewOutcome::AlreadyCharged, receipt),
             Deduction::Refused(refusal) => {
-                return Self::failing(Reason::from(refusal.cause).as_str(), refusal.message);
+                return Self::failing(refusal.reason, refusal.message);
             }
             Deduction::JobNotFound => {
                 let why = "the event names no company, and article_jobs doesn't know the job";
-                return Self::failing(Reason::JobNotFound.as_str(), why);
+                return Self::failing(Reason::JobNotFound, why);
             }
         };
         Self {
