@@ -1,4 +1,4 @@
-//! Copies of archived letters for whoever watches. What can't be sent at once is lost: nothing waits.
+//! Copies of archived dead letters for whoever watches. What can't be sent at once is lost: nothing waits.
 
 use std::{
     sync::{
@@ -70,16 +70,16 @@ pub(super) fn copies(archivist: &Archivist) -> (Copies, Sending) {
 }
 
 impl Copies {
-    /// Offers a copy of a letter that is in the archive. Never waits.
-    pub(super) fn offer(&self, letter: &Delivered, id: i64) {
-        let bytes = u32::try_from(letter.body.len().clamp(1, ROOM_BYTES)).unwrap_or(u32::MAX);
+    /// Offers a copy of a dead letter that is in the archive. Never waits.
+    pub(super) fn offer(&self, message: &Delivered, id: i64) {
+        let bytes = u32::try_from(message.body.len().clamp(1, ROOM_BYTES)).unwrap_or(u32::MAX);
         let offered = self
             .room
             .clone()
             .try_acquire_many_owned(bytes)
             .ok()
             .and_then(|room| {
-                let copy = Outgoing::watched(&self.topology, letter, id);
+                let copy = Outgoing::watched(&self.topology, message, id);
                 self.queue.try_send(Waiting { copy, _room: room }).ok()
             });
         if offered.is_none() {
@@ -145,6 +145,6 @@ async fn send_all(
 fn lost(tally: &Tally, losing: &AtomicBool, error: &dyn std::fmt::Display) {
     Tally::add(&tally.copies_lost, 1);
     if !losing.swap(true, Ordering::Relaxed) {
-        tracing::warn!(%error, "copies for the watchers are lost; the archive has the letters");
+        tracing::warn!(error.message = %error, "copies for the watchers are lost; the archive has the dead letters");
     }
 }

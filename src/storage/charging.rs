@@ -6,20 +6,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{Storage, StorageError, pool::Session};
-use crate::domain::{Charge, CompletionEvent, Deduction, Receipt, Refusal, RefusalCause};
-
-/// What [`Storage::mark_pending`] found when it came to one event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PendingMark {
-    /// The record is `pending` now: the charge is owed.
-    Owed,
-    /// Somebody charged this very request meanwhile.
-    ChargedMeanwhile,
-    /// The key has been settled in another way; the next try will say how.
-    Settled,
-    /// No company is known, so there is nothing to record.
-    NoCompany,
-}
+use crate::domain::{Charge, CompletionEvent, Deduction, PendingMark, Reason, Receipt, Refusal};
 
 #[derive(FromRow)]
 struct ResultRow {
@@ -76,7 +63,7 @@ impl Storage {
         deductions(charges, rows)
     }
 
-    /// Records that these charges are owed, in one transaction; one mark per event, in order. Takes no
+    /// Records these charges as pending, in one transaction; one mark per event, in order. Takes no
     /// company lock: that lock may be just what could not be had.
     pub async fn mark_pending(
         &self,
@@ -94,7 +81,7 @@ impl Storage {
                 }
                 Resolved::Answered(Deduction::JobNotFound) => {}
                 // No debt: the next try is answered with the refusal.
-                Resolved::Answered(_) => marks[place] = PendingMark::Settled,
+                Resolved::Answered(_) => marks[place] = PendingMark::Decided,
             }
         }
         let arrays = Arrays::of(&charges);
@@ -121,9 +108,9 @@ impl Storage {
         }
         for (place, (status, same_request)) in places.into_iter().zip(rows) {
             marks[place] = match (status.as_str(), same_request) {
-                ("pending", true) => PendingMark::Owed,
-                ("completed", true) => PendingMark::ChargedMeanwhile,
-                _ => PendingMark::Settled,
+                ("pending", true) => PendingMark::Pending,
+                ("completed", true) => PendingMark::Charged,
+                _ => PendingMark::Decided,
             };
         }
         Ok(marks)
@@ -271,7 +258,7 @@ fn resolve(event: &CompletionEvent, job: Option<(Uuid, Option<Uuid>)>) -> Resolv
     match (event.company_id(), job) {
         (Some(company_id), Some((jobs_company_id, _))) if company_id != jobs_company_id => {
             Resolved::Answered(Deduction::Refused(Refusal {
-                cause: RefusalCause::CompanyMismatch,
+                reason: Reason::CompanyMismatch,
                 message: format!(
                     "company_id: the event names {company_id}, article_jobs names {jobs_company_id}"
                 ),
@@ -309,18 +296,17 @@ fn deduction(row: ResultRow) -> Result<Deduction, StorageError> {
             Deduction::Charged(receipt)
         });
     };
-    let cause = match error.as_str() {
-        "insufficient_balance" => RefusalCause::InsufficientBalance,
-        "company_not_found" => RefusalCause::CompanyNotFound,
-        "idempotency_key_reused" => RefusalCause::IdempotencyKeyReused,
-        "already_compensated" => RefusalCause::AlreadyCompensated,
-        _ => return Err(unexpected(error)),
+    let Some(reason) = Reason::parse(&error) else {
+        return Err(unexpected(error));
     };
     if let Some(refusal) = row.job_status_error {
-        tracing::warn!(error = refusal, "article_jobs refused the status `failed`");
+        tracing::warn!(
+            error.message = refusal,
+            "article_jobs refused the status `failed`"
+        );
     }
     Ok(Deduction::Refused(Refusal {
-        cause,
+        reason,
         message: row.error_message.unwrap_or(error),
     }))
 }

@@ -11,10 +11,10 @@ mod dead_letters;
 mod error;
 mod examination;
 mod installation;
+mod isolate;
 mod ledger;
 mod migrating;
 mod pool;
-mod refund;
 mod scratch;
 mod session;
 mod state;
@@ -22,12 +22,11 @@ mod sweeping;
 mod timeline;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
-pub use charging::PendingMark;
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Candidate, ChargeState, Claim, Claimable,
-    Claimed, CompanyShare, DeadLetter, DeadLetterGroup, DeductionRecord, Edit, EditError, Failures,
-    FullDeadLetter, LetterBody, LetterState, OpenByReason, Outcomes, PastAction, Rehearsal, Rest,
-    Selection, SettledJob, Signed,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Body, Candidate, ChargeState, Claim,
+    Claimable, Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeductionRecord,
+    DryRun, Edit, EditError, Failures, FullDeadLetter, LetterState, OpenByReason, Outcomes,
+    PastAction, Rest, Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{
@@ -35,10 +34,10 @@ pub use installation::{
     Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction, StrangeMigration,
     grants, grants_sql, print_grants,
 };
-pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
+pub use isolate::{Isolated, isolate};
+pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
 pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
-pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};
 pub use sweeping::{

@@ -1,6 +1,6 @@
-//! What the sweeper asks of the books.
+//! What the sweeper asks of the ledger.
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, SqlSafeStr as _,
@@ -24,7 +24,7 @@ pub struct StaleDeduction {
     pub job_id: Option<Uuid>,
     /// Tokens.
     pub amount: i64,
-    /// Since when it is owed.
+    /// Since when it is pending.
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub pending_since: OffsetDateTime,
     /// Whether `articles` has its article; `None`: not to be told.
@@ -210,15 +210,15 @@ impl Storage {
     }
 
     /// Asks it for each record; it may not write. What it answers with NULL or no row isn't known.
-    pub async fn articles_exist(
+    pub async fn articles_exist<S: Borrow<StaleDeduction>>(
         &self,
         query: &ArticleQuery,
-        stale: &[StaleDeduction],
+        stale: &[S],
     ) -> Result<Vec<Option<bool>>, StorageError> {
         self.call(async |connection| {
             let mut look = connection.begin_with("begin read only").await?;
             let mut answers = Vec::with_capacity(stale.len());
-            for one in stale {
+            for one in stale.iter().map(Borrow::borrow) {
                 let mut asked =
                     sqlx::query_scalar::<_, Option<bool>>(AssertSqlSafe(query.sql.clone()));
                 let values = [one.article_id, one.job_id, Some(one.company_id)];

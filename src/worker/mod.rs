@@ -1,8 +1,9 @@
 //! What happens to one message.
 //!
-//! A worker takes whatever has arrived (`pool.rs`), reads each body into an event, asks the books to
-//! charge all of them in one transaction (`charging.rs`), decides for each message what its answer means
-//! ([`crate::domain::dispose`]), publishes what must wait or is dead, and acks the batch (`settle.rs`).
+//! A worker takes whatever has arrived (`pool.rs`), reads each body into an event, has all of them charged in
+//! one transaction, decides for each message what its answer means ([`crate::domain::dispose`]), publishes what
+//! must wait or is dead, and acks the batch (`batch.rs`). Where that fails, [`crate::storage::isolate`] finds whose
+//! fault it is; while the database is away the batch waits (`outage.rs`).
 //!
 //! If the process dies:
 //!
@@ -14,11 +15,10 @@
 //! | after a delayed or dead copy was confirmed, before the ack | original and copy both arrive; one charge |
 //! | after the ack | all is in the books or in a queue |
 
-mod charging;
+mod batch;
 mod lag;
-mod owed;
+mod outage;
 mod pool;
-mod settle;
 mod tally;
 
 use std::{sync::Arc, time::Instant};
@@ -53,7 +53,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker on these books, with the broker of the settings.
+    /// A worker on this ledger, with the broker of the settings.
     pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
         let schedule = RetrySchedule::new(&settings.retry);
         let topology = Topology::new(&settings.broker, &schedule);
@@ -100,7 +100,7 @@ impl Worker {
     }
 }
 
-/// How long a batch may stay in hand while something is away: until shutdown, or well before the
+/// How long a batch may stay in flight while something is away: until shutdown, or well before the
 /// broker's consumer timeout, after which it would close the channel by itself.
 #[derive(Debug)]
 struct Hold {
@@ -108,24 +108,24 @@ struct Hold {
     stop: CancellationToken,
 }
 
-/// The batch in hand goes back to its queue, unsettled.
+/// The batch in flight goes back to its queue; no message of it is acked.
 #[derive(Debug, thiserror::Error)]
-#[error("given back to the queue")]
-struct GiveBack;
+#[error("requeued")]
+struct Requeue;
 
 impl Hold {
     /// Whether it goes on.
-    fn check(&self) -> Result<(), GiveBack> {
+    fn check(&self) -> Result<(), Requeue> {
         let over = self.stop.is_cancelled() || Instant::now() >= self.until;
-        if over { Err(GiveBack) } else { Ok(()) }
+        if over { Err(Requeue) } else { Ok(()) }
     }
 
     /// Runs `wait` to its end, or to the end of the hold.
-    async fn during<T>(&self, wait: impl Future<Output = T>) -> Result<T, GiveBack> {
+    async fn during<T>(&self, wait: impl Future<Output = T>) -> Result<T, Requeue> {
         tokio::select! {
             done = wait => Ok(done),
-            () = self.stop.cancelled() => Err(GiveBack),
-            () = tokio::time::sleep_until(self.until.into()) => Err(GiveBack),
+            () = self.stop.cancelled() => Err(Requeue),
+            () = tokio::time::sleep_until(self.until.into()) => Err(Requeue),
         }
     }
 }

@@ -5,18 +5,18 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Worker, settle::Unsettled};
+use super::{Worker, batch::NotProcessed};
 use crate::{
     broker::{BrokerError, Connection, Consumer, SingleFile, Unreadable},
     reconnect::Reconnect,
     storage::Waited,
 };
 
-/// After the connection is lost nothing in hand can be acked any more. This long the workers may take to
+/// After the connection is lost nothing in flight can be acked any more. This long the workers may take to
 /// finish and to say what they saw; what then still runs is dropped.
 const LOST_GRACE: Duration = Duration::from_secs(5);
 
-/// Charges until `stop`; then finishes the batches in hand and returns.
+/// Charges until `stop`; then finishes the batches in flight and returns.
 ///
 /// Connect, declare, consume; after any error all of it is thrown away and built again. What was unacked
 /// goes back to its queue by that.
@@ -27,11 +27,11 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     while worker.storage.wait_until_available(&stop).await != Waited::Cancelled {
         let ended = loop {
             match session(&worker, &stop, &mut reconnect, &mut unreadable).await {
-                Err(Unsettled::Broker(BrokerError::Unreadable)) if stop.is_cancelled() => {
+                Err(NotProcessed::Broker(BrokerError::Unreadable)) if stop.is_cancelled() => {
                     break Ok(());
                 }
                 // Again at once, for each pause would be one for all messages: nothing is away.
-                Err(Unsettled::Broker(BrokerError::Unreadable)) => {
+                Err(NotProcessed::Broker(BrokerError::Unreadable)) => {
                     unreadable.met(&worker.topology.work_queue());
                 }
                 ended => break ended,
@@ -39,12 +39,14 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
         };
         match ended {
             Ok(()) if stop.is_cancelled() => break,
-            Ok(()) => tracing::warn!("gave the messages in hand back to the queue"),
+            Ok(()) => tracing::warn!("requeued what was in flight"),
             // Readiness tells it, once.
-            Err(Unsettled::Broker(error @ BrokerError::Differs { .. })) => {
+            Err(NotProcessed::Broker(error @ BrokerError::Differs { .. })) => {
                 worker.refused.send_replace(Some(error.to_string().into()));
             }
-            Err(error) => tracing::error!(%error, "broker session ended: building it anew"),
+            Err(error) => {
+                tracing::error!(error.message = %error, "broker session ended: building it anew");
+            }
         }
         worker.consuming.send_replace(false);
         if !reconnect.wait(&stop).await {
@@ -61,7 +63,7 @@ async fn session(
     stop: &CancellationToken,
     reconnect: &mut Reconnect,
     unreadable: &mut Unreadable,
-) -> Result<(), Unsettled> {
+) -> Result<(), NotProcessed> {
     let connection = Connection::open(&worker.settings.broker, "consumer").await?;
     // Declared a moment ago, if the last connection got as far as to a message.
     if !unreadable.is_about() {
@@ -92,24 +94,24 @@ async fn session(
     }
     connection.close().await;
     match ended {
-        Err(Unsettled::GiveBack(_)) => Ok(()),
+        Err(NotProcessed::Requeue(_)) => Ok(()),
         ended => ended,
     }
 }
 
-/// Before anything else, messages that were delivered before are settled one by one with only one in
-/// hand: if it was one of them that killed the last process, it is found here, and its death counts a
+/// Before anything else, messages that were delivered before are processed one by one with only one in
+/// flight: if it was one of them that killed the last process, it is found here, and its death counts a
 /// delivery for itself alone.
 async fn single_file(
     worker: &Worker,
     connection: &Connection,
     stop: &CancellationToken,
     unreadable: &Unreadable,
-) -> Result<(), Unsettled> {
+) -> Result<(), NotProcessed> {
     let queue = worker.topology.work_queue();
     let mut queue = SingleFile::open(connection, &queue, unreadable).await?;
     while let Some(batch) = queue.next(stop).await? {
-        worker.settle(batch, &worker.hold(stop)).await?;
+        worker.process(batch, &worker.hold(stop)).await?;
     }
     queue.close().await;
     Ok(())
@@ -120,7 +122,7 @@ async fn consume(
     connection: &Connection,
     stop: &CancellationToken,
     reconnect: &mut Reconnect,
-) -> Result<(), Unsettled> {
+) -> Result<(), NotProcessed> {
     let ending = stop.child_token();
     let queue = worker.topology.work_queue();
     let mut workers = JoinSet::new();
@@ -140,8 +142,8 @@ async fn consume(
     while let Some(ended) = workers.join_next().await {
         ending.cancel();
         let ended = ended.unwrap_or_else(|panic| {
-            tracing::error!(%panic, "a worker panicked");
-            Err(Unsettled::GiveBack(super::GiveBack))
+            tracing::error!(error.message = %panic, "a worker panicked");
+            Err(NotProcessed::Requeue(super::Requeue))
         });
         if first.is_ok() {
             first = ended;
@@ -155,7 +157,7 @@ async fn work(
     worker: Arc<Worker>,
     mut consumer: Consumer,
     ending: CancellationToken,
-) -> Result<(), Unsettled> {
+) -> Result<(), NotProcessed> {
     let max = usize::from(worker.settings.worker.batch_max);
     let ended = loop {
         let batch = tokio::select! {
@@ -163,12 +165,12 @@ async fn work(
             () = ending.cancelled() => break Ok(()),
             batch = consumer.next_batch(max) => batch,
         };
-        let settled = match batch {
-            Ok(batch) => worker.settle(batch, &worker.hold(&ending)).await,
-            Err(error) => Err(Unsettled::from(error)),
+        let processed = match batch {
+            Ok(batch) => worker.process(batch, &worker.hold(&ending)).await,
+            Err(error) => Err(NotProcessed::from(error)),
         };
-        if settled.is_err() {
-            break settled;
+        if processed.is_err() {
+            break processed;
         }
     };
     // What was prefetched and not begun goes back to the queue.

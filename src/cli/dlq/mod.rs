@@ -8,13 +8,14 @@ mod history;
 mod letters;
 mod list;
 mod plan;
-mod prospect;
 mod replay;
 mod select;
 pub(super) mod sending;
 mod show;
 mod stats;
 mod watch;
+
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
@@ -49,7 +50,7 @@ enum Command {
 pub(super) async fn run(
     args: DlqArgs,
     settings: &Settings,
-    operations: &Operations,
+    operations: &Arc<Operations>,
     format: Format,
 ) -> anyhow::Result<Ended> {
     match args.command {
@@ -60,7 +61,7 @@ pub(super) async fn run(
         Command::History(args) => history::run(args, operations, format).await,
         Command::Replay(args) => replay::run(args, settings, operations, format).await,
         Command::Groups(args) => groups::run(args, operations, format).await,
-        Command::Show(args) => show::run(args, settings, operations, format).await,
+        Command::Show(args) => show::run(args, operations, format).await,
         Command::Watch(args) => watch::run(args, operations, format).await,
         Command::Stats(args) => stats::run(args, operations, format).await,
     }

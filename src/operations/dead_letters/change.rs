@@ -134,7 +134,10 @@ impl Change {
 }
 
 /// Nothing said must not come to mean everything.
-fn check_extent(selection: &Selection, all: bool) -> Result<(), OperationError> {
+pub(in crate::operations) fn check_extent(
+    selection: &Selection,
+    all: bool,
+) -> Result<(), OperationError> {
     match (selection.is_unrestricted(), all) {
         (true, false) => Err(OperationError::invalid(
             "all",

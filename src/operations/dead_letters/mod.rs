@@ -11,6 +11,7 @@ mod stats;
 mod watch;
 
 pub use change::Change;
+pub(super) use change::check_extent;
 pub use edit::{Draft, EditReport, Revision};
 pub use history::History;
 pub use list::{DeadLetterGroups, DeadLetterPage};
@@ -33,7 +34,7 @@ impl Operations {
     /// # Errors
     ///
     /// [`OperationError::Invalid`]: nothing can match, or a name is a typo.
-    pub async fn meant(
+    pub(super) async fn meant(
         &self,
         selection: &Selection,
         usual: &[LetterState],
@@ -54,13 +55,6 @@ impl Operations {
             meant.states = usual.to_vec();
         }
         Ok(meant)
-    }
-
-    async fn resolve_charged(&self) {
-        // Who only looks must not be stopped by it: the charge state is read live in any case.
-        if let Err(error) = self.storage.settle_dead_letters().await {
-            tracing::warn!(%error, "dead letters of charged jobs are not marked as resolved");
-        }
     }
 }
 

@@ -4,10 +4,10 @@
 mod acts;
 mod archive;
 mod claims;
+mod dry_run;
 mod edit;
 mod groups;
 mod history;
-mod rehearsal;
 mod runs;
 mod selection;
 mod show;
@@ -24,13 +24,13 @@ use crate::storage::bounded::Bounded;
 pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
 pub use claims::{Claim, Claimable, Claimed, Rest};
+pub use dry_run::{Candidate, DeadLetterBody, DryRun};
 pub use edit::{Edit, EditError, SettledJob};
 pub use groups::DeadLetterGroup;
 pub use history::{ActionFilter, PastAction};
-pub use rehearsal::{Candidate, LetterBody, Rehearsal};
 pub use runs::{Failures, Outcomes};
 pub use selection::Selection;
-pub use show::{DeductionRecord, FullDeadLetter};
+pub use show::{Body, DeductionRecord, FullDeadLetter};
 pub use stats::OpenByReason;
 
 /// Where a letter stands.

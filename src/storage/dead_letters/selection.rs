@@ -44,7 +44,7 @@ impl Selection {
     }
 
     /// As it stands in the record of an action: which letters were meant.
-    pub(super) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         const IDS_NAMED: usize = 20;
         let mut parts = Vec::new();
         if !self.ids.is_empty() {

@@ -5,8 +5,8 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Archivist, Tally,
-    arrival::arrival,
+    Archivist, NotArchived, Tally,
+    archive::arrival,
     copies::{Copies, copies},
 };
 use crate::{
@@ -19,16 +19,7 @@ use crate::{
 /// Bytes of bodies in one transaction: it has them two or three times in memory.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
-/// Why a batch was not acked. Its letters come again.
-#[derive(Debug, thiserror::Error)]
-enum Unarchived {
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    #[error("not archived: {0}")]
-    Storage(#[from] StorageError),
-}
-
-/// Archives until `stop`; then finishes the batch in hand and returns.
+/// Archives until `stop`; then finishes the batch in flight and returns.
 pub async fn run(archivist: Arc<Archivist>, stop: CancellationToken) {
     let (copies, sending) = copies(&archivist);
     let patience = || Reconnect::new(&archivist.settings.reconnect);
@@ -38,7 +29,7 @@ pub async fn run(archivist: Arc<Archivist>, stop: CancellationToken) {
     tokio::join!(
         consuming,
         sending.run(patience(), stop.clone()),
-        settle(&archivist, &stop)
+        resolve(&archivist, &stop)
     );
 }
 
@@ -56,11 +47,11 @@ async fn supervise(
     while storage.wait_until_available(stop).await != Waited::Cancelled {
         let ended = loop {
             match session(archivist, &copies, &mut reconnect, &mut unreadable, stop).await {
-                Err(Unarchived::Broker(BrokerError::Unreadable)) if stop.is_cancelled() => {
+                Err(NotArchived::Broker(BrokerError::Unreadable)) if stop.is_cancelled() => {
                     break Ok(());
                 }
                 // Again at once: nothing is away.
-                Err(Unarchived::Broker(BrokerError::Unreadable)) => {
+                Err(NotArchived::Broker(BrokerError::Unreadable)) => {
                     unreadable.met(&archivist.topology.dead_letters());
                 }
                 ended => break ended,
@@ -69,16 +60,16 @@ async fn supervise(
         match ended {
             Ok(()) => break,
             // Readiness tells it, once.
-            Err(Unarchived::Broker(error @ BrokerError::Differs { .. })) => {
+            Err(NotArchived::Broker(error @ BrokerError::Differs { .. })) => {
                 archivist
                     .refused
                     .send_replace(Some(error.to_string().into()));
             }
             Err(error) => {
-                if let Unarchived::Storage(error) = &error {
+                if let NotArchived::Storage(error) = &error {
                     note_outage(archivist, error);
                 }
-                tracing::error!(%error, "archivist's session ended: building it anew");
+                tracing::error!(error.message = %error, "archivist's session ended: building it anew");
             }
         }
         archivist.archiving.send_replace(false);
@@ -96,7 +87,7 @@ fn note_outage(archivist: &Archivist, error: &StorageError) {
             archivist.storage.heard(Some(error));
         }
         Fault::Disconnected => archivist.storage.distrust_connections(),
-        Fault::Installation | Fault::Transient | Fault::Rejected => {}
+        Fault::Installation | Fault::Busy | Fault::Transient | Fault::Rejected => {}
     }
 }
 
@@ -107,7 +98,7 @@ async fn session(
     reconnect: &mut Reconnect,
     unreadable: &mut Unreadable,
     stop: &CancellationToken,
-) -> Result<(), Unarchived> {
+) -> Result<(), NotArchived> {
     let settings = &archivist.settings;
     let connection = Connection::open(&settings.broker, "archivist").await?;
     // Declared a moment ago, if the last connection got as far as to a message.
@@ -155,7 +146,7 @@ async fn single_file(
     connection: &Connection,
     unreadable: &Unreadable,
     stop: &CancellationToken,
-) -> Result<(), Unarchived> {
+) -> Result<(), NotArchived> {
     let queue = archivist.topology.dead_letters();
     let mut queue = SingleFile::open(connection, &queue, unreadable).await?;
     while let Some(batch) = queue.next(stop).await? {
@@ -171,7 +162,7 @@ async fn consume(
     consumer: &mut Consumer,
     reconnect: &mut Reconnect,
     stop: &CancellationToken,
-) -> Result<(), Unarchived> {
+) -> Result<(), NotArchived> {
     let max = usize::from(archivist.settings.archivist.batch_max);
     loop {
         let batch = tokio::select! {
@@ -190,7 +181,7 @@ async fn archive_batch(
     copies: &Copies,
     batch: Batch,
     stop: &CancellationToken,
-) -> Result<(), Unarchived> {
+) -> Result<(), NotArchived> {
     let arrivals: Vec<Arrival> = batch.messages().iter().map(arrival).collect();
     let jobs: Vec<_> = arrivals
         .iter()
@@ -198,52 +189,49 @@ async fn archive_batch(
         .collect();
 
     failpoint::hit("before_archive", jobs.iter().copied());
-    let ids = archivist.archive_in_hand(&arrivals, stop).await;
+    let ids = archivist.archive(&arrivals, stop).await;
     archivist.held.store(0, Ordering::Relaxed);
     let ids = ids?;
     failpoint::hit("after_archive", jobs.iter().copied());
 
     Tally::add(&archivist.tally.archived, ids.len());
-    for ((letter, arrival), id) in batch.messages().iter().zip(&arrivals).zip(ids) {
+    for ((message, arrival), id) in batch.messages().iter().zip(&arrivals).zip(ids) {
         tracing::debug!(
-            dead_letter_id = id,
-            job_id = arrival.job_id.map(tracing::field::display),
-            reason = arrival.reason,
+            dead_letter.id = id,
+            job.id = arrival.job_id.map(tracing::field::display),
+            dead_letter.reason = arrival.reason,
             "archived"
         );
-        copies.offer(letter, id);
+        copies.offer(message, id);
     }
     failpoint::hit("after_copy", jobs);
     Ok(batch.ack().await?)
 }
 
-/// From time to time, marks as resolved what the books have settled.
-async fn settle(archivist: &Archivist, stop: &CancellationToken) {
+/// From time to time, marks as resolved the dead letters whose jobs were charged meanwhile.
+async fn resolve(archivist: &Archivist, stop: &CancellationToken) {
+    let (storage, tally) = (&archivist.storage, &archivist.tally);
     let mut every = tokio::time::interval(archivist.settings.archivist.settle_interval);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = every.tick() => {}
-        }
-        let settled = tokio::select! {
-            () = stop.cancelled() => return,
-            settled = archivist.storage.settle_dead_letters() => settled,
-        };
-        match settled {
-            Ok(0) => {}
-            Ok(letters) => {
-                Tally::add(
-                    &archivist.tally.resolved,
-                    usize::try_from(letters).unwrap_or(0),
-                );
-                tracing::info!(letters, "resolved: their jobs were charged meanwhile");
-            }
-            Err(error) => {
-                note_outage(archivist, &error);
-                tracing::warn!(%error, "could not settle dead letters: trying again later");
-                archivist.storage.wait_until_available(stop).await;
+    let resolving = async {
+        loop {
+            every.tick().await;
+            match storage.settle_dead_letters().await {
+                Ok(0) => {}
+                Ok(dead_letters) => {
+                    Tally::add(&tally.resolved, usize::try_from(dead_letters).unwrap_or(0));
+                    tracing::info!(dead_letters, "resolved: their jobs were charged meanwhile");
+                }
+                Err(error) => {
+                    note_outage(archivist, &error);
+                    tracing::warn!(error.message = %error, "could not resolve dead letters: trying again later");
+                    storage.wait_until_available(stop).await;
+                }
             }
         }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = resolving => {}
     }
 }
