@@ -166,18 +166,6 @@ impl OperationError {
         let why = why.into();
         Self::Invalid { field, why }
     }
-
-    /// With what it ended before its own words.
-    fn because(mut self, ended: &str) -> Self {
-        let why = match &mut self {
-            Self::NotFound(why) | Self::Internal(why) => why,
-            Self::Invalid { why, .. }
-            | Self::Conflict { why, .. }
-            | Self::Unavailable { why, .. } => why,
-        };
-        *why = format!("{ended}: {why}");
-        self
-    }
 }
 
 impl From<StorageError> for OperationError {

@@ -1,6 +1,6 @@
 //! `dlq discard` and `dlq restore`: dead letters written off, and taken back.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
@@ -99,9 +99,14 @@ pub(super) async fn run(
             }
         }
         let actor = args.actor.actor()?;
-        operations
-            .carry_out(&mut change, &actor, args.why.as_deref())
-            .await?;
+        let why = args.why.as_deref();
+        let done = operations.carry_out(&mut change, &actor, why).await;
+        match change.changed {
+            0 => done?,
+            some => done.with_context(|| {
+                format!("stopped after {}; run it again for the rest", counted(some))
+            })?,
+        }
     }
     format.print(&change, |change| for_people(change, args.yes))?;
     Ok(Ended::Done)
@@ -109,7 +114,7 @@ pub(super) async fn run(
 
 fn for_people(change: &Change, with_plan: bool) -> String {
     if change.plan.sums.dead_letters == 0 {
-        let mut lines = vec![format!("nothing to {}", change.action)];
+        let mut lines = vec![format!("nothing to {}", change.act.name())];
         lines.extend(change.left_out());
         return lines.join("\n");
     }

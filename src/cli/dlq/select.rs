@@ -3,7 +3,6 @@
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum, value_parser};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::cli::typed_moment;
@@ -91,30 +90,12 @@ impl SelectArgs {
 
     /// The same flags as one would type them, each after a space; times that were "ago" as they are now.
     pub(super) fn as_typed(&self) -> String {
-        let moment = |moment: OffsetDateTime| moment.format(&Rfc3339).ok();
-        let state = |state: &State| Some(state.to_possible_value()?.get_name().to_owned());
-        let flags = [
-            ("group", self.group.clone().into_iter().collect()),
-            ("reason", self.reasons.clone()),
-            (
-                "company",
-                self.company.iter().map(Uuid::to_string).collect(),
-            ),
-            ("job", self.job.iter().map(Uuid::to_string).collect()),
-            ("since", self.since.and_then(moment).into_iter().collect()),
-            ("until", self.until.and_then(moment).into_iter().collect()),
-            ("state", self.states.iter().filter_map(state).collect()),
-            ("text", self.text.clone().into_iter().collect::<Vec<_>>()),
-        ];
-        let mut words: Vec<String> = self.ids.iter().map(|id| format!(" {id}")).collect();
-        for (name, values) in flags {
-            words.extend(
-                values
-                    .iter()
-                    .map(|value| format!(" --{name} {}", quoted(value))),
-            );
-        }
-        words.concat()
+        let states = self.states.iter().filter_map(State::to_possible_value);
+        let states = states.map(|state| ("state", state.get_name().to_owned()));
+        let flags = self.selection().filters().into_iter().chain(states);
+        let flags = flags.map(|(name, value)| format!(" --{name} {}", quoted(&value)));
+        let ids = self.ids.iter().map(|id| format!(" {id}"));
+        ids.chain(flags).collect()
     }
 }
 
@@ -219,27 +200,13 @@ mod tests {
 
     #[test]
     fn a_selection_can_be_typed_again() {
-        let words = [
-            "7",
-            "8",
-            "--group",
-            "1F3A09BC",
-            "--reason",
-            "a",
-            "--reason",
-            "b c",
-            "--since",
-            "2026-11-21T10:00:00Z",
-            "--state",
-            "all",
-            "--text",
-            "it's $(rm)",
-        ];
+        let words = "7 8 --group 1F3A09BC --reason a --reason b --since 2026-11-21T10:00:00Z --state all --text";
+        let words: Vec<&str> = words.split(' ').chain(["it's $(rm)"]).collect();
         let typed = typed(&words).as_typed();
         assert_eq!(
             typed,
-            " 7 8 --group 1f3a09bc --reason a --reason 'b c' --since 2026-11-21T10:00:00Z \
-             --state all --text 'it'\\''s $(rm)'"
+            " 7 8 --group 1f3a09bc --reason a --reason b --since 2026-11-21T10:00:00Z \
+             --text 'it'\\''s $(rm)' --state all"
         );
     }
 }

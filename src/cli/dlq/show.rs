@@ -125,19 +125,19 @@ impl Shown<'_> {
             ("at first", at(letter.first_failed_at)),
             ("archived", archived),
         ];
+        let later = [
+            ("replayed", letter.replayed_at),
+            ("resolved", full.resolved_at),
+        ];
         times.extend(
-            letter
-                .replayed_at
-                .map(|replayed| ("replayed", at(replayed))),
+            later
+                .into_iter()
+                .filter_map(|(name, when)| Some((name, at(when?)))),
         );
-        times.extend(full.resolved_at.map(|resolved| ("resolved", at(resolved))));
         let until = full.claimed_until.filter(|until| *until > now);
         if let Some((action, until)) = full.claimed_by.zip(until) {
-            let until = moment(until);
-            times.push((
-                "in hand",
-                format!("of operator action {action}, until {until}"),
-            ));
+            let run = format!("in action {action}, until {}", moment(until));
+            times.push(("in flight", run));
         }
         times
     }
@@ -158,11 +158,8 @@ impl Shown<'_> {
                 "never charged by this dead letter: it names no job that could be read".to_owned()
             };
         };
-        let why = record
-            .error_message
-            .as_deref()
-            .or(record.error_code.as_deref());
-        let why = why.unwrap_or("no reason is recorded");
+        let why = record.error_message.as_ref().or(record.error_code.as_ref());
+        let why = why.map_or("no reason is recorded", String::as_str);
         match self.0.full.dead_letter.charge_state {
             ChargeState::NeverCharged => format!("never charged: {why}"),
             ChargeState::Pending => {
@@ -208,16 +205,10 @@ fn charged(record: &DeductionRecord) -> String {
 }
 
 fn told(action: &PastAction) -> String {
-    let mut text = format!(
-        "{} {} by {}",
-        moment(action.at),
-        action.action,
-        action.actor
-    );
-    if let Some(reason) = &action.reason {
-        text.push_str(&format!(": {reason}"));
-    }
-    format!("{text} (action {})", action.id)
+    let why = action.reason.as_ref().map(|why| format!(": {why}"));
+    let (at, why) = (moment(action.at), why.unwrap_or_default());
+    let (what, who) = (&action.action, &action.actor);
+    format!("{at} {what} by {who}{why} (action {})", action.id)
 }
 
 /// A text of many lines under its name, each line indented: none of them can pass for one of ours.
@@ -225,10 +216,9 @@ fn block(text: &mut String, name: &str, bytes: &[u8]) {
     let shown = &bytes[..bytes.len().min(SHOWN_BYTES)];
     let size = count(bytes.len() as u64, "byte");
     let is_whole = shown.len() == bytes.len();
-    let part = if is_whole {
-        ""
-    } else {
-        ", of which the first 4 KiB"
+    let part = match is_whole {
+        true => "",
+        false => ", of which the first 4 KiB",
     };
     text.push_str(&format!("\n{name}: {size}{part}\n"));
     for line in pretty(shown).lines() {

@@ -9,8 +9,9 @@ use crate::storage::{Act, ActPlan, Selection, Signed};
 /// A discard or a restore: what it would do, and what it has done.
 #[derive(Debug, Clone, Serialize)]
 pub struct Change {
-    /// `discard` or `restore`.
-    pub action: &'static str,
+    /// Which of the two.
+    #[serde(rename = "action")]
+    pub act: Act,
     /// It is only a plan.
     pub dry_run: bool,
     /// Its number in the history; null: nothing was done.
@@ -20,9 +21,6 @@ pub struct Change {
     /// What it was going to be.
     #[serde(flatten)]
     pub plan: ActPlan,
-    /// Which of the two.
-    #[serde(skip)]
-    pub act: Act,
     /// What it is done to: none that arrived after the plan.
     #[serde(skip)]
     selection: Selection,
@@ -47,12 +45,11 @@ impl Operations {
         let plan = self.storage.plan_act(act, &selection).await?;
         selection.up_to = plan.sums.up_to;
         let change = Change {
-            action: act.name(),
+            act,
             dry_run: true,
             action_id: None,
             changed: 0,
             plan,
-            act,
             selection,
         };
         if !change.selection.ids.is_empty() && change.plan.sums.dead_letters == 0 {
@@ -69,7 +66,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// It can be done in part, which is then recorded: the same again does the rest.
+    /// Where [`Change::changed`] says so, a part is done and recorded: the same again does the rest.
     pub async fn carry_out(
         &self,
         change: &mut Change,
@@ -85,20 +82,11 @@ impl Operations {
             reason,
         };
         let (act, selection) = (change.act, &change.selection);
-        let mut changed = 0;
+        let changed = &mut change.changed;
         let acted = self
             .storage
-            .act(act, selection, signed, |done| changed = done);
-        let acted = acted.await;
-        change.changed = changed;
-        let acted = acted.map_err(|error| match (OperationError::from(error), changed) {
-            (error, 0) => error,
-            (error, done) => {
-                let done = count(done);
-                error.because(&format!("stopped after {done}; run it again for the rest"))
-            }
-        });
-        change.action_id = acted?.action_id;
+            .act(act, selection, signed, |done| *changed = done);
+        change.action_id = acted.await?.action_id;
         Ok(())
     }
 }
@@ -138,15 +126,10 @@ pub(in crate::operations) fn check_extent(
     selection: &Selection,
     all: bool,
 ) -> Result<(), OperationError> {
-    match (selection.is_unrestricted(), all) {
-        (true, false) => Err(OperationError::invalid(
-            "all",
-            "which dead letters? Name ids or filters, or say that every one is meant",
-        )),
-        (false, true) => Err(OperationError::invalid(
-            "all",
-            "can't be used together with ids or filters",
-        )),
-        _ => Ok(()),
-    }
+    let why = match (selection.is_unrestricted(), all) {
+        (true, false) => "which dead letters? Name ids or filters, or say that every one is meant",
+        (false, true) => "can't be used together with ids or filters",
+        _ => return Ok(()),
+    };
+    Err(OperationError::invalid("all", why))
 }

@@ -96,10 +96,23 @@ impl Operations {
         reason: Option<&str>,
         dry_run: bool,
     ) -> Result<EditReport, OperationError> {
-        let (seen, id) = (draft.full.current(), draft.full.dead_letter.id);
+        let (seen, now) = (draft.full.current(), &draft.full.dead_letter);
         let revision = revision.filter(|revision| revision.body != seen);
-        let mut report = draft.report(revision, dry_run);
-        if let Some(Revision { body, event }) = revision.filter(|_| !dry_run) {
+        let event = revision.map(|revision| &revision.event);
+        let body = revision.map_or(seen, |revision| &revision.body);
+        let mut report = EditReport {
+            id: now.id,
+            dry_run,
+            changed: revision.is_some(),
+            action_id: None,
+            job_id: event.map_or(now.job_id, |event| Some(event.job_id())),
+            company_id: event.map_or(now.company_id, CompletionEvent::company_id),
+            article_id: event.map_or(now.article_id, CompletionEvent::article_id),
+            tokens: event.map_or(now.tokens, |event| Some(event.tokens())),
+            body: String::from_utf8_lossy(body).into_owned(),
+        };
+        if let Some(event) = event.filter(|_| !dry_run) {
+            let id = now.id;
             let edit = Edit {
                 id,
                 seen,
@@ -161,23 +174,6 @@ impl Draft {
                 "body",
                 format!("it is not an event: {error}"),
             )),
-        }
-    }
-
-    fn report(&self, revision: Option<&Revision>, dry_run: bool) -> EditReport {
-        let now = &self.full.dead_letter;
-        let event = revision.map(|revision| &revision.event);
-        let body = revision.map_or(self.full.current(), |revision| &revision.body);
-        EditReport {
-            id: now.id,
-            dry_run,
-            changed: revision.is_some(),
-            action_id: None,
-            job_id: event.map_or(now.job_id, |event| Some(event.job_id())),
-            company_id: event.map_or(now.company_id, CompletionEvent::company_id),
-            article_id: event.map_or(now.article_id, CompletionEvent::article_id),
-            tokens: event.map_or(now.tokens, |event| Some(event.tokens())),
-            body: String::from_utf8_lossy(body).into_owned(),
         }
     }
 }

@@ -29,27 +29,21 @@ impl Operations {
     ) -> Result<History, OperationError> {
         let actions = self.storage.operator_actions(filter, limit).await?;
         // A mistyped action must not answer that nothing was done; one that isn't ours may be recorded all the same.
-        let foreign = filter
-            .action
-            .as_deref()
-            .filter(|action| !ACTIONS.contains(action));
-        if let Some(action) = foreign.filter(|_| actions.is_empty()) {
-            let of_its_kind = ActionFilter {
-                action: filter.action.clone(),
-                ..ActionFilter::default()
-            };
-            if self
+        let of_its_kind = ActionFilter {
+            action: filter.action.clone(),
+            ..ActionFilter::default()
+        };
+        if let Some(action) = &filter.action
+            && !ACTIONS.contains(&action.as_str())
+            && actions.is_empty()
+            && self
                 .storage
                 .operator_actions(&of_its_kind, 1)
                 .await?
                 .is_empty()
-            {
-                let known = ACTIONS.map(str::to_owned);
-                return Err(OperationError::invalid(
-                    "action",
-                    no_such("action", action, &known),
-                ));
-            }
+        {
+            let why = no_such("action", action, &ACTIONS.map(str::to_owned));
+            return Err(OperationError::invalid("action", why));
         }
         Ok(History { actions })
     }

@@ -45,14 +45,11 @@ impl Operations {
             .await?;
         let dead_letters = self.storage.dead_letters(&selection, before, limit).await?;
         let last = dead_letters.last().map(|dead_letter| dead_letter.id);
-        let more = match last.filter(|_| dead_letters.len() as i64 == limit) {
+        let more = match last {
             None => 0,
-            Some(id) => {
-                let up_to = Some(selection.up_to.unwrap_or(i64::MAX).min(id - 1));
-                let older = Selection {
-                    up_to,
-                    ..selection.clone()
-                };
+            Some(last) => {
+                let mut older = selection.clone();
+                older.up_to = Some(last - 1);
                 self.storage.count_dead_letters(&older).await?
             }
         };

@@ -20,55 +20,36 @@ impl Operations {
         reason_field: &'static str,
     ) -> Result<(), OperationError> {
         for reason in selection.reasons.iter().filter(|reason| !is_ours(reason)) {
-            let reasons = vec![reason.clone()];
-            if !self
-                .any(Selection {
-                    reasons,
-                    ..Selection::default()
-                })
+            if self
+                .none_has(|one| one.reasons = vec![reason.clone()])
                 .await?
             {
                 let why = no_such("reason", reason, &self.known_reasons().await?);
                 return Err(OperationError::invalid(reason_field, why));
             }
         }
-        if let Some(name) = &selection.group {
-            let group = Some(name.clone());
-            if !self
-                .any(Selection {
-                    group,
-                    ..Selection::default()
-                })
-                .await?
-            {
-                let why = format!("no dead letter is of group {name}");
-                return Err(OperationError::invalid("group", why));
-            }
+        if let Some(group) = &selection.group
+            && self.none_has(|one| one.group = Some(group.clone())).await?
+        {
+            let why = format!("no dead letter is of group {group}");
+            return Err(OperationError::invalid("group", why));
         }
-        if let Some(id) = selection.company {
-            let company = Some(id);
-            if !self
-                .any(Selection {
-                    company,
-                    ..Selection::default()
-                })
-                .await?
-                && self.storage.balance(id).await?.is_none()
-            {
-                let why =
-                    format!("{id} is not in company_subscriptions, and no dead letter is of it");
-                return Err(OperationError::invalid("company", why));
-            }
+        if let Some(company) = selection.company
+            && self.none_has(|one| one.company = Some(company)).await?
+            && self.storage.balance(company).await?.is_none()
+        {
+            let why =
+                format!("{company} is not in company_subscriptions, and no dead letter is of it");
+            return Err(OperationError::invalid("company", why));
         }
         Ok(())
     }
 
-    async fn any(&self, selection: Selection) -> Result<bool, StorageError> {
-        Ok(!self
-            .storage
-            .dead_letters(&selection, None, 1)
-            .await?
-            .is_empty())
+    async fn none_has(&self, this: impl FnOnce(&mut Selection)) -> Result<bool, StorageError> {
+        let mut selection = Selection::default();
+        this(&mut selection);
+        let found = self.storage.dead_letters(&selection, None, 1).await?;
+        Ok(found.is_empty())
     }
 
     /// Ours, and foreign ones that are in the archive.

@@ -22,7 +22,8 @@ pub struct Signed<'a> {
 }
 
 /// What is done to letters as they are, without sending anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Open ones are written off.
     Discard,

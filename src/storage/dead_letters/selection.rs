@@ -1,7 +1,7 @@
 //! Which dead letters are meant, and finding them.
 
 use sqlx::{Postgres, QueryBuilder};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{DeadLetter, LetterState};
@@ -43,30 +43,33 @@ impl Selection {
             }
     }
 
-    /// As it stands in the record of an action: which letters were meant.
+    /// What restricts it besides ids and states, by name.
+    pub fn filters(&self) -> Vec<(&'static str, String)> {
+        let moment = |at: OffsetDateTime| at.format(&Rfc3339).unwrap_or_else(|_| at.to_string());
+        let one = |name, value: Option<String>| value.map(|value| (name, value));
+        let reasons = self.reasons.iter().map(|reason| ("reason", reason.clone()));
+        let restricting = one("group", self.group.clone()).into_iter().chain(reasons);
+        let restricting = restricting.chain(one("company", self.company.map(|id| id.to_string())));
+        let restricting = restricting.chain(one("job", self.job.map(|id| id.to_string())));
+        let restricting = restricting.chain(one("since", self.since.map(moment)));
+        let restricting = restricting.chain(one("until", self.until.map(moment)));
+        restricting.chain(one("text", self.text.clone())).collect()
+    }
+
+    /// As it stands in the record of an action: which dead letters were meant.
     pub fn describe(&self) -> String {
         const IDS_NAMED: usize = 20;
-        let mut parts = Vec::new();
-        if !self.ids.is_empty() {
-            let ids: Vec<String> = self.ids.iter().map(i64::to_string).collect();
-            let mut text = ids[..ids.len().min(IDS_NAMED)].join(", ");
-            if ids.len() > IDS_NAMED {
-                text.push_str(&format!(" and {} more", ids.len() - IDS_NAMED));
-            }
-            parts.push(text);
+        let ids = self.ids.iter().take(IDS_NAMED).map(i64::to_string);
+        let mut ids = ids.collect::<Vec<_>>().join(", ");
+        if let more @ 1.. = self.ids.len().saturating_sub(IDS_NAMED) {
+            ids.push_str(&format!(" and {more} more"));
         }
-        let mut part = |name: &str, value: Option<String>| {
-            parts.extend(value.map(|value| format!("{name} {value}")));
-        };
-        part("group", self.group.clone());
-        for reason in &self.reasons {
-            part("reason", Some(reason.clone()));
-        }
-        part("company", self.company.map(|id| id.to_string()));
-        part("job", self.job.map(|id| id.to_string()));
-        part("since", self.since.map(|at| at.to_string()));
-        part("until", self.until.map(|at| at.to_string()));
-        part("text", self.text.as_ref().map(|text| format!("{text:?}")));
+        let filters = self.filters().into_iter().map(|(name, value)| match name {
+            "text" => format!("text {value:?}"),
+            _ => format!("{name} {value}"),
+        });
+        let parts = (!ids.is_empty()).then_some(ids).into_iter().chain(filters);
+        let parts: Vec<String> = parts.collect();
         if parts.is_empty() {
             return "all".to_owned();
         }
