@@ -186,20 +186,20 @@ impl Run {
             let storage = &self.operations.storage;
             let ahead = storage.claimable(&self.plan.selection, self.action_id, cursor, limit);
             let ahead = ahead.await?;
-            let Some(last) = ahead.last() else {
+            let Some(&(last, _)) = ahead.last() else {
                 return Ok(());
             };
-            cursor = last.id;
+            cursor = last;
             let mut ahead = ahead.as_slice();
             while !ahead.is_empty() {
                 let left = most.map_or(u64::MAX, |most| most.saturating_sub(self.sent));
                 let most = usize::try_from(left).unwrap_or(usize::MAX);
                 let most = most.min(self.pace.page());
-                let page = page(&mut ahead, most, |letter| letter.body_bytes);
+                let page = page(&mut ahead, most, |(_, bytes)| *bytes);
                 if page.is_empty() {
                     return Ok(());
                 }
-                let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
+                let ids: Vec<i64> = page.iter().map(|(id, _)| *id).collect();
                 self.page(&ids).await?;
             }
         }

@@ -23,7 +23,7 @@ use crate::storage::bounded::Bounded;
 
 pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
-pub use claims::{Claim, Claimable, Claimed, Rest};
+pub use claims::{Claim, Claimed, Rest};
 pub use dry_run::{Candidate, DeadLetterBody, DryRun};
 pub use edit::{Edit, EditError, SettledJob};
 pub use groups::DeadLetterGroup;
