@@ -2,7 +2,9 @@
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use tokio::{
+    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -21,9 +23,14 @@ use crate::{
 /// How often the counts are logged while anything happens.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Runs the roles until SIGTERM or SIGINT, then drains: what is in hand is finished and acked, within
+/// Runs the roles until SIGTERM or SIGINT, then drains: what is in flight is finished and acked, within
 /// `worker.drain_timeout`.
-pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
+pub fn serve(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
+    let runtime = Runtime::new().context("starting the runtime")?;
+    runtime.block_on(run(settings, roles))
+}
+
+async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
     // First of all, so that being told to stop while starting is no crash.
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
@@ -35,10 +42,10 @@ pub async fn serve(settings: Settings, roles: Vec<Role>) -> anyhow::Result<()> {
     }
     let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
     let sweeper = match roles.contains(&Role::Sweeper) {
-        true => Some(sweeper(&settings, &storage).await?),
+        true => Some(sweeper(settings, &storage).await?),
         false => None,
     };
-    let service = Service::start(&settings, &storage, &roles, sweeper);
+    let service = Service::start(settings, &storage, roles, sweeper);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
 
     tokio::select! {

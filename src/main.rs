@@ -5,9 +5,15 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use token_billing::{
     app,
-    cli::{self, Cli},
+    cli::{self, Cli, Next},
 };
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse(), app::serve)
+    match cli::run(Cli::parse()) {
+        Next::Exit(code) => code,
+        Next::Serve(settings, roles) => match app::serve(&settings, &roles) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => cli::failed(&error),
+        },
+    }
 }

@@ -82,6 +82,11 @@ impl Publisher {
         }
     }
 
+    /// The names of where it publishes to.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
     /// Why the broker takes no messages at present, in its own words, such as `low on memory`.
     pub fn alarm(&self) -> watch::Receiver<Option<String>> {
         self.alarm.subscribe()

@@ -5,9 +5,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::output::{Format, Table, at_right, number, text, thousands};
-use super::{Ended, moment};
-use crate::operations::Operations;
-use crate::storage::Balance;
+use super::{Ended, moment, operating};
+use crate::config::Settings;
+use crate::operations::Balance;
 
 #[derive(Debug, Args)]
 #[command(
@@ -21,16 +21,17 @@ pub(super) struct BalanceArgs {
     company: Uuid,
 }
 
-pub(super) async fn run(
-    args: BalanceArgs,
-    operations: &Operations,
+pub(super) fn run(
+    args: &BalanceArgs,
+    settings: &Settings,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    let balance = operations.balance(args.company).await?;
-    format.print(&balance, |balance| {
-        for_people(balance, OffsetDateTime::now_utc())
-    })?;
-    Ok(Ended::Done)
+    operating(settings, async |operations| {
+        let balance = operations.balance(args.company).await?;
+        let now = OffsetDateTime::now_utc();
+        format.print(&balance, |balance| for_people(balance, now))?;
+        Ok(Ended::Done)
+    })
 }
 
 fn for_people(balance: &Balance, now: OffsetDateTime) -> String {

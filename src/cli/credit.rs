@@ -2,20 +2,21 @@
 
 mod parked;
 
+use std::sync::Arc;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, value_parser};
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::parked::Parked;
 use super::actor::ActorArgs;
 use super::dlq::sending;
 use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
-use super::{Ended, UsageError, one_line, open_storage, typed_moment};
+use super::{Ended, UsageError, one_line, operating, typed_moment};
 use crate::config::Settings;
-use crate::operations::replay::Report;
-use crate::storage::{Credit, CreditGrant, CreditRecord, Storage};
+use crate::operations::replay::{Parked, ReplayReport};
+use crate::operations::{Actor, CreditGrant, CreditRecord, Operations};
 
 #[derive(Debug, Args)]
 #[command(
@@ -84,65 +85,54 @@ struct Document<'a> {
     #[serde(flatten)]
     parked: &'a Parked,
     /// `None`: nothing was sent.
-    replay: Option<&'a Report>,
+    replay: Option<&'a ReplayReport>,
 }
 
-pub(super) async fn run(
-    args: CreditArgs,
-    settings: &Settings,
-    format: Format,
-) -> anyhow::Result<Ended> {
+pub(super) fn run(args: CreditArgs, settings: &Settings, format: Format) -> anyhow::Result<Ended> {
     let grant = args.grant()?;
     if args.replay_parked {
         settings.require_broker()?;
     }
-    let actor = args.actor.name();
-    let storage = open_storage(settings).await?;
-    let credit = Credit {
-        key: &args.key,
-        company_id: args.company,
-        grant,
-        actor: &actor,
-    };
-    let ended = match storage.credit(credit).await {
-        Ok(record) => {
-            if format == Format::Table {
-                format.print(&record, for_people)?;
-            }
-            let asked = args.replay_parked.then_some(&*actor);
-            with_parked(&record, asked, settings, format, &storage).await
+    let actor = args.actor.actor()?;
+    operating(settings, async |operations| {
+        let record = operations.credit(&args.key, args.company, grant, &actor);
+        let record = record.await?;
+        if format == Format::Table {
+            format.print(&record, for_people)?;
         }
-        Err(error) => Err(error.into()),
-    };
-    storage.close().await;
-    ended
+        let asked = args.replay_parked.then_some(actor);
+        with_parked(&record, asked, format, operations).await
+    })
 }
 
 /// The parked letters, for `asked` also to be sent again. The credit stands, whatever becomes of them.
 async fn with_parked(
     record: &CreditRecord,
-    asked: Option<&str>,
-    settings: &Settings,
+    asked: Option<Actor>,
     format: Format,
-    storage: &Storage,
+    operations: &Arc<Operations>,
 ) -> anyhow::Result<Ended> {
-    let company = record.company_id;
-    let parked = Parked::of(company, storage, settings).await;
+    let is_asked = asked.is_some();
+    let parked = operations.parked(record.company_id).await;
     let mut failed = None;
     let parked = parked.unwrap_or_else(|error| {
         failed = Some(anyhow::Error::from(error));
         Parked::default()
     });
-    if let Some(text) = parked.in_words(asked.is_some())
+    if let Some(text) = parked::in_words(&parked, is_asked)
         && format == Format::Table
     {
         format.print(&(), |()| text)?;
     }
     let mut report = None;
     if let (Some(actor), None) = (asked, &failed) {
-        match parked.replay(actor, company, storage, settings).await {
-            Ok(sent) => report = sent,
-            Err(error) => failed = Some(error),
+        match operations.replay_parked(&parked, actor).await {
+            Ok(None) => {}
+            Ok(Some(running)) => match sending::follow(running).await {
+                Ok(done) => report = Some(done),
+                Err(error) => failed = Some(error),
+            },
+            Err(error) => failed = Some(error.into()),
         }
     }
     if format == Format::Json {
@@ -156,7 +146,7 @@ async fn with_parked(
         format.print(&(), |()| sending::in_words(report))?;
     }
     match (failed, report) {
-        (Some(error), _) if asked.is_some() => {
+        (Some(error), _) if is_asked => {
             Err(error.context("the credit stands, but its parked letters were not replayed"))
         }
         (Some(error), _) => {
@@ -196,7 +186,7 @@ fn for_people(record: &CreditRecord) -> String {
         lines.push(format!("{} forfeited", count(forfeited, "token")));
     }
     lines.push(format!(
-        "position in the books: {}",
+        "position in the ledger: {}",
         thousands(record.ledger_seq)
     ));
     lines.join("\n")

@@ -14,6 +14,7 @@ mod dlq;
 mod doctor;
 mod migrate;
 pub mod output;
+mod progress;
 mod publish;
 mod reconcile;
 mod refund;
@@ -35,8 +36,8 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 use crate::broker::BrokerError;
 use crate::config::{Role, Settings, redacted_url};
-use crate::operations::{OperationError, Operations};
-use crate::storage::{CreditError, RefundError, Storage, StorageError};
+use crate::operations::{NOT_MIGRATED, OperationError, Operations};
+use crate::storage::{Storage, StorageError};
 use output::Format;
 
 /// Charges every finished article exactly once: RabbitMQ in, PostgreSQL books, nothing lost
@@ -116,63 +117,70 @@ enum Ended {
 #[error("{0}")]
 struct UsageError(String);
 
-/// Runs the command, prints its error if it has one, and says how it ended. What `serve` does is built
-/// on a floor above and so comes as an argument.
-pub fn run(
-    cli: Cli,
-    serve: impl AsyncFnOnce(Settings, Vec<Role>) -> anyhow::Result<()>,
-) -> ExitCode {
-    match dispatch(cli, serve) {
-        Ok(Ended::Done) => ExitCode::SUCCESS,
-        Ok(Ended::NeedsPerson) => ExitCode::from(3),
-        Err(error) => {
-            output::note(&format!("error: {}", one_line(&error)));
-            let invalid = |error: &OperationError| matches!(error, OperationError::Invalid { .. });
-            let usage = error.is::<UsageError>()
-                || error.downcast_ref::<OperationError>().is_some_and(invalid);
-            ExitCode::from(if usage { 2 } else { 1 })
-        }
-    }
+/// What is left to do once a command line was dealt with.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing: how the process ends.
+    Exit(ExitCode),
+    /// To run the service in these roles, which is built on a floor above.
+    Serve(Box<Settings>, Vec<Role>),
 }
 
-fn dispatch(
-    cli: Cli,
-    serve: impl AsyncFnOnce(Settings, Vec<Role>) -> anyhow::Result<()>,
-) -> anyhow::Result<Ended> {
+/// Runs the command; its error, if it has one, is printed.
+pub fn run(cli: Cli) -> Next {
+    dispatch(cli).unwrap_or_else(|error| Next::Exit(failed(&error)))
+}
+
+/// Prints why a command failed, and says how the process ends.
+pub fn failed(error: &anyhow::Error) -> ExitCode {
+    output::note(&format!("error: {}", one_line(error)));
+    let invalid = |error: &OperationError| matches!(error, OperationError::Invalid { .. });
+    let usage =
+        error.is::<UsageError>() || error.downcast_ref::<OperationError>().is_some_and(invalid);
+    ExitCode::from(if usage { 2 } else { 1 })
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Next> {
     let Cli {
         config,
         output,
         command,
     } = cli;
     let settings = || Settings::load(config.as_deref());
-    match command {
+    let ended = match command {
         Command::Serve(args) => {
             let settings = settings()?;
             settings.require_database()?;
             settings.require_broker()?;
-            let roles = Role::chosen(&args.roles);
             stack::make_deep();
-            block_on(serve(settings, roles)).map(|()| Ended::Done)
+            return Ok(Next::Serve(settings.into(), Role::chosen(&args.roles)));
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
         Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
-        Command::Balance(args) => operating(&settings()?, async |operations| {
-            balance::run(args, operations, output).await
-        }),
-        Command::Credit(args) => block_on(credit::run(args, &settings()?, output)),
+        Command::Balance(args) => balance::run(&args, &settings()?, output),
+        Command::Credit(args) => credit::run(args, &settings()?, output),
         Command::Reconcile(args) => block_on(reconcile::run(args, &settings()?, output)),
         Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
-        Command::Refund(args) => block_on(refund::run(args, &settings()?, output)),
-        Command::Show(args) => block_on(show::run(args, &settings()?, output)),
-        Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
+        Command::Refund(args) => refund::run(args, &settings()?, output),
+        Command::Show(args) => show::run(&args, &settings()?, output),
+        Command::Dlq(args) => {
+            let settings = settings()?;
+            operating(&settings, async |operations| {
+                dlq::run(args, &settings, operations, output).await
+            })
+        }
         // A bad setting is a finding, not the end.
         Command::Doctor(args) => block_on(doctor::run(args, settings(), output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
-    }
+    };
+    Ok(Next::Exit(match ended? {
+        Ended::Done => ExitCode::SUCCESS,
+        Ended::NeedsPerson => ExitCode::from(3),
+    }))
 }
 
-/// A command that is one operation, or several on the same connections.
+/// A command that is one operation, or several on the same connections. What is wrong usage was told before.
 fn operating(
     settings: &Settings,
     work: impl AsyncFnOnce(&Arc<Operations>) -> anyhow::Result<Ended>,
@@ -206,37 +214,31 @@ async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
 fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let said = match cause.downcast_ref() {
-            // What is a field to the operations is a flag to whoever types.
-            Some(OperationError::Invalid { field, why }) => {
-                format!("--{}: {why}", field.replace('_', "-"))
-            }
-            _ => cause.to_string(),
-        };
+        let said = said_by(cause);
         if text.is_empty() {
             text = said;
         } else if !text.contains(&said) {
             text = format!("{text}: {said}");
         }
-        // The adapters' errors have their causes in their own words already.
-        if cause.is::<OperationError>()
-            || cause.is::<StorageError>()
-            || cause.is::<CreditError>()
-            || cause.is::<RefundError>()
-            || cause.is::<BrokerError>()
-        {
+        // These have their causes in their own words already.
+        if cause.is::<OperationError>() || cause.is::<StorageError>() || cause.is::<BrokerError>() {
             break;
         }
-    }
-    if not_migrated(&text) && !text.ends_with("migrate)") {
-        text.push_str("; is the database migrated? (token-billing migrate)");
     }
     output::printable(&text)
 }
 
-/// A table or a function is missing, by `PostgreSQL`'s codes.
-fn not_migrated(text: &str) -> bool {
-    text.contains("SQLSTATE 42P01") || text.contains("SQLSTATE 42883")
+fn said_by(cause: &(dyn std::error::Error + 'static)) -> String {
+    match (cause.downcast_ref(), cause.downcast_ref::<StorageError>()) {
+        // What is a field to the operations is a flag to whoever types.
+        (Some(OperationError::Invalid { field, why }), _) => {
+            format!("--{}: {why}", field.replace('_', "-"))
+        }
+        (_, Some(error)) if error.is_not_migrated() => {
+            format!("{error}; {NOT_MIGRATED}")
+        }
+        _ => cause.to_string(),
+    }
 }
 
 /// A moment to the second, as it can be typed.
@@ -252,6 +254,14 @@ fn typed_moment(text: &str) -> Option<OffsetDateTime> {
     // At either end of the calendar another offset may have no date for it.
     let moment = moment.checked_to_offset(UtcOffset::UTC)?;
     (1..=9999).contains(&moment.year()).then_some(moment)
+}
+
+/// Text that says something.
+fn not_blank(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("is empty"),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// The value of a variable; one that is set to nothing counts as absent, as it does in CI.

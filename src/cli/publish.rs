@@ -2,7 +2,6 @@
 
 mod file;
 mod lines;
-mod progress;
 mod send;
 mod single;
 

@@ -1,14 +1,12 @@
 //! `refund`: a charge given back, once.
 
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
-use uuid::Uuid;
 
 use super::actor::ActorArgs;
 use super::output::{Format, Table, at_right, count, number, printable, text, thousands};
-use super::{Ended, UsageError, open_storage};
+use super::{Ended, not_blank, operating};
 use crate::config::Settings;
-use crate::storage::{Refund, RefundRecord};
+use crate::operations::{JobKey, RefundRecord};
 
 #[derive(Debug, Args)]
 #[command(
@@ -24,11 +22,11 @@ use crate::storage::{Refund, RefundRecord};
 )]
 pub(super) struct RefundArgs {
     /// The job that was charged
-    #[arg(value_name = "JOB_ID", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "JOB_ID", value_parser = not_blank)]
     job: String,
 
     /// Why, for the record
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "TEXT", value_parser = not_blank)]
     reason: String,
 
     /// Only show what would be given back
@@ -39,45 +37,16 @@ pub(super) struct RefundArgs {
     actor: ActorArgs,
 }
 
-pub(super) async fn run(
-    args: RefundArgs,
-    settings: &Settings,
-    format: Format,
-) -> anyhow::Result<Ended> {
-    if args.reason.trim().is_empty() {
-        return Err(UsageError("--reason: is empty".to_owned()).into());
-    }
-    // Other callers of the functions may use keys that are no UUIDs.
-    let job = Uuid::try_parse(&args.job).map_or(args.job, |id| id.hyphenated().to_string());
-    let actor = args.actor.name();
-    let storage = open_storage(settings).await?;
-    let refund = Refund {
-        job: &job,
-        expired_monthly: settings.refund.expired_monthly,
-        actor: &actor,
-        reason: &args.reason,
-        dry_run: args.dry_run,
-    };
-    let record = storage.refund(refund).await;
-    storage.close().await;
-    format.print(&Report::new(record?, args.dry_run), for_people)?;
-    Ok(Ended::Done)
+pub(super) fn run(args: RefundArgs, settings: &Settings, format: Format) -> anyhow::Result<Ended> {
+    let (job, actor) = (JobKey::new(&args.job), args.actor.actor()?);
+    operating(settings, async |operations| {
+        let record = operations.refund(&job, &args.reason, &actor, args.dry_run);
+        format.print(&record.await?, for_people)?;
+        Ok(Ended::Done)
+    })
 }
 
-#[derive(Debug, serde::Serialize)]
-struct Report {
-    dry_run: bool,
-    #[serde(flatten)]
-    record: RefundRecord,
-}
-
-impl Report {
-    fn new(record: RefundRecord, dry_run: bool) -> Self {
-        Self { dry_run, record }
-    }
-}
-
-fn for_people(Report { dry_run, record }: &Report) -> String {
+fn for_people(record: &RefundRecord) -> String {
     let mut lines = Vec::new();
     if record.idempotent {
         lines.push(format!(
@@ -120,10 +89,10 @@ fn for_people(Report { dry_run, record }: &Report) -> String {
             "{converted} given as purchased ones: the period they were from is over"
         ));
     }
-    lines.push(if *dry_run && !record.idempotent {
+    lines.push(if record.dry_run && !record.idempotent {
         "dry run: nothing was changed".to_owned()
     } else {
-        format!("position in the books: {}", thousands(record.ledger_seq))
+        format!("position in the ledger: {}", thousands(record.ledger_seq))
     });
     lines.join("\n")
 }

@@ -1,17 +1,13 @@
 //! `show`: the life of one job, from whatever is known of it.
 
-use anyhow::bail;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use serde::Serialize;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::output::{Format, Table, at_right, number, printable, text, thousands};
-use super::{Ended, open_storage};
+use super::{Ended, operating};
 use crate::config::Settings;
-use crate::domain::RetrySchedule;
-use crate::storage::{JobLetter, JobLife, Moment};
+use crate::operations::{JobHistory, JobKey, JobLetter, JobLife, Moment};
 
 #[derive(Debug, Args)]
 #[command(
@@ -27,60 +23,35 @@ pub(super) struct ShowArgs {
     job: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Life {
-    job_id: String,
-    /// The pauses between tries, by the settings of now.
-    retry_delays_ms: Vec<u64>,
-    #[serde(flatten)]
-    known: JobLife,
+pub(super) fn run(args: &ShowArgs, settings: &Settings, format: Format) -> anyhow::Result<Ended> {
+    operating(settings, async |operations| {
+        let history = operations.job(JobKey::new(&args.job)).await?;
+        format.print(&history, for_people)?;
+        Ok(Ended::Done)
+    })
 }
 
-pub(super) async fn run(
-    args: ShowArgs,
-    settings: &Settings,
-    format: Format,
-) -> anyhow::Result<Ended> {
-    // Other callers of the functions may use keys that are no UUIDs.
-    let id = Uuid::try_parse(&args.job).ok();
-    let job = id.map_or(args.job, |id| id.hyphenated().to_string());
-    let storage = open_storage(settings).await?;
-    let known = storage.job_life(&job).await?;
-    storage.close().await;
-    if known.timeline.is_empty() {
-        bail!(
-            "nothing is known of job {}: no job, no charge, no dead letter; its event may wait in a queue",
-            printable(&job)
-        );
-    }
-    let schedule = RetrySchedule::new(&settings.retry);
-    let life = Life {
-        job_id: job,
-        retry_delays_ms: (0..)
-            .map_while(|attempt| schedule.delay(attempt))
-            .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
-            .collect(),
-        known,
-    };
-    format.print(&life, for_people)?;
-    Ok(Ended::Done)
-}
-
-fn for_people(life: &Life) -> String {
-    let mut now = vec![match &life.known.record {
+fn for_people(history: &JobHistory) -> String {
+    let JobLife {
+        record,
+        job,
+        dead_letters,
+        timeline,
+    } = &history.life;
+    let mut now = vec![match record {
         Some(record) => format!(
             "job {}: {}, {} tokens of company {}",
-            printable(&life.job_id),
+            printable(history.job_id.as_str()),
             record.status,
             thousands(record.amount),
             record.company_id
         ),
         None => format!(
-            "job {}: the books have no record of it",
-            printable(&life.job_id)
+            "job {}: the ledger has no record of it",
+            printable(history.job_id.as_str())
         ),
     }];
-    if let Some(job) = &life.known.job {
+    if let Some(job) = job {
         let said = [job.status.as_deref(), job.error_message.as_deref()];
         let said: Vec<&str> = said.into_iter().flatten().collect();
         now.push(format!(
@@ -88,7 +59,7 @@ fn for_people(life: &Life) -> String {
             printable(&said.join(": "))
         ));
     }
-    now.extend(life.known.dead_letters.iter().map(dead_letter));
+    now.extend(dead_letters.iter().map(dead_letter));
     let mut table = Table::new([
         text("when (UTC)"),
         text("what"),
@@ -96,13 +67,13 @@ fn for_people(life: &Life) -> String {
         text("who"),
         text("more"),
     ]);
-    for moment in &life.known.timeline {
+    for moment in timeline {
         table.row([
             text(&when(moment.at)),
             text(&moment.what.replace('_', " ")),
             moment.tokens.map_or_else(|| text(""), number),
             text(moment.actor.as_deref().unwrap_or_default()),
-            text(&more(moment, life)),
+            text(&more(moment, &history.retry_delays_ms)),
         ]);
     }
     format!("{}\n\n{}", now.join("\n"), table.render())
@@ -140,13 +111,12 @@ fn when(at: Option<OffsetDateTime>) -> String {
     )
 }
 
-fn more(moment: &Moment, life: &Life) -> String {
+fn more(moment: &Moment, retry_delays_ms: &[u64]) -> String {
     let mut parts = Vec::new();
     parts.extend(moment.dead_letter_id.map(|id| format!("dead letter {id}")));
     if let Some(attempts) = moment.attempts.filter(|attempts| *attempts > 1) {
         let pauses = usize::try_from(attempts - 1).unwrap_or_default();
-        let delays: Vec<String> = life
-            .retry_delays_ms
+        let delays: Vec<String> = retry_delays_ms
             .iter()
             .take(pauses)
             .map(|ms| humantime::format_duration(std::time::Duration::from_millis(*ms)).to_string())

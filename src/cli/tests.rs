@@ -94,6 +94,4 @@ fn an_error_is_one_line_that_says_nothing_twice() {
         .context("connecting: connection refused")
         .context("broker\nx");
     assert_eq!(one_line(&error), "broker x: connecting: connection refused");
-    let error = anyhow::anyhow!("no such table (SQLSTATE 42P01)");
-    assert!(one_line(&error).ends_with("is the database migrated? (token-billing migrate)"));
 }

@@ -6,12 +6,18 @@
 //! flag, a status code or a terminal.
 
 pub mod audit;
+pub mod dead_letters;
 pub mod doctor;
+mod jobs;
 mod ledger;
 pub mod replay;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+pub use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
+pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
+
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -21,13 +27,19 @@ use crate::{
     storage::{Fault, Storage, StorageError},
 };
 
+/// What helps where a table or a function isn't there.
+pub(crate) const NOT_MIGRATED: &str = "is the database migrated? (token-billing migrate)";
+
 /// All operations on one installation. Cheap to share; one for a process.
 #[derive(Debug)]
 pub struct Operations {
     settings: Settings,
     storage: Arc<Storage>,
     /// Opened by the first operation that publishes.
-    publisher: OnceLock<Publisher>,
+    publisher: OnceLock<Arc<Publisher>>,
+    replays: replay::RunningReplays,
+    /// Of new dead letters, while somebody watches.
+    listener: Mutex<Weak<dead_letters::Listener>>,
 }
 
 /// Who asks, for the record in `operator_actions`.
@@ -70,7 +82,8 @@ pub enum OperationError {
 }
 
 /// What operations need besides this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dependency {
     /// `PostgreSQL`.
     Database,
@@ -83,7 +96,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Invalid`] without `database.url`; [`OperationError::Unavailable`] with the reason.
+    /// [`OperationError::Internal`] without `database.url`; [`OperationError::Unavailable`] with the reason.
     pub async fn open(settings: &Settings) -> Result<Self, OperationError> {
         let database = settings.require_database()?;
         let away = |error: StorageError| OperationError::Unavailable {
@@ -97,22 +110,33 @@ impl Operations {
             settings: settings.clone(),
             storage: Arc::new(storage),
             publisher: OnceLock::new(),
+            listener: Mutex::default(),
+            replays: replay::RunningReplays::default(),
         })
     }
 
-    /// Gives the connections back.
+    /// Stops the replays that run, as soon as what they have in flight is finished, and gives the connections back.
     pub async fn close(&self) {
+        self.replays.stop().await;
         if let Some(publisher) = self.publisher.get() {
             publisher.close().await;
         }
         self.storage.close().await;
     }
 
+    /// Marks dead letters as resolved whose jobs have been charged by another way. Nobody who looks is stopped if it
+    /// can't be done: what the ledger says of a job is read live in any case.
+    async fn resolve_charged(&self) {
+        if let Err(error) = self.storage.settle_dead_letters().await {
+            tracing::warn!(error.message = %error, "charged dead letters are not marked as resolved");
+        }
+    }
+
     /// The way to the exchange; connects when something is published.
-    fn publisher(&self) -> Result<&Publisher, OperationError> {
+    fn publisher(&self) -> Result<&Arc<Publisher>, OperationError> {
         let broker = self.settings.require_broker()?;
         let schedule = RetrySchedule::new(&self.settings.retry);
-        let make = || Publisher::plain(broker, &Topology::new(broker, &schedule));
+        let make = || Arc::new(Publisher::plain(broker, &Topology::new(broker, &schedule)));
         Ok(self.publisher.get_or_init(make))
     }
 }
@@ -151,7 +175,7 @@ impl From<StorageError> for OperationError {
         match error.fault() {
             _ if error.is_not_migrated() => Self::Unavailable {
                 dependency,
-                why: format!("{why}; is the database migrated? (token-billing migrate)"),
+                why: format!("{why}; {NOT_MIGRATED}"),
             },
             Fault::Rejected => Self::Internal(why),
             _ => Self::Unavailable { dependency, why },

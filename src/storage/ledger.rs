@@ -1,16 +1,18 @@
-//! Balances and credits, for people and for the application.
+//! Balances, credits and refunds, for people and for the application.
 
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sqlx::Acquire as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Storage, StorageError, bounded::Bounded};
+use crate::config::ExpiredMonthly;
 
 /// What a company can pay from, in tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct Balance {
-    /// Whose.
+    /// Whose balance it is.
     pub company_id: Uuid,
     /// Left of the monthly quota; 0 once its period has ended.
     pub monthly: i64,
@@ -40,64 +42,88 @@ pub enum CreditGrant {
     },
 }
 
-/// One request for credit.
-#[derive(Debug, Clone, Copy)]
-pub struct Credit<'a> {
-    /// The idempotency key: the same key credits once.
-    pub key: &'a str,
-    /// Whom.
-    pub company_id: Uuid,
-    /// What.
-    pub grant: CreditGrant,
-    /// Who asks.
-    pub actor: &'a str,
-}
-
-/// What the books say of a credit, the first time and every time after.
+/// What the ledger says of a credit, the first time and every time after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreditRecord {
     /// The key was credited before; these are the original figures.
     pub idempotent: bool,
     /// The idempotency key.
     pub idempotency_key: String,
-    /// Whom.
+    /// Who has the tokens now.
     pub company_id: Uuid,
     /// `top_up` or `renewal`.
     pub kind: String,
     /// The monthly balance before, in tokens.
     pub monthly_before: i64,
-    /// And after.
+    /// The monthly balance after, in tokens.
     pub monthly_after: i64,
     /// The purchased balance before, in tokens.
     pub purchased_before: i64,
-    /// And after.
+    /// The purchased balance after, in tokens.
     pub purchased_after: i64,
     /// Monthly tokens that the renewal let go.
     pub forfeited_amount: i64,
-    /// The position in the books.
+    /// Its position in the ledger.
     pub ledger_seq: i64,
     /// Who asked first.
     pub actor: String,
 }
 
-/// Why a credit was not made.
-#[derive(Debug, Error)]
-pub enum CreditError {
-    /// No such company.
-    #[error("company {0} is not in company_subscriptions")]
-    CompanyNotFound(Uuid),
-    /// The key belongs to another credit.
-    #[error("--key: {0:?} was used for a different credit; nothing was changed")]
-    KeyReused(String),
-    /// The renewal would expire at once.
-    #[error("--period-end: is in the past")]
-    PeriodEndPassed,
-    /// More tokens than a balance can hold.
-    #[error("the balance would exceed {}", i64::MAX)]
-    BalanceTooLarge,
-    /// The database.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+/// What the ledger says of a refund, the first time and every time after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundRecord {
+    /// Only computed, then rolled back.
+    pub dry_run: bool,
+    /// It was refunded before; these are the original figures.
+    pub idempotent: bool,
+    /// The job's key.
+    #[serde(rename(deserialize = "idempotency_key"))]
+    pub job_id: String,
+    /// Who was charged.
+    pub company_id: Uuid,
+    /// The record of the charge.
+    pub deduction_record_id: Uuid,
+    /// What was charged.
+    pub amount: i64,
+    /// The share that the monthly quota paid.
+    pub monthly_deducted: i64,
+    /// The share that purchased tokens paid.
+    pub purchased_deducted: i64,
+    /// When it was charged.
+    #[serde(with = "time::serde::rfc3339")]
+    pub charged_at: OffsetDateTime,
+    /// Given back to the monthly bucket.
+    pub monthly_amount: i64,
+    /// Given back as purchased tokens.
+    pub purchased_amount: i64,
+    /// Not given back: monthly tokens of a period that is over.
+    pub forfeited_amount: i64,
+    /// The monthly balance before, in tokens.
+    pub monthly_before: i64,
+    /// The monthly balance after, in tokens.
+    pub monthly_after: i64,
+    /// The purchased balance before, in tokens.
+    pub purchased_before: i64,
+    /// The purchased balance after, in tokens.
+    pub purchased_after: i64,
+    /// Its position in the ledger.
+    pub ledger_seq: i64,
+    /// Who asked first.
+    pub actor: String,
+    /// Why, in the words of whoever asked first.
+    pub reason: String,
+    /// When it was refunded.
+    #[serde(rename(deserialize = "created_at"), with = "time::serde::rfc3339")]
+    pub refunded_at: OffsetDateTime,
+}
+
+/// What a function of the ledger refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The function's code.
+    pub code: String,
+    /// How the record stands that forbids it, where that is the reason.
+    pub status: Option<String>,
 }
 
 impl Storage {
@@ -119,34 +145,73 @@ impl Storage {
     }
 
     /// Credits once per key.
-    pub async fn credit(&self, credit: Credit<'_>) -> Result<CreditRecord, CreditError> {
-        let (purchased, monthly, period_end) = match credit.grant {
+    pub async fn credit(
+        &self,
+        key: &str,
+        company_id: Uuid,
+        grant: CreditGrant,
+        actor: &str,
+    ) -> Result<Result<CreditRecord, Refusal>, StorageError> {
+        let (purchased, monthly, period_end) = match grant {
             CreditGrant::Purchased(amount) => (Some(amount), None, None),
             CreditGrant::Monthly { quota, period_end } => (None, Some(quota), Some(period_end)),
         };
         let query = sqlx::query_scalar("select credit_tokens($1, $2, $3, $4, $5, $6)")
-            .bind(credit.key)
-            .bind(credit.company_id)
+            .bind(key)
+            .bind(company_id)
             .bind(purchased)
             .bind(monthly)
             .bind(period_end)
-            .bind(credit.actor);
-        let answer: serde_json::Value = self
-            .call(async |connection| query.fetch_one(connection).await)
-            .await?;
-        let unexpected = |answer: String| StorageError::Unexpected {
-            function: "credit_tokens",
-            answer,
-        };
-        match answer["error"].as_str() {
-            None => Ok(
-                serde_json::from_value(answer).map_err(|error| unexpected(error.to_string()))?
-            ),
-            Some("company_not_found") => Err(CreditError::CompanyNotFound(credit.company_id)),
-            Some("idempotency_key_reused") => Err(CreditError::KeyReused(credit.key.to_owned())),
-            Some("period_end_passed") => Err(CreditError::PeriodEndPassed),
-            Some("balance_too_large") => Err(CreditError::BalanceTooLarge),
-            Some(other) => Err(unexpected(other.to_owned()).into()),
-        }
+            .bind(actor);
+        let answer = self.call(async |connection| query.fetch_one(connection).await);
+        recorded("credit_tokens", answer.await?)
     }
+
+    /// Gives a charge back, once: to the buckets it came from, as far as those are still there. A dry run is rolled
+    /// back.
+    pub async fn refund(
+        &self,
+        job: &str,
+        reason: &str,
+        expired_monthly: ExpiredMonthly,
+        actor: &str,
+        dry_run: bool,
+    ) -> Result<Result<RefundRecord, Refusal>, StorageError> {
+        let query = sqlx::query_scalar("select refund_tokens($1, $2, $3, $4)")
+            .bind(job)
+            .bind(expired_monthly.as_str())
+            .bind(actor)
+            .bind(reason);
+        let answer = self.call(async |connection| {
+            let mut transaction = connection.begin().await?;
+            let answer = query.fetch_one(&mut *transaction).await?;
+            if dry_run {
+                transaction.rollback().await?;
+            } else {
+                transaction.commit().await?;
+            }
+            Ok(answer)
+        });
+        let mut answer: Value = answer.await?;
+        answer["dry_run"] = dry_run.into();
+        recorded("refund_tokens", answer)
+    }
+}
+
+/// The record in a function's answer, or its refusal.
+fn recorded<T: DeserializeOwned>(
+    function: &'static str,
+    answer: Value,
+) -> Result<Result<T, Refusal>, StorageError> {
+    if let Some(code) = answer["error"].as_str() {
+        return Ok(Err(Refusal {
+            code: code.to_owned(),
+            status: answer["status"].as_str().map(str::to_owned),
+        }));
+    }
+    let unexpected = |error: serde_json::Error| StorageError::Unexpected {
+        function,
+        answer: error.to_string(),
+    };
+    serde_json::from_value(answer).map(Ok).map_err(unexpected)
 }

@@ -15,7 +15,6 @@ mod isolate;
 mod ledger;
 mod migrating;
 mod pool;
-mod refund;
 mod scratch;
 mod session;
 mod state;
@@ -24,11 +23,10 @@ mod timeline;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
-    Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
-    Letter, LetterAction, LetterArrivals, LetterBody, LetterGroup, LetterState, Link, Money, News,
-    OpenByReason, Outcomes, PastAction, Rehearsal, Rest, Selection, SettledJob, Signed,
-    UnknownNames,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Body, Candidate, ChargeState, Claim,
+    Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeductionRecord, DryRun,
+    Edit, EditError, Failures, FullDeadLetter, LetterState, OpenByReason, Outcomes, PastAction,
+    Rest, Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{
@@ -37,10 +35,9 @@ pub use installation::{
     grants, grants_sql, print_grants,
 };
 pub use isolate::{Isolated, isolate};
-pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
+pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
 pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
-pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};
 pub use sweeping::{

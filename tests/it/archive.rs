@@ -1,7 +1,7 @@
 //! The archive's own rules: what is one letter, what is another, and what the books settle.
 
 use time::Duration;
-use token_billing::storage::{Arrival, Letter, LetterState, Money, Selection, Storage};
+use token_billing::storage::{Arrival, ChargeState, DeadLetter, LetterState, Selection, Storage};
 use uuid::Uuid;
 
 use crate::support::{
@@ -10,7 +10,7 @@ use crate::support::{
     site::Site,
 };
 
-async fn all(storage: &Storage) -> Vec<Letter> {
+async fn all(storage: &Storage) -> Vec<DeadLetter> {
     let everything = Selection::default();
     let mut letters = storage
         .dead_letters(&everything, None, 100)
@@ -51,8 +51,8 @@ async fn the_same_reason_and_body_is_the_same_letter_while_open() {
     assert_eq!(letters[0].first_failed_at, later.first_failed_at);
     assert_eq!(letters[0].last_failed_at, later.last_failed_at);
     assert_eq!(
-        (letters[0].state, letters[0].money),
-        (LetterState::Open, Money::NeverCharged)
+        (letters[0].state, letters[0].charge_state),
+        (LetterState::Open, ChargeState::NeverCharged)
     );
     assert!(letters[1].last_arrival > letters[0].last_arrival);
 }
@@ -82,14 +82,14 @@ async fn what_the_books_have_charged_is_resolved_but_not_a_complaint_about_that_
     let letters = all(&storage).await;
     let seen: Vec<_> = letters
         .iter()
-        .map(|letter| (letter.state, letter.money))
+        .map(|letter| (letter.state, letter.charge_state))
         .collect();
     assert_eq!(
         seen,
         [
-            (LetterState::Resolved, Money::Charged),
-            (LetterState::Open, Money::Charged),
-            (LetterState::Open, Money::NeverCharged)
+            (LetterState::Resolved, ChargeState::Charged),
+            (LetterState::Open, ChargeState::Charged),
+            (LetterState::Open, ChargeState::NeverCharged)
         ]
     );
     assert_eq!(letters[1].charged_tokens, Some(500));

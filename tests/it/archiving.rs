@@ -7,7 +7,7 @@ use lapin::{
 };
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
-use token_billing::storage::{Letter, LetterState, Money};
+use token_billing::storage::{ChargeState, DeadLetter, LetterState};
 use uuid::Uuid;
 
 use crate::support::{
@@ -47,7 +47,7 @@ fn table(members: &[(&str, AMQPValue)]) -> FieldTable {
 }
 
 /// Failed just now, not in the future, and the first time not after the last.
-fn assert_recent(letter: &Letter) {
+fn assert_recent(letter: &DeadLetter) {
     let now = OffsetDateTime::now_utc();
     // A broker's own note has whole seconds.
     let recent = now - Duration::minutes(2)..=now + Duration::seconds(1);
@@ -85,7 +85,7 @@ async fn a_refused_event_is_archived_with_all_that_is_known_of_it() {
     assert_eq!(letter.tokens, Some(500));
     assert_eq!((letter.attempts, letter.occurrences), (1, 1));
     assert_eq!(letter.state, LetterState::Open);
-    assert_eq!(letter.money, Money::NeverCharged);
+    assert_eq!(letter.charge_state, ChargeState::NeverCharged);
     assert_recent(letter);
     let [kept] = &kept(&site).await[..] else {
         panic!("one letter");
@@ -247,13 +247,13 @@ async fn a_charge_that_is_owed_is_shown_as_pending() {
     assert_eq!(letters[0].reason, "retries_exhausted");
     assert!(letters[0].error.contains("SQLSTATE 55P03"), "{letters:#?}");
     assert_eq!((letters[0].attempts, letters[0].job_id), (2, Some(job)));
-    assert_eq!(letters[0].money, Money::Pending);
+    assert_eq!(letters[0].charge_state, ChargeState::Pending);
     let apart = letters[0].last_failed_at - letters[0].first_failed_at;
     assert!(apart >= Duration::seconds(1), "{apart}");
 
     // Charged by another way; the archivist finds out by itself.
     assert!(site.db.deduct(job, company, 10).await.success);
-    assert_eq!(site.letters().await[0].money, Money::Charged);
+    assert_eq!(site.letters().await[0].charge_state, ChargeState::Charged);
     running.stop().await;
     archiving.stop().await;
     site.set("ARCHIVIST__SETTLE_INTERVAL", "100ms");

@@ -1,7 +1,7 @@
 //! The archivist dies, its database goes away, or refuses a letter: none is lost, and none stops the others.
 
 use lapin::types::{AMQPValue, FieldTable};
-use token_billing::storage::{Letter, Money};
+use token_billing::storage::{ChargeState, DeadLetter};
 use uuid::Uuid;
 
 use crate::support::{
@@ -40,7 +40,7 @@ async fn put_letter(site: &Site, job: Uuid, more: &FieldTable) {
 }
 
 /// One open letter for each of the jobs, no other, and nothing left in the queue.
-async fn assert_all_archived(site: &Site, jobs: &[Uuid]) -> Vec<Letter> {
+async fn assert_all_archived(site: &Site, jobs: &[Uuid]) -> Vec<DeadLetter> {
     let letters = assert_each_archived(site, jobs).await;
     let left = site.broker.take_all(&site.broker.dead_letters()).await;
     assert!(left.is_empty(), "{left:#?}");
@@ -48,7 +48,7 @@ async fn assert_all_archived(site: &Site, jobs: &[Uuid]) -> Vec<Letter> {
 }
 
 /// One open letter for each of the jobs, and no other.
-async fn assert_each_archived(site: &Site, jobs: &[Uuid]) -> Vec<Letter> {
+async fn assert_each_archived(site: &Site, jobs: &[Uuid]) -> Vec<DeadLetter> {
     let letters = site.letters().await;
     let mut archived: Vec<Uuid> = letters.iter().filter_map(|letter| letter.job_id).collect();
     let mut expected = jobs.to_vec();
@@ -162,7 +162,7 @@ async fn kill_9_at_random_moments_with_charging_going_on_loses_and_charges_nothi
     assert!(
         letters
             .iter()
-            .all(|letter| letter.money == Money::NeverCharged)
+            .all(|letter| letter.charge_state == ChargeState::NeverCharged)
     );
     // A worker that died between publish and ack has left a copy, which may still be on its way.
     for copy in site.broker.take_all(&site.broker.dead_letters()).await {

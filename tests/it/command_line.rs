@@ -238,7 +238,7 @@ async fn a_credit_is_made_once_and_its_key_belongs_to_it() {
         let ran = run(books.url(), &[different, &["--key", "invoice 7"]].concat()).await;
         assert_eq!(
             ran.refused(1),
-            "error: --key: \"invoice 7\" was used for a different credit; nothing was changed\n"
+            "error: key \"invoice 7\" was used for a different credit; nothing was changed\n"
         );
     }
     assert_eq!(books.balances(company).await, (0, 150));
@@ -275,7 +275,10 @@ async fn a_renewal_sets_the_monthly_quota_and_says_what_was_forfeited() {
         "2020-01-01T00:00:00Z",
     ];
     let ran = run(books.url(), &past).await;
-    assert_eq!(ran.refused(1), "error: --period-end: is in the past\n");
+    assert_eq!(
+        ran.refused(1),
+        "error: the end of the period is in the past; nothing was changed\n"
+    );
     for (args, named) in [
         (&["--monthly", "1"][..], "--period-end"),
         (

@@ -66,13 +66,13 @@ async fn a_malformed_letter_is_mended_and_what_it_says_now_is_charged() {
         bodies(&site, id).await,
         (body.into_bytes(), mended.clone().into_bytes())
     );
-    let draft = storage.draft(id).await.expect("read").expect("there");
-    assert!(draft.letter.edited);
+    let draft = storage.dead_letter(id).await.expect("read").expect("there");
+    assert!(draft.dead_letter.edited);
     assert_eq!(
         (
-            draft.letter.job_id,
-            draft.letter.company_id,
-            draft.letter.tokens
+            draft.dead_letter.job_id,
+            draft.dead_letter.company_id,
+            draft.dead_letter.tokens
         ),
         (Some(job), Some(company), Some(15))
     );
@@ -179,11 +179,11 @@ async fn the_same_again_changes_nothing_and_the_original_again_is_no_edit() {
     edit(&site, id, &["--set", "tokens=5"]).await.done();
     assert!(
         !storage
-            .draft(id)
+            .dead_letter(id)
             .await
             .expect("read")
             .expect("there")
-            .letter
+            .dead_letter
             .edited
     );
     assert_eq!(

@@ -148,7 +148,7 @@ async fn a_program_gets_every_value_back_as_it_was() {
         .run(&["dlq", "list", "--output", "json"])
         .await
         .document();
-    for letter in page["letters"].as_array().expect("a list") {
+    for letter in page["dead_letters"].as_array().expect("a list") {
         assert_eq!(
             (&letter["reason"], &letter["error"]),
             (&json!(HOSTILE), &json!(HOSTILE))
@@ -159,7 +159,7 @@ async fn a_program_gets_every_value_back_as_it_was() {
         .await
         .document();
     assert_eq!(groups["groups"][0]["error_signature"], json!(HOSTILE));
-    assert_eq!(groups["groups"][0]["letters"], json!(letters.len()));
+    assert_eq!(groups["groups"][0]["dead_letters"], json!(letters.len()));
 
     for (letter, id) in letters.iter().zip(&ids) {
         let id = id.to_string();

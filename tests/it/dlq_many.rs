@@ -48,7 +48,7 @@ async fn ten_thousand_letters_are_grouped_and_paged_through_without_missing_one(
         .as_array()
         .expect("a list")
         .iter()
-        .map(|group| ["reason", "letters", "companies"].map(|key| group[key].clone()))
+        .map(|group| ["reason", "dead_letters", "companies"].map(|key| group[key].clone()))
         .collect();
     assert_eq!(
         figures,
@@ -66,14 +66,17 @@ async fn ten_thousand_letters_are_grouped_and_paged_through_without_missing_one(
         ];
         let document = site.run(&list).await.document();
         assert_eq!(document["more"], json!(8_000 - page * 2_000));
-        for letter in document["letters"].as_array().expect("a list") {
+        for letter in document["dead_letters"].as_array().expect("a list") {
             assert!(seen.insert(letter["id"].as_i64().expect("a number")));
         }
         before = document["next_before"].to_string();
     }
     assert_eq!((seen.len(), before.as_str()), (10_000, "null"));
     let ran = site.run(&["dlq", "list"]).await;
-    assert!(ran.done().contains("50 letters, 9,950 more: "), "{ran:#?}");
+    assert!(
+        ran.done().contains("50 dead letters, 9,950 more: "),
+        "{ran:#?}"
+    );
 }
 
 #[tokio::test]

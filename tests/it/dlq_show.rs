@@ -143,7 +143,7 @@ async fn it_says_whether_money_moved_and_how() {
     assert!(
         told(&site, id)
             .await
-            .contains("never charged: the books don't know the job")
+            .contains("never charged: the ledger doesn't know the job")
     );
 
     assert!(site.db.deduct(job, company, 300).await.success);
@@ -161,7 +161,7 @@ async fn it_says_whether_money_moved_and_how() {
     let document = shown(&site, id).await;
     assert_eq!(document["record"]["monthly_deducted"], json!(100));
     assert_eq!(
-        (&document["money"], &document["state"]),
+        (&document["charge_state"], &document["state"]),
         (&json!("charged"), &json!("resolved"))
     );
     site.db
@@ -251,6 +251,7 @@ async fn its_document_has_stable_keys_and_an_unknown_letter_is_a_failure() {
         "body_bytes",
         "body_sha256",
         "chain",
+        "charge_state",
         "charged_at",
         "charged_company_id",
         "charged_tokens",
@@ -270,7 +271,6 @@ async fn its_document_has_stable_keys_and_an_unknown_letter_is_a_failure() {
         "last_arrival",
         "last_arrived_at",
         "last_failed_at",
-        "money",
         "occurrences",
         "properties",
         "reason",

@@ -69,6 +69,7 @@ mod refund_races;
 mod refund_typed;
 mod replay;
 mod replay_crashes;
+mod replay_followed;
 mod replay_parked;
 mod replay_plan;
 mod replay_stops;

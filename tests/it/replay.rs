@@ -196,8 +196,8 @@ async fn what_is_not_clear_is_refused_before_anything_happens() {
     site.park(company, 500, 1).await;
     let before = site.archive_rows().await;
     for (args, named) in [
-        (&["--yes"][..], "which letters?"),
-        (&[], "which letters?"),
+        (&["--yes"][..], "which dead letters?"),
+        (&[], "which dead letters?"),
         (&["--all", "1", "--yes"], "--all"),
         (&["1"], "there is no terminal"),
         (&["--all"], "there is no terminal"),
@@ -259,17 +259,17 @@ async fn a_dry_run_changes_nothing_at_all_and_holds_nobody_up() {
         before
     );
 
-    // Dropped in the middle, a rehearsal leaves nothing either.
+    // Dropped in the middle, a dry run leaves nothing either.
     let storage = site.storage();
     let body = storage
         .replay_candidates(&Selection::default())
         .await
         .expect("read");
-    let mut rehearsal = storage.rehearse().await.expect("begun");
-    let bodies = rehearsal.bodies(&[body[1].id]).await.expect("read");
+    let mut dry_run = storage.begin_dry_run().await.expect("begun");
+    let bodies = dry_run.bodies(&[body[1].id]).await.expect("read");
     let limits = site.settings().limits;
     let event = token_billing::domain::CompletionEvent::parse(&bodies[0].body, None, &limits);
-    let answers = rehearsal
+    let answers = dry_run
         .deduct(&[&event.expect("good")])
         .await
         .expect("tried");
@@ -277,7 +277,7 @@ async fn a_dry_run_changes_nothing_at_all_and_holds_nobody_up() {
         matches!(answers[0], token_billing::domain::Deduction::Charged(_)),
         "{answers:?}"
     );
-    drop(rehearsal);
+    drop(dry_run);
     let charged = site.db.deduct(Uuid::new_v4(), company, 701).await;
     assert!(charged.success, "nobody holds the company: {charged:?}");
     let records = site

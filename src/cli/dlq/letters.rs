@@ -1,11 +1,11 @@
-//! How a letter looks in a line: the columns of `list` and `watch`.
+//! How a dead letter looks in a line: the columns of `list` and `watch`.
 
 use comfy_table::Cell;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::cli::output::{at_right, columns, cut_columns, number, printable, text};
-use crate::storage::{Letter, Money};
+use crate::storage::{ChargeState, DeadLetter};
 
 /// From so many columns on there is room for whole ids and words.
 const WIDE: usize = 140;
@@ -25,7 +25,7 @@ impl Room {
         }
     }
 
-    /// Columns of money and company.
+    /// Columns of the charge state and the company.
     pub(super) fn widths(self) -> (usize, usize) {
         if self.wide { (13, 36) } else { (8, 9) }
     }
@@ -39,15 +39,15 @@ impl Room {
         }
     }
 
-    /// Whether money moved.
-    pub(super) fn money(self, money: Money) -> &'static str {
-        match money {
-            Money::NeverCharged if self.wide => "never charged",
-            Money::NeverCharged => "never",
-            Money::Charged => "charged",
-            Money::Pending => "pending",
-            Money::Compensated if self.wide => "compensated",
-            Money::Compensated => "refunded",
+    /// Whether it was charged.
+    pub(super) fn charged(self, state: ChargeState) -> &'static str {
+        match state {
+            ChargeState::NeverCharged if self.wide => "never charged",
+            ChargeState::NeverCharged => "never",
+            ChargeState::Charged => "charged",
+            ChargeState::Pending => "pending",
+            ChargeState::Compensated if self.wide => "compensated",
+            ChargeState::Compensated => "refunded",
         }
     }
 }
@@ -70,14 +70,14 @@ pub(super) fn heading() -> [Cell; 6] {
 }
 
 /// What stands in them.
-pub(super) fn cells(letter: &Letter, room: Room) -> [Cell; 6] {
+pub(super) fn cells(dead_letter: &DeadLetter, room: Room) -> [Cell; 6] {
     [
-        text(&reason(&letter.reason)),
-        text(room.money(letter.money)),
-        text(&room.company(letter.company_id)),
-        letter.tokens.map_or_else(|| at_right("-"), number),
-        number(letter.occurrences.into()),
-        text(&letter.error),
+        text(&reason(&dead_letter.reason)),
+        text(room.charged(dead_letter.charge_state)),
+        text(&room.company(dead_letter.company_id)),
+        dead_letter.tokens.map_or_else(|| at_right("-"), number),
+        number(dead_letter.occurrences.into()),
+        text(&dead_letter.error),
     ]
 }
 

@@ -1,26 +1,35 @@
-//! A plan, for people and for programs.
-
-use serde::Serialize;
+//! What a replay would do, for people.
 
 use crate::cli::output::{Table, at_right, count, number, text, thousands};
-use crate::operations::replay::{CompanyPlan, Forecast, Plan};
+use crate::domain::Reason;
+use crate::operations::replay::{Forecast, Preview, PreviewOutcome, ReplayPlan};
 
 /// Companies that are shown.
 const SHOWN: usize = 20;
 
-#[derive(Debug, Serialize)]
-pub(super) struct PlanDocument<'p> {
-    #[serde(flatten)]
-    total: &'p Forecast,
-    companies: &'p [CompanyPlan],
-}
-
-impl<'p> PlanDocument<'p> {
-    pub(super) fn new(plan: &'p Plan) -> Self {
-        Self {
-            total: &plan.total,
-            companies: &plan.companies,
+/// What would become of one dead letter, in a line.
+pub(super) fn preview_in_words(preview: &Preview) -> String {
+    let message = preview.message.as_deref().unwrap_or_default();
+    match preview.outcome {
+        PreviewOutcome::WouldCharge => {
+            let figure = |figure: Option<i64>| figure.map_or_else(|| "?".to_owned(), thousands);
+            format!(
+                "would charge {} tokens: balance {} → {}",
+                figure(preview.tokens),
+                figure(preview.balance_before),
+                figure(preview.balance_after)
+            )
         }
+        PreviewOutcome::AlreadyCharged => {
+            "would change nothing: the job is charged already".to_owned()
+        }
+        PreviewOutcome::WouldFail => {
+            let reason = preview.reason.map_or("?", Reason::as_str);
+            format!("would fail again: {reason}: {message}")
+        }
+        PreviewOutcome::Refused => format!("is refused: {message}"),
+        PreviewOutcome::NotOpen => format!("is not open for it: {message}"),
+        PreviewOutcome::Unknown => format!("can't be told now: {message}"),
     }
 }
 
@@ -31,7 +40,7 @@ fn size(number: u64) -> i64 {
 }
 
 /// What a replay would do, by company. What happens to no letter has no column.
-pub(super) fn in_words(plan: &Plan) -> String {
+pub(super) fn in_words(plan: &ReplayPlan) -> String {
     let always: [Column; 3] = [
         ("letters", |forecast| size(forecast.letters)),
         ("to charge", |forecast| size(forecast.charged)),

@@ -1,18 +1,18 @@
 //! `dlq replay`: the plan, the question, the replay.
 
-use anyhow::bail;
+use std::sync::Arc;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, value_parser};
 use serde::Serialize;
 
-use super::plan::{self, PlanDocument};
 use super::select::SelectArgs;
-use super::{known, open, sending};
+use super::{plan, sending};
 use crate::cli::output::{Format, count, note};
 use crate::cli::{Ended, UsageError, actor::ActorArgs, ask};
 use crate::config::Settings;
-use crate::operations::replay::{self, Order, Plan, Report};
-use crate::storage::{LetterState, Selection, Storage};
+use crate::operations::Operations;
+use crate::operations::replay::{ReplayOrder, ReplayPlan, ReplayReport, ReplaySelection};
 
 #[derive(Debug, Args)]
 #[command(
@@ -75,148 +75,67 @@ struct Asked {
 /// As a program reads it.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
-    plan: PlanDocument<'a>,
+    plan: &'a ReplayPlan,
     /// `None`: nothing was sent.
-    replay: Option<&'a Report>,
-}
-
-impl Asked {
-    fn selection(&self) -> Result<Selection, UsageError> {
-        let usage = |text: &str| Err(UsageError(text.to_owned()));
-        if self.select.is_unrestricted() != self.all {
-            return usage(if self.all {
-                "--all: goes with nothing that says which letters"
-            } else {
-                "which letters? Give ids, --group or a filter; --all for all that are open"
-            });
-        }
-        let selection = self.select.selection(&[LetterState::Open])?;
-        if selection.states != [LetterState::Open] {
-            return usage(
-                "--state: only open letters are replayed; `dlq restore` opens discarded ones again",
-            );
-        }
-        if !self.dry_run && !self.yes && !ask::is_possible() {
-            return usage(
-                "there is no terminal to ask on: --yes replays, --dry-run shows the plan",
-            );
-        }
-        Ok(selection)
-    }
-
-    fn subject(&self) -> String {
-        if self.all {
-            return "all open letters".to_owned();
-        }
-        self.select.as_typed().trim().to_owned()
-    }
+    replay: Option<&'a ReplayReport>,
 }
 
 pub(super) async fn run(
     args: ReplayArgs,
     settings: &Settings,
+    operations: &Arc<Operations>,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    let (asked, actor) = (args.asked, args.actor.name());
-    let selection = asked.selection()?;
-    if !asked.dry_run {
+    let (args, actor) = (args.asked, args.actor.actor()?);
+    let selection = ReplaySelection::new(args.select.selection(), args.all)?;
+    if !args.dry_run && !args.yes && !ask::is_possible() {
+        let problem = "there is no terminal to ask on: --yes replays, --dry-run shows the plan";
+        return Err(UsageError(problem.to_owned()).into());
+    }
+    if !args.dry_run {
         settings.require_broker()?;
     }
-    let storage = open(settings).await?;
-    known::check(&asked.select, "--reason", &storage).await?;
-    let ended = planned(&asked, &actor, settings, format, &storage, selection).await;
-    storage.close().await;
-    ended
-}
-
-async fn planned(
-    args: &Asked,
-    actor: &str,
-    settings: &Settings,
-    format: Format,
-    storage: &Storage,
-    selection: Selection,
-) -> anyhow::Result<Ended> {
-    check_ids(storage, &selection.ids).await?;
-    let plan = replay::plan(storage, &selection, &settings.limits, &settings.replay).await?;
-    let total = &plan.total;
-    if args.select.has_ids() && total.refused > 0 && total.refused == total.letters {
-        bail!(
-            "refused: {} of refunded jobs, which are never charged again",
-            count(total.refused, "letter")
-        );
+    let plan = operations.plan_replay(selection).await?;
+    for (id, state) in &plan.passed_over {
+        note(&format!("letter {id} is {}: passed over", state.as_str()));
     }
-    let letters = total.letters - total.refused;
-    let shown = format == Format::Table;
-    if shown && total.letters > 0 {
-        Format::Table.print(&(), |()| plan::in_words(&plan))?;
+    if format == Format::Table && plan.total.letters > 0 {
+        format.print(&(), |()| plan::in_words(&plan))?;
     }
-    if letters == 0 {
+    if plan.to_send() == 0 {
         note("nothing to replay: no open letter that may be sent is selected");
     }
-    if letters == 0 || args.dry_run || !confirmed(args, &plan, letters, shown)? {
+    if plan.to_send() == 0 || args.dry_run || !confirmed(&args, &plan, format)? {
         return done(format, &plan, None).map(|()| Ended::Done);
     }
-    let selection = Selection {
-        up_to: Some(plan.up_to),
-        ..selection
-    };
-    let order = Order {
-        selection: &selection,
+    let order = ReplayOrder {
         actor,
-        subject: &args.subject(),
-        note: args.note.as_deref(),
+        note: args.note,
         rate: args.rate,
         canary: args.canary,
         wait: !args.no_wait,
-        expected_failures: &plan.failing,
     };
-    let report = sending::replay(settings, storage, &order, letters).await?;
+    let report = sending::follow(operations.replay(plan.clone(), order).await?).await?;
     done(format, &plan, Some(&report))?;
     sending::ended(&report, !args.no_wait)
 }
 
 /// Prints the end; the plan has been shown to people before.
-fn done(format: Format, plan: &Plan, report: Option<&Report>) -> anyhow::Result<()> {
-    match (format, report) {
+fn done(format: Format, plan: &ReplayPlan, replay: Option<&ReplayReport>) -> anyhow::Result<()> {
+    match (format, replay) {
         (Format::Table, None) => Ok(()),
         (Format::Table, Some(report)) => format.print(&(), |()| sending::in_words(report)),
-        (Format::Json, replay) => {
-            let plan = PlanDocument::new(plan);
-            format.print(&Document { plan, replay }, |_| String::new())
-        }
+        (Format::Json, replay) => format.print(&Document { plan, replay }, |_| String::new()),
     }
 }
 
-fn confirmed(args: &Asked, plan: &Plan, letters: u64, shown: bool) -> anyhow::Result<bool> {
+fn confirmed(args: &Asked, plan: &ReplayPlan, format: Format) -> anyhow::Result<bool> {
     if args.yes {
         return Ok(true);
     }
-    if !shown {
+    if format == Format::Json {
         note(&plan::in_words(plan));
     }
-    ask::confirm(&format!("Replay {}?", count(letters, "letter")), false)
-}
-
-/// A mistyped id is an error; one that isn't open is passed over, and said so.
-async fn check_ids(storage: &Storage, ids: &[i64]) -> anyhow::Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let named = Selection {
-        ids: ids.to_vec(),
-        ..Selection::default()
-    };
-    let limit = ids.len().try_into().unwrap_or(i64::MAX);
-    let letters = storage.dead_letters(&named, None, limit).await?;
-    if let Some(id) = ids.iter().find(|id| letters.iter().all(|l| l.id != **id)) {
-        bail!("there is no letter {id}");
-    }
-    for letter in letters.iter().rev() {
-        if letter.state != LetterState::Open {
-            let (id, state) = (letter.id, letter.state.as_str());
-            note(&format!("letter {id} is {state}: passed over"));
-        }
-    }
-    Ok(())
+    let letters = count(plan.to_send(), "letter");
+    ask::confirm(&format!("Replay {letters}?"), false)
 }

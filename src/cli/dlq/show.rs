@@ -1,32 +1,27 @@
-//! `dlq show`: one letter with everything that is known about it.
+//! `dlq show`: one dead letter with everything that is known about it.
 
 use std::io::IsTerminal as _;
 
-use anyhow::bail;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Args, value_parser};
-use serde::Serialize;
-use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::body::pretty;
 use super::letters::ago;
-use super::open;
-use super::prospect::{Prospect, prospect};
+use super::plan::preview_in_words;
 use crate::cli::output::{Format, count, print_bytes, printable, thousands};
 use crate::cli::{Ended, UsageError, moment};
-use crate::config::Settings;
-use crate::storage::{DeductionRecord, FullLetter, Letter, LetterAction, Link, Money, Storage};
+use crate::operations::{Operations, dead_letters::DeadLetterStory};
+use crate::storage::{ChargeState, DeadLetter, DeductionRecord, PastAction};
 
 /// Bytes of a body that people are shown.
 const SHOWN_BYTES: usize = 4 * 1024;
 
-/// Show one letter with everything known about it
+/// Show one dead letter with everything known about it
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Show one dead letter with everything that is known about it: why it failed, whether money \
-        moved, what a replay would do now, what people did to it, and what it says.\n\n\
+    long_about = "Show one dead letter with everything that is known about it: why it failed, whether it \
+        was charged, what a replay would do now, what people did to it, and what it says.\n\n\
         The body is indented; no token of it is changed. Bytes that are not UTF-8 are shown as \\xNN, what a \
         terminal would not show as \\u{NN}. Of a large body the first 4 KiB are shown; --raw and --output json have all of it.",
     after_help = "Examples:\n  \
@@ -34,7 +29,7 @@ const SHOWN_BYTES: usize = 4 * 1024;
         token-billing dlq show 42 --raw > letter.json"
 )]
 pub(super) struct ShowArgs {
-    /// The letter
+    /// Which dead letter
     #[arg(value_name = "ID", value_parser = value_parser!(i64).range(1..))]
     id: i64,
 
@@ -43,123 +38,35 @@ pub(super) struct ShowArgs {
     raw: bool,
 }
 
-/// A letter and what surrounds it.
-struct Story {
-    full: FullLetter,
-    chain: Vec<Link>,
-    actions: Vec<LetterAction>,
-    record: Option<DeductionRecord>,
-    prospect: Prospect,
-}
-
 pub(super) async fn run(
     args: ShowArgs,
-    settings: &Settings,
+    operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    if args.raw && std::io::stdout().is_terminal() {
+    if !args.raw {
+        let story = operations.dead_letter(args.id).await?;
+        format.print(&story, |story| Shown(story).for_people())?;
+        return Ok(Ended::Done);
+    }
+    if std::io::stdout().is_terminal() {
         let problem = "--raw: standard output is a terminal, which the bytes could attack; send them to a \
                        file or through a pipe";
         return Err(UsageError(problem.to_owned()).into());
     }
-    let storage = open(settings).await?;
-    let Some(full) = storage.dead_letter(args.id).await? else {
-        bail!("there is no dead letter {}", args.id);
-    };
-    if args.raw {
-        storage.close().await;
-        print_bytes(&full.body)?;
-        return Ok(Ended::Done);
-    }
-    let story = Story::of(full, &storage, settings).await?;
-    storage.close().await;
-    format.print(&story.document(), |_| story.for_people())?;
+    let full = operations.full_dead_letter(args.id).await?;
+    print_bytes(&full.body.0)?;
     Ok(Ended::Done)
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    #[serde(flatten)]
-    letter: &'a Letter,
-    error_signature: &'a str,
-    #[serde(with = "time::serde::rfc3339")]
-    archived_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    last_arrived_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
-    resolved_at: Option<OffsetDateTime>,
-    claimed_by: Option<i64>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    claimed_until: Option<OffsetDateTime>,
-    record: &'a Option<DeductionRecord>,
-    replay: &'a Prospect,
-    chain: &'a [Link],
-    actions: &'a [LetterAction],
-    properties: &'a RawValue,
-    headers: &'a RawValue,
-    body: Body<'a>,
-    body_sha256: &'a str,
-    edited_body: Option<Body<'a>>,
-}
+/// For people.
+struct Shown<'a>(&'a DeadLetterStory);
 
-/// A body, whole, in the one of two ways that can hold it.
-#[derive(Serialize)]
-struct Body<'a> {
-    text: Option<&'a str>,
-    base64: Option<String>,
-}
-
-impl<'a> Body<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        let text = std::str::from_utf8(bytes).ok();
-        let base64 = text.is_none().then(|| STANDARD.encode(bytes));
-        Self { text, base64 }
-    }
-}
-
-impl Story {
-    async fn of(full: FullLetter, storage: &Storage, settings: &Settings) -> anyhow::Result<Self> {
-        let id = full.letter.id;
-        let record = match full.letter.job_id {
-            Some(job_id) => storage.deduction_record(&job_id.to_string()).await?,
-            None => None,
-        };
-        Ok(Self {
-            chain: storage.dead_letter_chain(id).await?,
-            actions: storage.dead_letter_actions(id).await?,
-            prospect: prospect(storage, &settings.limits, &full).await,
-            record,
-            full,
-        })
-    }
-
-    fn document(&self) -> Document<'_> {
-        let full = &self.full;
-        Document {
-            letter: &full.letter,
-            error_signature: &full.error_signature,
-            archived_at: full.archived_at,
-            last_arrived_at: full.last_arrived_at,
-            resolved_at: full.resolved_at,
-            claimed_by: full.claimed_by,
-            claimed_until: full.claimed_until,
-            record: &self.record,
-            replay: &self.prospect,
-            chain: &self.chain,
-            actions: &self.actions,
-            properties: &full.properties.0,
-            headers: &full.headers.0,
-            body: Body::new(&full.body),
-            body_sha256: &full.body_sha256,
-            edited_body: full.edited_body.as_deref().map(Body::new),
-        }
-    }
-
+impl Shown<'_> {
     fn for_people(&self) -> String {
-        let (full, letter) = (&self.full, &self.full.letter);
+        let (full, letter) = (&self.0.full, &self.0.full.dead_letter);
         let state = letter.state.as_str();
         let mut lines = vec![
-            format!("letter {}: {}, {state}", letter.id, letter.reason),
+            format!("dead letter {}: {}, {state}", letter.id, letter.reason),
             letter.error.clone(),
             String::new(),
         ];
@@ -177,20 +84,20 @@ impl Story {
                 block(&mut text, name, json);
             }
         }
-        block(&mut text, "body", &full.body);
+        block(&mut text, "body", &full.body.0);
         if let Some(edited) = &full.edited_body {
-            block(&mut text, "edited body, which a replay sends", edited);
+            block(&mut text, "edited body, which a replay sends", &edited.0);
         }
         text
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
-        let letter = &self.full.letter;
+        let letter = &self.0.full.dead_letter;
         let nothing = || "-".to_owned();
         let id = |id: Option<Uuid>| id.map_or_else(nothing, |id| id.to_string());
         vec![
-            ("money", self.money()),
-            ("replay", self.prospect.for_people()),
+            ("charge", self.charge()),
+            ("replay", preview_in_words(&self.0.replay)),
             ("job", id(letter.job_id)),
             ("company", id(letter.company_id)),
             ("article", id(letter.article_id)),
@@ -200,7 +107,7 @@ impl Story {
     }
 
     fn times(&self) -> Vec<(&'static str, String)> {
-        let (full, letter) = (&self.full, &self.full.letter);
+        let (full, letter) = (&self.0.full, &self.0.full.dead_letter);
         let now = OffsetDateTime::now_utc();
         let at = |at: OffsetDateTime| format!("{} ({})", moment(at), ago(at, now));
         let tries = count(letter.attempts.unsigned_abs().into(), "attempt");
@@ -218,51 +125,48 @@ impl Story {
             ("at first", at(letter.first_failed_at)),
             ("archived", archived),
         ];
+        let later = [
+            ("replayed", letter.replayed_at),
+            ("resolved", full.resolved_at),
+        ];
         times.extend(
-            letter
-                .replayed_at
-                .map(|replayed| ("replayed", at(replayed))),
+            later
+                .into_iter()
+                .filter_map(|(name, when)| Some((name, at(when?)))),
         );
-        times.extend(full.resolved_at.map(|resolved| ("resolved", at(resolved))));
         let until = full.claimed_until.filter(|until| *until > now);
         if let Some((action, until)) = full.claimed_by.zip(until) {
-            let until = moment(until);
-            times.push((
-                "in hand",
-                format!("of operator action {action}, until {until}"),
-            ));
+            let run = format!("in action {action}, until {}", moment(until));
+            times.push(("in flight", run));
         }
         times
     }
 
     fn history(&self) -> Vec<(&'static str, String)> {
-        let chain = (self.chain.len() > 1).then(|| ("chain", self.chain()));
-        let actions = self.actions.iter().enumerate();
+        let chain = (self.0.chain.len() > 1).then(|| ("chain", self.chain()));
+        let actions = self.0.actions.iter().enumerate();
         let action = |(at, action)| (if at == 0 { "history" } else { "" }, told(action));
         chain.into_iter().chain(actions.map(action)).collect()
     }
 
-    /// Whether money moved, and why not.
-    fn money(&self) -> String {
-        let Some(record) = &self.record else {
-            return if self.full.letter.job_id.is_some() {
-                "never charged: the books don't know the job".to_owned()
+    /// Whether it was charged, and why not.
+    fn charge(&self) -> String {
+        let Some(record) = &self.0.record else {
+            return if self.0.full.dead_letter.job_id.is_some() {
+                "never charged: the ledger doesn't know the job".to_owned()
             } else {
-                "never charged by this letter: it names no job that could be read".to_owned()
+                "never charged by this dead letter: it names no job that could be read".to_owned()
             };
         };
-        let why = record
-            .error_message
-            .as_deref()
-            .or(record.error_code.as_deref());
-        let why = why.unwrap_or("no reason is recorded");
-        match self.full.letter.money {
-            Money::NeverCharged => format!("never charged: {why}"),
-            Money::Pending => {
-                format!("pending, the charge is owed and the sweeper settles it: {why}")
+        let why = record.error_message.as_ref().or(record.error_code.as_ref());
+        let why = why.map_or("no reason is recorded", String::as_str);
+        match self.0.full.dead_letter.charge_state {
+            ChargeState::NeverCharged => format!("never charged: {why}"),
+            ChargeState::Pending => {
+                format!("pending, the sweeper charges it or writes it off: {why}")
             }
-            Money::Charged => format!("charged {}", charged(record)),
-            Money::Compensated => format!(
+            ChargeState::Charged => format!("charged {}", charged(record)),
+            ChargeState::Compensated => format!(
                 "compensated, given back after it was charged {}",
                 charged(record)
             ),
@@ -270,11 +174,11 @@ impl Story {
     }
 
     fn chain(&self) -> String {
-        let link = |link: &Link| match link.id {
-            id if id == self.full.letter.id => format!("{id} (this one)"),
+        let link = |link: &DeadLetter| match link.id {
+            id if id == self.0.full.dead_letter.id => format!("{id} (this one)"),
             id => format!("{id} ({}, {})", link.reason, link.state.as_str()),
         };
-        let links: Vec<String> = self.chain.iter().map(link).collect();
+        let links: Vec<String> = self.0.chain.iter().map(link).collect();
         links.join(" → ")
     }
 }
@@ -300,17 +204,11 @@ fn charged(record: &DeductionRecord) -> String {
     text
 }
 
-fn told(action: &LetterAction) -> String {
-    let mut text = format!(
-        "{} {} by {}",
-        moment(action.at),
-        action.action,
-        action.actor
-    );
-    if let Some(reason) = &action.reason {
-        text.push_str(&format!(": {reason}"));
-    }
-    format!("{text} (action {})", action.id)
+fn told(action: &PastAction) -> String {
+    let why = action.reason.as_ref().map(|why| format!(": {why}"));
+    let (at, why) = (moment(action.at), why.unwrap_or_default());
+    let (what, who) = (&action.action, &action.actor);
+    format!("{at} {what} by {who}{why} (action {})", action.id)
 }
 
 /// A text of many lines under its name, each line indented: none of them can pass for one of ours.
@@ -318,10 +216,9 @@ fn block(text: &mut String, name: &str, bytes: &[u8]) {
     let shown = &bytes[..bytes.len().min(SHOWN_BYTES)];
     let size = count(bytes.len() as u64, "byte");
     let is_whole = shown.len() == bytes.len();
-    let part = if is_whole {
-        ""
-    } else {
-        ", of which the first 4 KiB"
+    let part = match is_whole {
+        true => "",
+        false => ", of which the first 4 KiB",
     };
     text.push_str(&format!("\n{name}: {size}{part}\n"));
     for line in pretty(shown).lines() {

@@ -6,9 +6,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::file::Found;
-use super::progress::Progress;
 use crate::broker::{BrokerError, Outgoing, PublishError, Publisher};
 use crate::cli::output::{count, note, thousands};
+use crate::cli::progress::ProgressLine;
 use crate::config::{self, redacted_url};
 
 /// On their way at once, at most: messages, and bytes of their bodies.
@@ -111,7 +111,8 @@ impl<'a> Sending<'a> {
         mut next: impl FnMut() -> anyhow::Result<Option<Item>>,
     ) -> anyhow::Result<Report> {
         let started = Instant::now();
-        let mut progress = Progress::new(found.events);
+        let form = "{bar:30} {human_pos} of {human_len} events, {per_sec}, {eta} left";
+        let mut progress = ProgressLine::bar(found.events, form);
         let (mut read, mut published) = (0, 0);
         let mut failure = None;
         while failure.is_none() {
@@ -128,6 +129,7 @@ impl<'a> Sending<'a> {
             let confirmed = results.iter().filter(|result| result.is_ok()).count();
             published += confirmed as u64;
             progress.at(published);
+            progress.sparse(|| confirmed_of(published, found.events));
             failure = cause(&results, &self.broker).map(|cause| {
                 let (lines, first_job) = unconfirmed(&places, &results);
                 (

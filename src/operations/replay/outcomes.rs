@@ -1,9 +1,14 @@
 //! What comes of what a replay sends, while it sends.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::Replay;
-use crate::storage::{Outcomes, StorageError};
+use crate::{
+    operations::Operations,
+    storage::{Outcomes, Storage, StorageError},
+};
 
 /// Between two looks while sending.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -13,21 +18,24 @@ const WAIT: Duration = Duration::from_millis(100);
 const SHARE: u32 = 20;
 
 /// The outcomes of one run, as of the last look.
-pub(super) struct Watch<'a> {
-    replay: Replay<'a>,
+pub(super) struct OutcomeWatch {
+    storage: Arc<Storage>,
+    stop_after: u32,
     action_id: i64,
-    expected_failures: &'a [i64],
+    /// Dead letters that the plan expects to fail again.
+    expected: Vec<i64>,
     outcomes: Outcomes,
     looked_at: Instant,
     took: Duration,
 }
 
-impl<'a> Watch<'a> {
-    pub(super) fn new(replay: Replay<'a>, action_id: i64, expected_failures: &'a [i64]) -> Self {
+impl OutcomeWatch {
+    pub(super) fn new(operations: &Operations, action_id: i64, expected: Vec<i64>) -> Self {
         Self {
-            replay,
+            storage: operations.storage.clone(),
+            stop_after: operations.settings.replay.stop_after,
             action_id,
-            expected_failures,
+            expected,
             outcomes: Outcomes::default(),
             looked_at: Instant::now(),
             took: Duration::ZERO,
@@ -40,11 +48,8 @@ impl<'a> Watch<'a> {
 
     pub(super) async fn look(&mut self) -> Result<(), StorageError> {
         let started = Instant::now();
-        self.outcomes = self
-            .replay
-            .storage
-            .outcomes(self.action_id, self.expected_failures)
-            .await?;
+        let outcomes = self.storage.outcomes(self.action_id, &self.expected);
+        self.outcomes = outcomes.await?;
         self.looked_at = Instant::now();
         self.took = started.elapsed();
         Ok(())
@@ -64,10 +69,10 @@ impl<'a> Watch<'a> {
         WAIT.max(self.took * SHARE)
     }
 
-    /// Something is wrong that the plan didn't know. Letters that it expected to fail count for nothing
+    /// Something is wrong that the plan didn't know. Dead letters that it expected to fail count for nothing
     /// here, neither as failures nor among those of which the outcome is known.
     pub(super) fn piled_up(&self) -> bool {
-        piled_up(&self.outcomes, self.replay.settings.stop_after)
+        piled_up(&self.outcomes, self.stop_after)
     }
 }
 

@@ -4,14 +4,30 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Letters claimed, sent and marked together, at most.
+/// Dead letters claimed, sent and marked together, at most.
 const PAGE: u32 = 500;
 /// With a rate, pages a second: what is claimed is sent at once.
 const PAGES_PER_SECOND: u32 = 10;
 
-/// Letters a second, evenly.
+/// Bytes of the bodies of one page.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Takes up to `most` from the front, as many as fit into memory by the `bytes` of each, and at least one.
+pub(super) fn page<'a, T>(rest: &mut &'a [T], most: usize, bytes: impl Fn(&T) -> i32) -> &'a [T] {
+    let mut sum = 0;
+    let fits = |letter: &&T| {
+        sum += usize::try_from(bytes(letter)).unwrap_or(0);
+        sum <= PAGE_BYTES
+    };
+    let count = rest.iter().take(most).take_while(fits).count();
+    let (page, after) = rest.split_at(count.max(1).min(most).min(rest.len()));
+    *rest = after;
+    page
+}
+
+/// Dead letters a second, evenly.
 #[derive(Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     page: u32,
     /// Between the starts of two pages; zero: as fast as it goes.
     every: Duration,
@@ -19,8 +35,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At most `rate` letters a second; `None`: as many as go.
-    pub fn new(rate: Option<u32>) -> Self {
+    /// At most `rate` a second; `None`: as many as go.
+    pub(super) fn new(rate: Option<u32>) -> Self {
         let (page, every) = match rate.map(|rate| rate.max(1)) {
             None => (PAGE, Duration::ZERO),
             Some(rate) => {
@@ -35,13 +51,13 @@ impl Pace {
         }
     }
 
-    /// Letters of one page.
-    pub fn page(&self) -> usize {
+    /// Dead letters of one page.
+    pub(super) fn page(&self) -> usize {
         self.page as usize
     }
 
     /// Returns when the next page may start. Time that was lost is not made up for.
-    pub async fn turn(&mut self) {
+    pub(super) async fn turn(&mut self) {
         if self.every.is_zero() {
             return;
         }
@@ -53,6 +69,20 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_is_cut_by_number_and_by_bytes_and_leaves_the_rest() {
+        const MIB: i32 = 1024 * 1024;
+        let sizes = [1, 2, 6, 9, 1];
+        let mut rest = &sizes[..];
+        for expected in [&[1, 2][..], &[6], &[9], &[1], &[]] {
+            assert_eq!(page(&mut rest, 500, |size| size * MIB), expected);
+        }
+        let mut rest = &sizes[..];
+        assert_eq!(page(&mut rest, 1, |size| size * MIB), [1]);
+        assert_eq!(page(&mut rest, 0, |size| size * MIB), [0; 0]);
+        assert_eq!(rest.len(), 4);
+    }
 
     #[test]
     fn pages_are_small_enough_to_be_even_and_add_up_to_the_rate() {

@@ -1,7 +1,6 @@
-//! What a replay would do: each letter is tried in the books by the function that charges, in a
-//! transaction that is rolled back.
+//! What a replay would do to the open dead letters of a selection.
 //!
-//! It tries a company's letters oldest first, as a replay sends them. Where a balance doesn't suffice for all,
+//! It tries a company's dead letters oldest first, as a replay sends them. Where a balance doesn't suffice for all,
 //! several workers may come to another choice than the plan: then others of them fail, not fewer.
 
 use std::collections::BTreeMap;
@@ -9,21 +8,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::preview::{Preview, PreviewOutcome, previews};
 use crate::{
-    config,
-    domain::{CompletionEvent, Deduction, Reason},
-    storage::{Candidate, LetterBody, Money, Selection, Storage, StorageError},
+    operations::{OperationError, Operations, dead_letters::check_extent},
+    storage::{Candidate, LetterState, Selection, StorageError, isolate},
 };
 
-/// Letters tried in one transaction, unless one company has more: its row is held meanwhile.
+/// Dead letters tried in one transaction, unless one company has more: its row is held meanwhile.
 const PACK: usize = 1000;
-/// Letters of which the bodies are in memory at once, and bytes of these.
-const PAGE: usize = 500;
-const PAGE_BYTES: usize = 8 * 1024 * 1024;
-/// When so many companies of a pack are busy, the rest is not waited for either.
-const ENOUGH_BUSY: u32 = 3;
 
-/// What would become of letters.
+/// What would become of dead letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Forecast {
     /// How many, whatever becomes of them.
@@ -32,7 +26,7 @@ pub struct Forecast {
     pub charged: u64,
     /// The tokens of these.
     pub charged_tokens: i64,
-    /// Are charged already, or would be by another letter: harmless.
+    /// Are charged already, or would be by another one: harmless.
     pub already_charged: u64,
     /// Would fail again.
     pub fail_again: u64,
@@ -45,258 +39,236 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    fn add(&mut self, fate: Fate) {
+    fn add(&mut self, preview: &Preview) {
         self.letters += 1;
-        match fate {
-            Fate::Charged(tokens) => {
+        match preview.outcome {
+            PreviewOutcome::WouldCharge => {
                 self.charged += 1;
-                self.charged_tokens += tokens;
+                self.charged_tokens += preview.tokens.unwrap_or(0);
             }
-            Fate::AlreadyCharged => self.already_charged += 1,
-            Fate::FailsAgain(reason) => {
+            PreviewOutcome::AlreadyCharged => self.already_charged += 1,
+            PreviewOutcome::WouldFail => {
                 self.fail_again += 1;
-                *self.failures.entry(reason).or_default() += 1;
+                if let Some(reason) = preview.reason {
+                    *self.failures.entry(reason.as_str()).or_default() += 1;
+                }
             }
-            Fate::Refused => self.refused += 1,
-            Fate::NotComputed => self.not_computed += 1,
+            PreviewOutcome::Refused => self.refused += 1,
+            PreviewOutcome::NotOpen | PreviewOutcome::Unknown => self.not_computed += 1,
         }
     }
 }
 
 /// One company's share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CompanyPlan {
+pub struct CompanyForecast {
     /// `None`: no company is known.
     pub company_id: Option<Uuid>,
-    /// What would become of its letters.
+    /// What would become of its dead letters.
     #[serde(flatten)]
     pub forecast: Forecast,
 }
 
-/// What a replay would do now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// No letter that arrived later is meant.
-    pub up_to: i64,
-    /// All together.
-    pub total: Forecast,
-    /// By company, the one with the most letters first.
-    pub companies: Vec<CompanyPlan>,
-    /// Letters that would be charged, oldest first.
-    pub payable: Vec<i64>,
-    /// Letters that would fail again, oldest first.
-    pub failing: Vec<i64>,
-}
+/// Open dead letters, said beyond doubt.
+#[derive(Debug, Clone)]
+pub struct ReplaySelection(Selection);
 
-/// What would become of one letter.
-#[derive(Debug, Clone, Copy)]
-enum Fate {
-    Charged(i64),
-    AlreadyCharged,
-    FailsAgain(&'static str),
-    Refused,
-    NotComputed,
-}
-
-/// Plans a replay of the open letters of a selection.
-pub async fn plan(
-    storage: &Storage,
-    selection: &Selection,
-    limits: &config::Limits,
-    settings: &config::Replay,
-) -> Result<Plan, StorageError> {
-    let newest = storage.newest_dead_letter().await?;
-    let up_to = selection.up_to.map_or(newest, |up_to| up_to.min(newest));
-    let selection = Selection {
-        up_to: Some(up_to),
-        ..selection.clone()
-    };
-    let candidates = storage.replay_candidates(&selection).await?;
-    let mut planner = Planner {
-        storage,
-        limits,
-        most: settings.plan_max,
-        plan: Plan {
-            up_to,
-            total: Forecast::default(),
-            companies: Vec::new(),
-            payable: Vec::new(),
-            failing: Vec::new(),
-        },
-    };
-    let (mut pack, mut letters) = (Vec::new(), 0);
-    for company in candidates.chunk_by(|one, next| one.company_id == next.company_id) {
-        if !pack.is_empty() && letters + company.len() > PACK {
-            planner.pack(&pack).await?;
-            pack.clear();
-            letters = 0;
+impl ReplaySelection {
+    /// A selection of open ones that says which are meant; `all`: all that are open.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`]: `all` together with what restricts, neither of them, or states other than open.
+    pub fn new(mut selection: Selection, all: bool) -> Result<Self, OperationError> {
+        check_extent(&selection, all)?;
+        if selection.states.is_empty() {
+            selection.states = vec![LetterState::Open];
         }
-        letters += company.len();
-        pack.push(company);
+        if selection.states != [LetterState::Open] {
+            return Err(OperationError::invalid(
+                "state",
+                "only open ones are replayed; a discarded one is open again once it is restored",
+            ));
+        }
+        Ok(Self(selection))
     }
-    planner.pack(&pack).await?;
-    let mut plan = planner.plan;
-    plan.payable.sort_unstable();
-    plan.failing.sort_unstable();
-    plan.companies.sort_by_key(|company| {
-        (
-            std::cmp::Reverse(company.forecast.letters),
-            company.company_id,
-        )
-    });
-    Ok(plan)
 }
 
-struct Planner<'a> {
-    storage: &'a Storage,
-    limits: &'a config::Limits,
-    most: usize,
-    plan: Plan,
+/// What a replay would do now, and what it needs to do it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ReplayPlan {
+    /// All together.
+    #[serde(flatten)]
+    pub total: Forecast,
+    /// By company, the one with the most dead letters first.
+    pub companies: Vec<CompanyForecast>,
+    /// Named by their ids, but not open.
+    #[serde(skip)]
+    pub passed_over: Vec<(i64, LetterState)>,
+    /// The open ones; none that arrives after the plan.
+    #[serde(skip)]
+    pub(super) selection: Selection,
+    /// As the record names them.
+    #[serde(skip)]
+    pub(super) subject: String,
+    /// Those that would be charged, oldest first.
+    #[serde(skip)]
+    pub(super) payable: Vec<i64>,
+    /// Those that would fail again, oldest first.
+    #[serde(skip)]
+    pub(super) failing: Vec<i64>,
 }
 
-impl Planner<'_> {
-    /// Tries companies in one transaction, or each in its own where one of them is in the way.
-    async fn pack(&mut self, companies: &[&[Candidate]]) -> Result<(), StorageError> {
-        let tried: Vec<Candidate> = companies.iter().flat_map(|one| self.tried(one)).collect();
-        match self.rehearsed(&tried).await {
-            Ok(fates) => {
-                let mut fates = fates.into_iter();
-                for company in companies {
-                    let own = self.tried(company).len();
-                    self.take(company, fates.by_ref().take(own).collect());
-                }
+impl ReplayPlan {
+    /// Dead letters that may be sent.
+    pub fn to_send(&self) -> u64 {
+        self.total.letters - self.total.refused
+    }
+}
+
+impl Operations {
+    /// Plans a replay. What is found charged by now is resolved first; changes nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::NotFound`]: an id is of no dead letter. [`OperationError::Conflict`]: all that are named by
+    /// their ids are of refunded jobs.
+    pub async fn plan_replay(
+        &self,
+        ReplaySelection(selection): ReplaySelection,
+    ) -> Result<ReplayPlan, OperationError> {
+        let selection = self.meant(&selection, &[], "reason").await?;
+        let passed_over = self.passed_over(&selection.ids).await?;
+        let plan = self.forecast(selection).await?;
+        let refused = plan.total.refused;
+        if !plan.selection.ids.is_empty() && refused > 0 && refused == plan.total.letters {
+            let letters = if refused == 1 { "letter" } else { "letters" };
+            return Err(OperationError::Conflict {
+                code: "already_compensated",
+                why: format!(
+                    "refused: {refused} {letters} of refunded jobs, which are never charged again"
+                ),
+            });
+        }
+        Ok(ReplayPlan {
+            passed_over,
+            ..plan
+        })
+    }
+
+    /// A mistyped id is an error; one that isn't open is passed over.
+    async fn passed_over(&self, ids: &[i64]) -> Result<Vec<(i64, LetterState)>, OperationError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named = Selection {
+            ids: ids.to_vec(),
+            ..Selection::default()
+        };
+        let limit = ids.len().try_into().unwrap_or(i64::MAX);
+        let letters = self.storage.dead_letters(&named, None, limit).await?;
+        if let Some(id) = ids.iter().find(|id| letters.iter().all(|l| l.id != **id)) {
+            return Err(OperationError::NotFound(format!("there is no letter {id}")));
+        }
+        let closed = letters.iter().filter(|l| l.state != LetterState::Open);
+        Ok(closed.map(|l| (l.id, l.state)).rev().collect())
+    }
+
+    pub(super) async fn forecast(&self, selection: Selection) -> Result<ReplayPlan, StorageError> {
+        let newest = self.storage.newest_dead_letter().await?;
+        let up_to = selection.up_to.map_or(newest, |up_to| up_to.min(newest));
+        let mut plan = ReplayPlan {
+            subject: selection.describe(),
+            selection: Selection {
+                up_to: Some(up_to),
+                ..selection
+            },
+            ..ReplayPlan::default()
+        };
+        let candidates = self.storage.replay_candidates(&plan.selection).await?;
+        let (mut pack, mut letters) = (Vec::new(), 0);
+        for company in candidates.chunk_by(|one, next| one.company_id == next.company_id) {
+            if !pack.is_empty() && letters + company.len() > PACK {
+                self.add_pack(&mut plan, &pack).await?;
+                pack.clear();
+                letters = 0;
             }
-            Err(error) if self.storage.hits_everybody(&error).await => return Err(error),
-            // Locked by somebody, or something in these letters: the others can be planned all the same.
-            Err(_) => {
-                let mut busy = 0;
-                for company in companies {
-                    let mut fates = Vec::new();
-                    // Alone, it has just been tried.
-                    if companies.len() > 1 && busy < ENOUGH_BUSY {
-                        match self.rehearsed(&self.tried(company)).await {
-                            Ok(rehearsed) => fates = rehearsed,
-                            Err(error) if self.storage.hits_everybody(&error).await => {
-                                return Err(error);
-                            }
-                            Err(_) => busy += 1,
-                        }
-                    }
-                    self.take(company, fates);
-                }
-            }
+            letters += company.len();
+            pack.push(company);
+        }
+        self.add_pack(&mut plan, &pack).await?;
+        plan.payable.sort_unstable();
+        plan.failing.sort_unstable();
+        let most_first = |company: &CompanyForecast| {
+            let letters = std::cmp::Reverse(company.forecast.letters);
+            (letters, company.company_id)
+        };
+        plan.companies.sort_by_key(most_first);
+        Ok(plan)
+    }
+
+    /// Tries companies in one transaction, or each in its own where one of them is in the way: locked by somebody,
+    /// or something in its dead letters. The others can be planned all the same.
+    async fn add_pack(
+        &self,
+        plan: &mut ReplayPlan,
+        pack: &[&[Candidate]],
+    ) -> Result<(), StorageError> {
+        let company_of = |company: &[Candidate]| company.first().and_then(|one| one.company_id);
+        let tried = isolate(pack, company_of, |some: Vec<_>| async move {
+            self.storage.blame(self.tried(&some).await).await
+        });
+        let tried = tried.await?;
+        for (company, tried) in pack.iter().zip(tried) {
+            plan.add(company, tried.unwrap_or_default());
         }
         Ok(())
     }
 
-    /// The letters of a company that are tried.
-    fn tried(&self, company: &[Candidate]) -> Vec<Candidate> {
-        let refunded = |letter: &&Candidate| letter.money != Money::Compensated;
-        let tried = company.iter().filter(refunded).take(self.most);
-        tried.copied().collect()
+    /// What would become of each company's dead letters that are tried.
+    async fn tried(&self, companies: &[&[Candidate]]) -> Result<Vec<Vec<Preview>>, StorageError> {
+        let most = self.settings.replay.plan_max;
+        let tried = |company: &&[Candidate]| -> Vec<Candidate> {
+            let may_be_sent = |letter: &&Candidate| Preview::refused(letter).is_none();
+            let tried = company.iter().filter(may_be_sent).take(most);
+            tried.copied().collect()
+        };
+        let tried: Vec<Vec<Candidate>> = companies.iter().map(tried).collect();
+        // Of each message there may be as many as of dead letters.
+        let brief = |preview| Preview {
+            message: None,
+            ..preview
+        };
+        let limits = &self.settings.limits;
+        let all = previews(&tried.concat(), &self.storage, limits, brief).await?;
+        let mut all = all.into_iter();
+        let own = |tried: Vec<Candidate>| all.by_ref().take(tried.len()).collect();
+        Ok(tried.into_iter().map(own).collect())
     }
+}
 
-    /// Notes what would become of a company's letters; `fates` are of those that were tried.
-    fn take(&mut self, company: &[Candidate], fates: Vec<Fate>) {
+impl ReplayPlan {
+    /// Notes what would become of a company's dead letters; `tried` are of those that were tried.
+    fn add(&mut self, company: &[Candidate], tried: Vec<Preview>) {
         let mut forecast = Forecast::default();
-        let mut fates = fates.into_iter();
+        let mut tried = tried.into_iter();
         for letter in company {
-            let fate = match letter.money {
-                Money::Compensated => Fate::Refused,
-                _ => fates.next().unwrap_or(Fate::NotComputed),
-            };
-            match fate {
-                Fate::Charged(_) => self.plan.payable.push(letter.id),
-                Fate::FailsAgain(_) => self.plan.failing.push(letter.id),
+            let preview = Preview::refused(letter)
+                .or_else(|| tried.next())
+                .unwrap_or_default();
+            match preview.outcome {
+                PreviewOutcome::WouldCharge => self.payable.push(letter.id),
+                PreviewOutcome::WouldFail => self.failing.push(letter.id),
                 _ => {}
             }
-            forecast.add(fate);
-            self.plan.total.add(fate);
+            forecast.add(&preview);
+            self.total.add(&preview);
         }
         if let Some(first) = company.first() {
-            self.plan.companies.push(CompanyPlan {
+            self.companies.push(CompanyForecast {
                 company_id: first.company_id,
                 forecast,
             });
         }
-    }
-
-    /// What would become of each, in order.
-    async fn rehearsed(&self, letters: &[Candidate]) -> Result<Vec<Fate>, StorageError> {
-        let mut fates = Vec::with_capacity(letters.len());
-        if letters.is_empty() {
-            return Ok(fates);
-        }
-        let mut rehearsal = self.storage.rehearse().await?;
-        for page in pages(letters) {
-            let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
-            let bodies = rehearsal.bodies(&ids).await?;
-            let parsed: Vec<Result<CompletionEvent, &'static str>> =
-                bodies.iter().map(|letter| self.parse(letter)).collect();
-            drop(bodies);
-            let events: Vec<&CompletionEvent> = parsed.iter().flatten().collect();
-            let mut answers = rehearsal.deduct(&events).await?.into_iter();
-            fates.extend(parsed.iter().map(|parsed| {
-                match parsed {
-                    Ok(event) => answers
-                        .next()
-                        .map_or(Fate::NotComputed, |answer| fate(event, answer)),
-                    Err(reason) => Fate::FailsAgain(reason),
-                }
-            }));
-        }
-        rehearsal.end().await?;
-        Ok(fates)
-    }
-
-    fn parse(&self, letter: &LetterBody) -> Result<CompletionEvent, &'static str> {
-        CompletionEvent::parse(&letter.body, letter.content_type.as_deref(), self.limits)
-            .map_err(|error| error.reason().as_str())
-    }
-}
-
-fn fate(event: &CompletionEvent, answer: Deduction) -> Fate {
-    match answer {
-        Deduction::Charged(_) => Fate::Charged(event.tokens()),
-        Deduction::AlreadyCharged(_) => Fate::AlreadyCharged,
-        Deduction::Refused(refusal) => Fate::FailsAgain(refusal.reason.as_str()),
-        Deduction::JobNotFound => Fate::FailsAgain(Reason::JobNotFound.as_str()),
-    }
-}
-
-/// Up to so many letters and bytes each.
-fn pages(mut letters: &[Candidate]) -> impl Iterator<Item = &[Candidate]> {
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = |letter: &&Candidate| {
-            bytes += usize::try_from(letter.body_bytes).unwrap_or(0);
-            bytes <= PAGE_BYTES
-        };
-        let count = letters.iter().take(PAGE).take_while(fits).count().max(1);
-        let (page, rest) = letters.split_at_checked(count)?;
-        letters = rest;
-        Some(page)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_holds_500_letters_or_8_mib_and_never_none() {
-        let letter = |id, body_bytes| Candidate {
-            id,
-            company_id: None,
-            body_bytes,
-            money: Money::NeverCharged,
-        };
-        let sizes = |letters: &[Candidate]| pages(letters).map(<[_]>::len).collect::<Vec<_>>();
-        let small: Vec<Candidate> = (0..1001).map(|id| letter(id, 100)).collect();
-        assert_eq!(sizes(&small), [500, 500, 1]);
-        let mib = 1024 * 1024;
-        let large = [5, 3, 1, 9, 9, 1].map(|size| letter(size.into(), size * mib));
-        assert_eq!(sizes(&large), [2, 1, 1, 1, 1]);
-        assert_eq!(sizes(&[]), [0; 0]);
     }
 }

@@ -1,6 +1,6 @@
-//! Sending letters again: claim a page, publish it confirmed, mark it, look what came of it.
+//! Sending dead letters again: claim a page, publish it confirmed, mark it, look what came of it.
 //!
-//! Every letter is in the archive, and only a mark that follows a confirm changes its state. So if the
+//! Every dead letter is in the archive, and only a mark that follows a confirm changes its state. So if the
 //! process dies:
 //!
 //! | at this moment | then |
@@ -15,98 +15,43 @@
 //! Two replays at once: a letter goes to whoever claims it first. A run takes no letter twice and none that
 //! arrived after its plan, so what fails again is never sent round and round.
 
-use std::time::{Duration, Instant};
-
-use tokio_util::sync::CancellationToken;
-
-use super::{Ended, Order, Pace, Progress, Report, outcomes::Watch};
-use crate::{
-    broker::{Outgoing, Publisher, Topology},
-    config, failpoint,
-    storage::{Claimable, Storage, StorageError},
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-/// Bytes of the bodies of one page.
-const PAGE_BYTES: usize = 8 * 1024 * 1024;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ReplayEnded, ReplayOrder, ReplayPhase, ReplayPlan, ReplayProgress, ReplayReport, RunningReplay,
+    outcomes::OutcomeWatch,
+    pace::{Pace, page},
+};
+use crate::{
+    broker::{Outgoing, Publisher},
+    config::redacted_url,
+    failpoint,
+    operations::{Dependency, Operations},
+    storage::Outcomes,
+};
+
 /// Pages of which the ids are read ahead: with a rate, a second's worth.
 const PAGES_AHEAD: usize = 10;
-/// Between two looks whether letters in other hands are free, at most.
+/// Between two looks whether dead letters in other hands are free, at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a replay works with.
-#[derive(Debug, Clone, Copy)]
-pub struct Replay<'a> {
-    /// The archive and the books.
-    pub storage: &'a Storage,
-    /// The way to the work queue.
-    pub publisher: &'a Publisher,
-    /// Its names.
-    pub topology: &'a Topology,
-    /// Limits.
-    pub settings: &'a config::Replay,
-}
-
-impl Replay<'_> {
-    /// Runs an order to its end, or until `stop`.
-    ///
-    /// # Errors
-    ///
-    /// It couldn't begin. Whatever happens later is in the report.
-    pub async fn run(
-        &self,
-        order: &Order<'_>,
-        stop: &CancellationToken,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Report, StorageError> {
-        let details = serde_json::json!({
-            "up_to": order.selection.up_to, "rate": order.rate, "canary": order.canary,
-        });
-        let action_id = self
-            .storage
-            .begin_replay(order.actor, order.subject, order.note, &details)
-            .await?;
-        let mut run = Run {
-            replay: *self,
-            order,
-            stop,
-            progress,
-            action_id,
-            pace: Pace::new(order.rate),
-            watch: Watch::new(*self, action_id, order.expected_failures),
-            done: 0,
-            sent: 0,
-            settled: 0,
-            unmarked: 0,
-        };
-        let started = Instant::now();
-        let mut ended = run.send_all().await.err().unwrap_or(Ended::Done);
-        let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        if ended == Ended::Done && order.wait {
-            // Interrupted now, it has done its work all the same.
-            let waited = run.wait().await.err();
-            ended = waited
-                .filter(|ended| *ended != Ended::Interrupted)
-                .unwrap_or(Ended::Done);
-        }
-        // The archivist would do the same within a minute.
-        let _ = self.storage.settle_dead_letters().await;
-        let report = run.report(ended, seconds).await;
-        // The report is right in any case; the action's details may lack it.
-        if let Ok(details) = serde_json::to_value(&report) {
-            let _ = self.storage.finish_replay(action_id, &details).await;
-        }
-        Ok(report)
-    }
-}
-
-struct Run<'a> {
-    replay: Replay<'a>,
-    order: &'a Order<'a>,
-    stop: &'a CancellationToken,
-    progress: &'a mut dyn FnMut(Progress<'_>),
+/// A replay under way.
+pub(super) struct Run {
+    operations: Arc<Operations>,
+    publisher: Arc<Publisher>,
+    plan: ReplayPlan,
+    order: ReplayOrder,
+    stop: CancellationToken,
+    progress: watch::Sender<ReplayProgress>,
     action_id: i64,
     pace: Pace,
-    watch: Watch<'a>,
+    watch: OutcomeWatch,
     done: u64,
     sent: u64,
     settled: u64,
@@ -114,22 +59,91 @@ struct Run<'a> {
 }
 
 /// `Err`: it ends here.
-type Step<T = ()> = Result<T, Ended>;
+type Step<T = ()> = Result<T, ReplayEnded>;
 
-impl From<StorageError> for Ended {
-    fn from(error: StorageError) -> Self {
-        Self::Failed(format!("database: {error}"))
+impl Run {
+    pub(super) fn new(
+        operations: &Arc<Operations>,
+        publisher: Arc<Publisher>,
+        action_id: i64,
+        mut plan: ReplayPlan,
+        order: ReplayOrder,
+    ) -> (Self, RunningReplay) {
+        let expected = std::mem::take(&mut plan.failing);
+        let (progress, followers) = watch::channel(ReplayProgress {
+            action_id,
+            planned: plan.to_send(),
+            done: 0,
+            phase: ReplayPhase::Sending,
+            outcomes: Outcomes::default(),
+            report: None,
+        });
+        let running = RunningReplay {
+            action_id,
+            progress: followers,
+            stop: CancellationToken::new(),
+        };
+        let run = Self {
+            operations: operations.clone(),
+            publisher,
+            pace: Pace::new(order.rate),
+            plan,
+            order,
+            stop: running.stop.clone(),
+            progress,
+            action_id,
+            watch: OutcomeWatch::new(operations, action_id, expected),
+            done: 0,
+            sent: 0,
+            settled: 0,
+            unmarked: 0,
+        };
+        (run, running)
     }
-}
 
-impl Run<'_> {
+    /// Carries out the plan, or as much of it as it can until it is stopped, and writes down what came of it.
+    pub(super) async fn carry_out(mut self) {
+        let started = Instant::now();
+        let mut ended = self.send_all().await.err().unwrap_or(ReplayEnded::Done);
+        let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        if ended == ReplayEnded::Done && self.order.wait {
+            // Interrupted now, it has done its work all the same.
+            let waited = self.wait().await.err();
+            ended = waited
+                .filter(|ended| *ended != ReplayEnded::Interrupted)
+                .unwrap_or(ReplayEnded::Done);
+        }
+        let storage = self.operations.storage.clone();
+        // The archivist would do the same within a minute.
+        let _ = storage.settle_dead_letters().await;
+        let report = self.report(ended, seconds).await;
+        // The report is right in any case; the action's details may lack it.
+        if let Ok(details) = serde_json::to_value(&report) {
+            let _ = storage.finish_replay(self.action_id, &details).await;
+        }
+        self.progress.send_modify(|progress| {
+            progress.phase = ReplayPhase::Ended;
+            progress.outcomes = report.outcomes;
+            progress.report = Some(report);
+        });
+    }
+
+    /// For whoever follows.
+    fn tell(&self, phase: ReplayPhase) {
+        self.progress.send_modify(|progress| {
+            progress.done = self.done;
+            progress.phase = phase;
+            progress.outcomes = *self.watch.outcomes();
+        });
+    }
+
     async fn send_all(&mut self) -> Step {
         if let Some(canary) = self.order.canary {
             self.go_through(Some(canary.into())).await?;
             self.wait().await?;
             let outcomes = self.watch.outcomes();
             if outcomes.failed_again > 0 || outcomes.under_way() > 0 {
-                return Err(Ended::CanaryFailed);
+                return Err(ReplayEnded::CanaryFailed);
             }
         }
         self.go_through(None).await
@@ -142,52 +156,51 @@ impl Run<'_> {
             if most.is_some_and(|most| self.sent >= most) {
                 return Ok(());
             }
-            let rest = self
-                .replay
-                .storage
-                .rest(self.order.selection, self.action_id)
-                .await?;
+            let storage = &self.operations.storage;
+            let rest = storage.rest(&self.plan.selection, self.action_id).await?;
             if rest.letters == 0 {
                 return Ok(());
             }
             // Who had them may have died: then they are free when the claim has run out.
-            let ms = |ms: i64| Duration::from_millis(ms.try_into().unwrap_or(0));
             if rest.held > 0 {
-                (self.progress)(Progress::Held {
-                    letters: rest.held,
-                    longest: ms(rest.last_free_ms),
+                self.tell(ReplayPhase::Held {
+                    held: rest.held,
+                    free_in_ms: rest.last_free_ms,
                 });
             }
-            let pause = ms(rest.first_free_ms).clamp(LOOK_AGAIN / 10, LOOK_AGAIN);
+            let free_in = Duration::from_millis(rest.first_free_ms.try_into().unwrap_or(0));
+            let pause = free_in.clamp(LOOK_AGAIN / 10, LOOK_AGAIN);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.stop.cancelled() => return Err(Ended::Interrupted),
+                () = self.stop.cancelled() => return Err(ReplayEnded::Interrupted),
             }
         }
     }
 
     /// Once through the selection, oldest first; at most so many letters.
     async fn pass(&mut self, most: Option<u64>) -> Step {
-        let (storage, selection) = (self.replay.storage, self.order.selection);
         let limit = self.pace.page() * PAGES_AHEAD;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut cursor = 0;
         loop {
-            let ahead = storage
-                .claimable(selection, self.action_id, cursor, limit)
-                .await?;
-            let Some(last) = ahead.last() else {
+            let storage = &self.operations.storage;
+            let ahead = storage.claimable(&self.plan.selection, self.action_id, cursor, limit);
+            let ahead = ahead.await?;
+            let Some(&(last, _)) = ahead.last() else {
                 return Ok(());
             };
-            cursor = last.id;
+            cursor = last;
             let mut ahead = ahead.as_slice();
             while !ahead.is_empty() {
                 let left = most.map_or(u64::MAX, |most| most.saturating_sub(self.sent));
-                let page = page(&mut ahead, left.min(self.pace.page() as u64));
+                let most = usize::try_from(left).unwrap_or(usize::MAX);
+                let most = most.min(self.pace.page());
+                let page = page(&mut ahead, most, |(_, bytes)| *bytes);
                 if page.is_empty() {
                     return Ok(());
                 }
-                self.page(&page).await?;
+                let ids: Vec<i64> = page.iter().map(|(id, _)| *id).collect();
+                self.page(&ids).await?;
             }
         }
     }
@@ -195,29 +208,24 @@ impl Run<'_> {
     /// One page in its turn, and what is to be seen after it.
     async fn page(&mut self, ids: &[i64]) -> Step {
         if self.stop.is_cancelled() {
-            return Err(Ended::Interrupted);
+            return Err(ReplayEnded::Interrupted);
         }
         self.pace.turn().await;
         self.send(ids).await?;
         if self.watch.look_if_due().await? && self.watch.piled_up() {
-            return Err(Ended::FailuresPiledUp);
+            return Err(ReplayEnded::FailuresPiledUp);
         }
-        (self.progress)(Progress::At {
-            done: self.done,
-            outcomes: self.watch.outcomes(),
-        });
+        self.tell(ReplayPhase::Sending);
         Ok(())
     }
 
     /// One page: claimed, published, marked.
     async fn send(&mut self, ids: &[i64]) -> Step {
-        let Replay {
-            storage,
-            publisher,
-            topology,
-            settings,
-        } = self.replay;
-        let claim = storage.claim(self.action_id, ids, settings.claim).await?;
+        let storage = &self.operations.storage;
+        let settings = &self.operations.settings;
+        let claim = storage
+            .claim(self.action_id, ids, settings.replay.claim)
+            .await?;
         let jobs: Vec<_> = claim.letters.iter().flat_map(|l| l.job_id).collect();
         failpoint::hit("after_claim", jobs.iter().copied());
         self.settled += claim.settled;
@@ -225,6 +233,7 @@ impl Run<'_> {
         let Some(claimed_at) = claim.letters.first().map(|letter| letter.claimed_at) else {
             return Ok(());
         };
+        let topology = self.publisher.topology();
         let (ids, messages): (Vec<i64>, Vec<Outgoing>) = claim
             .letters
             .into_iter()
@@ -233,7 +242,7 @@ impl Run<'_> {
                 (l.id, message)
             })
             .unzip();
-        let results = publisher.publish(&messages).await;
+        let results = self.publisher.publish(&messages).await;
         failpoint::hit("after_replay_publish", jobs.iter().copied());
         let (mut sent, mut unsent, mut cause) = (Vec::new(), Vec::new(), None);
         for (id, result) in ids.into_iter().zip(results) {
@@ -260,9 +269,11 @@ impl Run<'_> {
         };
         // Where this fails as well, the claims run out by themselves.
         let _ = storage.release(self.action_id, &unsent).await;
-        Err(Ended::Failed(format!(
-            "not confirmed by the broker: {cause}"
-        )))
+        let place = redacted_url(&settings.broker.url);
+        Err(ReplayEnded::Failed {
+            dependency: Dependency::Broker,
+            why: format!("not confirmed by the broker: {cause} ({place})"),
+        })
     }
 
     /// Waits until all that was sent is back, or nothing has come back for `replay.outcome_timeout`.
@@ -270,12 +281,12 @@ impl Run<'_> {
         self.watch.look().await?;
         let mut last_change = Instant::now();
         while self.watch.outcomes().under_way() > 0
-            && last_change.elapsed() < self.replay.settings.outcome_timeout
+            && last_change.elapsed() < self.operations.settings.replay.outcome_timeout
         {
-            (self.progress)(Progress::Waiting(self.watch.outcomes()));
+            self.tell(ReplayPhase::Waiting);
             tokio::select! {
                 () = tokio::time::sleep(self.watch.pause()) => {}
-                () = self.stop.cancelled() => return Err(Ended::Interrupted),
+                () = self.stop.cancelled() => return Err(ReplayEnded::Interrupted),
             }
             let before = *self.watch.outcomes();
             self.watch.look().await?;
@@ -286,17 +297,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn report(mut self, mut ended: Ended, seconds: f64) -> Report {
+    async fn report(&mut self, mut ended: ReplayEnded, seconds: f64) -> ReplayReport {
         if let Err(error) = self.watch.look().await
-            && !matches!(ended, Ended::Failed(_))
+            && !matches!(ended, ReplayEnded::Failed { .. })
         {
             ended = error.into();
         }
-        let failures = self.replay.storage.failures_of(self.action_id).await;
+        let failures = self.operations.storage.failures_of(self.action_id).await;
         let mut outcomes = *self.watch.outcomes();
         // If the last look failed, at least this is known.
         outcomes.sent = outcomes.sent.max(self.sent.try_into().unwrap_or(i64::MAX));
-        Report {
+        ReplayReport {
             action_id: self.action_id,
             ended,
             settled: self.settled,
@@ -305,41 +316,5 @@ impl Run<'_> {
             failures: failures.unwrap_or_default(),
             seconds,
         }
-    }
-}
-
-/// Takes up to `most` from the front, as many as fit into memory and at least one.
-fn page(letters: &mut &[Claimable], most: u64) -> Vec<i64> {
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let mut bytes = 0;
-    let fits = |letter: &&Claimable| {
-        bytes += usize::try_from(letter.body_bytes).unwrap_or(0);
-        bytes <= PAGE_BYTES
-    };
-    let count = letters.iter().take_while(fits).count().max(1).min(most);
-    let (page, rest) = letters.split_at(count.min(letters.len()));
-    *letters = rest;
-    page.iter().map(|letter| letter.id).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_is_cut_by_number_and_by_bytes_and_leaves_the_rest() {
-        const MIB: i32 = 1024 * 1024;
-        let letters = [1, 2, 6, 9, 1].map(|size| Claimable {
-            id: size.into(),
-            body_bytes: size * MIB,
-        });
-        let mut rest = &letters[..];
-        for expected in [&[1, 2][..], &[6], &[9], &[1], &[]] {
-            assert_eq!(page(&mut rest, 500), expected);
-        }
-        let mut rest = &letters[..];
-        assert_eq!(page(&mut rest, 1), [1]);
-        assert_eq!(page(&mut rest, 0), [0; 0]);
-        assert_eq!(rest.len(), 4);
     }
 }

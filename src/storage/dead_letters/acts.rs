@@ -1,6 +1,7 @@
 //! Writing dead letters off, and taking that back. Neither touches the ledger.
 
 use serde::Serialize;
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::{LetterState, Selection};
@@ -21,7 +22,8 @@ pub struct Signed<'a> {
 }
 
 /// What is done to letters as they are, without sending anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Open ones are written off.
     Discard,
@@ -45,6 +47,12 @@ impl Act {
             Self::Restore => LetterState::Discarded,
         }
     }
+
+    /// The condition on what it can be done to; what doesn't meet it is left out.
+    fn free(self) -> String {
+        let unclaimed = "(d.claimed_until is null or d.claimed_until <= clock_timestamp())";
+        format!("(d.state = '{}' and {unclaimed})", self.from().as_str())
+    }
 }
 
 /// What an act would do now.
@@ -61,7 +69,7 @@ pub struct ActPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct ActSums {
     /// Letters that would change.
-    pub letters: i64,
+    pub dead_letters: i64,
     /// The tokens they ask for, where they can be read.
     pub tokens: i64,
     /// Letters whose tokens can't be read.
@@ -89,7 +97,7 @@ pub struct CompanyShare {
     /// Which; `None`: it can't be read.
     pub company_id: Option<Uuid>,
     /// Letters.
-    pub letters: i64,
+    pub dead_letters: i64,
     /// Tokens they ask for, where they can be read.
     pub tokens: i64,
 }
@@ -100,21 +108,15 @@ pub struct Acted {
     /// The row of `operator_actions`; `None`: nothing was there to do.
     pub action_id: Option<i64>,
     /// Letters changed.
-    pub letters: i64,
-}
-
-/// A letter that an act on state $11 can have; the other ones are left out.
-macro_rules! free_to_act_on {
-    () => {
-        "(d.state = $11 and (d.claimed_until is null or d.claimed_until <= clock_timestamp()))"
-    };
+    pub dead_letters: i64,
 }
 
 impl Storage {
     /// What `act` would do to this selection now.
     pub async fn plan_act(&self, act: Act, selection: &Selection) -> Result<ActPlan, StorageError> {
-        let sums = sqlx::query_as(concat!(
-            "select count(*) filter (where e.free) as letters,
+        let (free, from) = (act.free(), act.from().as_str());
+        let mut sums = QueryBuilder::new(format!(
+            "select count(*) filter (where e.free) as dead_letters,
                     least(coalesce(sum(greatest(d.tokens, 0)) filter (where e.free), 0), 9223372036854775807)::bigint
                         as tokens,
                     count(*) filter (where e.free and d.tokens is null) as without_tokens,
@@ -122,33 +124,27 @@ impl Storage {
                     count(*) filter (where e.free and d.charge_state = 'charged') as charged,
                     count(*) filter (where e.free and d.charge_state = 'pending') as pending,
                     count(*) filter (where e.free and d.charge_state = 'compensated') as compensated,
-                    count(*) filter (where not e.free and d.state = $11) as being_replayed,
-                    count(*) filter (where d.state <> $11) as in_other_state,
+                    count(*) filter (where not e.free and d.state = '{from}') as being_replayed,
+                    count(*) filter (where d.state <> '{from}') as in_other_state,
                     max(d.id) as up_to
              from dead_letters_with_charges d
-             cross join lateral (select ", free_to_act_on!(), " as free) e
-             where ",
-            selected!()
+             cross join lateral (select {free} as free) e
+             where true"
         ));
-        let sums = selection.bind(sums).bind(act.from().as_str());
-        let largest = sqlx::query_as(concat!(
-            "select d.company_id, count(*) as letters,
+        let mut largest = QueryBuilder::new(format!(
+            "select d.company_id, count(*) as dead_letters,
                     least(coalesce(sum(greatest(d.tokens, 0)), 0), 9223372036854775807)::bigint as tokens
              from dead_letters d
-             where ",
-            selected!(),
-            " and ",
-            free_to_act_on!(),
-            " group by d.company_id order by 3 desc, 2 desc, 1 limit $12"
+             where {free}"
         ));
-        let largest = selection
-            .bind(largest)
-            .bind(act.from().as_str())
-            .bind(COMPANIES_NAMED);
+        selection.restrict(&mut sums);
+        selection.restrict(&mut largest);
+        largest.push(" group by d.company_id order by 3 desc, 2 desc, 1 limit ");
+        largest.push_bind(COMPANIES_NAMED);
         self.call(async |connection| {
             Ok(ActPlan {
-                sums: sums.fetch_one(&mut *connection).await?,
-                largest: largest.fetch_all(connection).await?,
+                sums: sums.build_query_as().fetch_one(&mut *connection).await?,
+                largest: largest.build_query_as().fetch_all(connection).await?,
             })
         })
         .await
@@ -182,9 +178,9 @@ impl Storage {
                 .call(async |connection| change.fetch_one(connection).await)
                 .await?;
             acted.action_id = action_id;
-            acted.letters += changed;
+            acted.dead_letters += changed;
             after = last;
-            done(acted.letters);
+            done(acted.dead_letters);
         }
     }
 
@@ -196,18 +192,12 @@ impl Storage {
         selection: &Selection,
         after: i64,
     ) -> Result<Vec<i64>, StorageError> {
-        let page = sqlx::query_as::<_, (i64,)>(concat!(
-            "select d.id from dead_letters d where ",
-            selected!(),
-            " and ",
-            free_to_act_on!(),
-            " and d.id > $12 order by d.id limit $13"
-        ));
-        let page = selection.bind(page).bind(act.from().as_str());
-        let page = page.bind(after).bind(PAGE);
-        let rows = self
-            .call(async |connection| page.fetch_all(connection).await)
-            .await?;
-        Ok(rows.into_iter().map(|(id,)| id).collect())
+        let free = act.free();
+        let mut page = QueryBuilder::new(format!("select d.id from dead_letters d where {free}"));
+        selection.restrict(&mut page);
+        page.push(" and d.id > ").push_bind(after);
+        page.push(" order by d.id limit ").push_bind(PAGE);
+        self.call(async |connection| page.build_query_scalar().fetch_all(connection).await)
+            .await
     }
 }

@@ -5,21 +5,12 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, QueryBuilder};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Selection;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
-
-/// A dead letter that is there to be claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
-pub struct Claimable {
-    /// The letter.
-    pub id: i64,
-    /// Bytes of what would be sent.
-    pub body_bytes: i32,
-}
 
 /// A dead letter that a run has claimed, to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -64,24 +55,24 @@ pub struct Rest {
 impl Storage {
     /// The next letters that `run` may claim, oldest first, from after `cursor`. Some of them may belong
     /// to refunded jobs, which a claim leaves out: without the ledger this is a walk along an index that
-    /// ends at the limit.
+    /// ends at the limit. Each with the bytes of what would be sent.
     pub async fn claimable(
         &self,
         selection: &Selection,
         run: i64,
         cursor: i64,
         limit: i64,
-    ) -> Result<Vec<Claimable>, StorageError> {
-        let query = sqlx::query_as(concat!(
+    ) -> Result<Vec<(i64, i32)>, StorageError> {
+        let mut query = QueryBuilder::new(
             "select d.id, octet_length(coalesce(d.edited_body, d.body)) as body_bytes
              from dead_letters d
-             where d.state = 'open' and d.claimed_by is distinct from $11
-               and (d.claimed_until is null or d.claimed_until <= clock_timestamp()) and d.id > $12 and ",
-            selected!(),
-            " order by d.id limit $13"
-        ));
-        let query = selection.bind(query).bind(run).bind(cursor).bind(limit);
-        self.call(async |connection| query.fetch_all(connection).await)
+             where d.state = 'open' and (d.claimed_until is null or d.claimed_until <= clock_timestamp())
+               and d.claimed_by is distinct from ",
+        );
+        query.push_bind(run).push(" and d.id > ").push_bind(cursor);
+        selection.restrict(&mut query);
+        query.push(" order by d.id limit ").push_bind(limit);
+        self.call(async |connection| query.build_query_as().fetch_all(connection).await)
             .await
     }
 
@@ -146,7 +137,7 @@ impl Storage {
 
     /// What of the selection is open and was never claimed by `run`.
     pub async fn rest(&self, selection: &Selection, run: i64) -> Result<Rest, StorageError> {
-        let query = sqlx::query_as(concat!(
+        let mut query = QueryBuilder::new(
             "select count(*) as letters,
                     count(*) filter (where claimed_until > clock_timestamp()) as held,
                     coalesce(ceil(extract(epoch from min(claimed_until) - clock_timestamp()) * 1000), 0)::bigint
@@ -154,11 +145,11 @@ impl Storage {
                     coalesce(ceil(extract(epoch from max(claimed_until) - clock_timestamp()) * 1000), 0)::bigint
                         as last_free_ms
              from dead_letters_with_charges d
-             where d.state = 'open' and d.claimed_by is distinct from $11 and d.charge_state <> 'compensated' and ",
-            selected!()
-        ));
-        let query = selection.bind(query).bind(run);
-        self.call(async |connection| query.fetch_one(connection).await)
+             where d.state = 'open' and d.charge_state <> 'compensated' and d.claimed_by is distinct from ",
+        );
+        query.push_bind(run);
+        selection.restrict(&mut query);
+        self.call(async |connection| query.build_query_as().fetch_one(connection).await)
             .await
     }
 }

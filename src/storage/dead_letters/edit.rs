@@ -5,32 +5,9 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Letter, LetterState, acts::Signed};
+use super::{LetterState, acts::Signed};
 use crate::domain::CompletionEvent;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
-
-/// A letter with all that an editor needs.
-#[derive(Debug, Clone, sqlx::FromRow)]
-pub struct Draft {
-    /// The letter.
-    #[sqlx(flatten)]
-    pub letter: Letter,
-    /// As it was published.
-    pub body: Vec<u8>,
-    /// What an earlier edit made of it.
-    pub edited_body: Option<Vec<u8>>,
-    /// The content type under which it was published, and goes out again.
-    pub content_type: Option<String>,
-    /// The replay that claimed it last and didn't mark it as sent: it may have been sent all the same.
-    pub half_replayed_by: Option<i64>,
-}
-
-impl Draft {
-    /// What a replay would send today.
-    pub fn current(&self) -> &[u8] {
-        self.edited_body.as_deref().unwrap_or(&self.body)
-    }
-}
 
 /// A new body for a letter.
 #[derive(Debug, Clone, Copy)]
@@ -115,20 +92,6 @@ impl std::fmt::Display for SettledJob {
 }
 
 impl Storage {
-    /// A letter for editing; `None`: there is no such letter.
-    pub async fn draft(&self, id: i64) -> Result<Option<Draft>, StorageError> {
-        let query = sqlx::query_as(concat!(
-            "select ",
-            letter_columns!(),
-            ", d.body, d.edited_body, d.properties ->> 'content_type' as content_type,
-             case d.state when 'open' then d.claimed_by end as half_replayed_by
-             from dead_letters_with_charges d where d.id = $1"
-        ))
-        .bind(id);
-        self.call(async |connection| query.fetch_optional(connection).await)
-            .await
-    }
-
     /// Gives a letter a new body beside its original one; the id of the action. Refused if tokens have
     /// moved for any job that it stands or stood for: what was charged stays what it is.
     pub async fn edit_dead_letter(

@@ -1,15 +1,15 @@
-//! Letters by their cause.
+//! Dead letters by their cause.
 
 use serde::Serialize;
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 use time::OffsetDateTime;
 
 use super::Selection;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
-/// Letters with one reason and one error signature.
+/// Dead letters with one reason and one error signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub struct LetterGroup {
+pub struct DeadLetterGroup {
     /// As in [`Selection::group`].
     pub group_id: String,
     /// Why they are dead.
@@ -17,7 +17,7 @@ pub struct LetterGroup {
     /// Their error, with ids, numbers and quoted values folded.
     pub error_signature: String,
     /// How many.
-    pub letters: i64,
+    pub dead_letters: i64,
     /// How often they arrived, at least.
     pub occurrences: i64,
     /// Tokens they ask for, where that can be read.
@@ -38,27 +38,18 @@ pub struct LetterGroup {
 }
 
 impl Storage {
-    /// The selected letters by their cause, the most frequent first.
+    /// The selected dead letters by their cause, the most frequent first.
     pub async fn dead_letter_groups(
         &self,
         selection: &Selection,
         limit: i64,
-    ) -> Result<Vec<LetterGroup>, StorageError> {
-        // Anybody's bodies are summed: more than a bigint holds must not fail the look at it.
-        let query = sqlx::query_as(concat!(
-            "select d.group_id, d.reason, d.error_signature, count(*) as letters,
-                    sum(d.occurrences)::bigint as occurrences,
-                    least(coalesce(sum(greatest(d.tokens, 0)), 0), 9223372036854775807)::bigint as tokens,
-                    count(distinct d.company_id) as companies,
-                    min(d.first_failed_at) as oldest, max(d.last_failed_at) as newest,
-                    count(*) over () as of_groups
-             from dead_letters d where ",
-            selected!(),
-            " group by d.group_id, d.reason, d.error_signature
-              order by count(*) desc, max(d.last_failed_at) desc, d.group_id limit $11"
-        ));
-        let query = selection.bind(query).bind(limit);
-        self.call(async |connection| query.fetch_all(connection).await)
+    ) -> Result<Vec<DeadLetterGroup>, StorageError> {
+        let mut query = QueryBuilder::new(include_str!("groups.sql"));
+        selection.restrict(&mut query);
+        query.push(" group by d.group_id, d.reason, d.error_signature");
+        query.push(" order by count(*) desc, max(d.last_failed_at) desc, d.group_id limit ");
+        query.push_bind(limit);
+        self.call(async |connection| query.build_query_as().fetch_all(connection).await)
             .await
     }
 }

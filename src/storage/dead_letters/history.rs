@@ -1,31 +1,22 @@
 //! What people did by hand.
 
 use serde::Serialize;
+use sqlx::QueryBuilder;
 use time::OffsetDateTime;
 
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// Actions by what they are; what is empty or `None` doesn't restrict.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActionFilter {
-    /// That touched one of these letters.
-    pub letters: Vec<i64>,
+    /// That touched one of these dead letters.
+    pub dead_letters: Vec<i64>,
     /// By this person.
     pub actor: Option<String>,
     /// Of this kind.
     pub action: Option<String>,
     /// Not before.
     pub since: Option<OffsetDateTime>,
-}
-
-impl ActionFilter {
-    /// Every action is meant.
-    pub fn restricts_nothing(&self) -> bool {
-        self.letters.is_empty()
-            && self.actor.is_none()
-            && self.action.is_none()
-            && self.since.is_none()
-    }
 }
 
 /// One action of a person.
@@ -48,7 +39,7 @@ pub struct PastAction {
     /// Why.
     pub reason: Option<String>,
     /// Dead letters it touched.
-    pub letters: i64,
+    pub dead_letters: i64,
     /// More of it, by kind.
     pub details: serde_json::Value,
 }
@@ -60,24 +51,26 @@ impl Storage {
         filter: &ActionFilter,
         limit: i64,
     ) -> Result<Vec<PastAction>, StorageError> {
-        let query = sqlx::query_as(
+        let mut query = QueryBuilder::new(
             "select a.id, a.at, a.actor, a.database_role, a.action, a.subject, a.reason, a.details,
-                    (select count(*) from dead_letter_actions t where t.action_id = a.id) as letters
-             from operator_actions a
-             where (cardinality($1::bigint[]) = 0 or exists (
-                       select from dead_letter_actions t
-                       where t.action_id = a.id and t.dead_letter_id = any($1)))
-               and ($2::text is null or a.actor = $2)
-               and ($3::text is null or a.action = $3)
-               and ($4::timestamptz is null or a.at >= $4)
-             order by a.id desc limit $5",
-        )
-        .bind(filter.letters.clone())
-        .bind(filter.actor.clone())
-        .bind(filter.action.clone())
-        .bind(filter.since)
-        .bind(limit);
-        self.call(async |connection| query.fetch_all(connection).await)
+                    (select count(*) from dead_letter_actions t where t.action_id = a.id) as dead_letters
+             from operator_actions a where true",
+        );
+        if !filter.dead_letters.is_empty() {
+            query.push(" and a.id in (select t.action_id from dead_letter_actions t where t.dead_letter_id = any(");
+            query.push_bind(&filter.dead_letters).push("))");
+        }
+        if let Some(actor) = &filter.actor {
+            query.push(" and a.actor = ").push_bind(actor);
+        }
+        if let Some(action) = &filter.action {
+            query.push(" and a.action = ").push_bind(action);
+        }
+        if let Some(since) = filter.since {
+            query.push(" and a.at >= ").push_bind(since);
+        }
+        query.push(" order by a.id desc limit ").push_bind(limit);
+        self.call(async |connection| query.build_query_as().fetch_all(connection).await)
             .await
     }
 }

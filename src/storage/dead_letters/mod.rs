@@ -1,16 +1,13 @@
 //! The archive of dead letters. Whoever changes it takes its lock first (`lock_dead_letters`), in a
 //! statement of its own, and commits soon.
 
-#[macro_use]
-mod columns;
-
 mod acts;
 mod archive;
 mod claims;
+mod dry_run;
 mod edit;
 mod groups;
 mod history;
-mod rehearsal;
 mod runs;
 mod selection;
 mod show;
@@ -18,6 +15,7 @@ mod stats;
 mod watch;
 
 use serde::Serialize;
+use sqlx::{Postgres, QueryBuilder};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,16 +23,15 @@ use crate::storage::bounded::Bounded;
 
 pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
-pub use claims::{Claim, Claimable, Claimed, Rest};
-pub use edit::{Draft, Edit, EditError, SettledJob};
-pub use groups::LetterGroup;
+pub use claims::{Claim, Claimed, Rest};
+pub use dry_run::{Candidate, DeadLetterBody, DryRun};
+pub use edit::{Edit, EditError, SettledJob};
+pub use groups::DeadLetterGroup;
 pub use history::{ActionFilter, PastAction};
-pub use rehearsal::{Candidate, LetterBody, Rehearsal};
 pub use runs::{Failures, Outcomes};
-pub use selection::{Selection, UnknownNames};
-pub use show::{DeductionRecord, Details, FullLetter, LetterAction, Link};
-pub use stats::{LetterArrivals, OpenByReason};
-pub use watch::{Arrivals, News};
+pub use selection::Selection;
+pub use show::{Body, DeductionRecord, FullDeadLetter};
+pub use stats::OpenByReason;
 
 /// Where a letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
@@ -63,24 +60,24 @@ impl LetterState {
     }
 }
 
-/// What the books say of a letter's job.
+/// What the ledger says of a dead letter's job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum Money {
+pub enum ChargeState {
     /// No tokens were taken.
     NeverCharged,
     /// Tokens were taken, by this event or by another of the same job.
     Charged,
-    /// Owed: the sweeper settles it.
+    /// To be charged yet: the sweeper does.
     Pending,
     /// Taken and given back.
     Compensated,
 }
 
-/// One letter, without its body.
+/// One dead letter, without its body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Letter {
+pub struct DeadLetter {
     /// Short enough to type.
     pub id: i64,
     /// Where it stands.
@@ -115,9 +112,8 @@ pub struct Letter {
     pub body_bytes: i32,
     /// A replay would send an edited body.
     pub edited: bool,
-    /// What the books say of its job.
-    #[sqlx(rename = "charge_state")]
-    pub money: Money,
+    /// What the ledger says of its job.
+    pub charge_state: ChargeState,
     /// Tokens the job was charged, and perhaps given back.
     pub charged_tokens: Option<i64>,
     /// The company that paid.
@@ -134,4 +130,19 @@ pub struct Letter {
     pub failed_again_as: Option<i64>,
     /// Its place among all arrivals; grows when it arrives again.
     pub last_arrival: i64,
+}
+
+/// The columns of a [`DeadLetter`], of the view.
+const COLUMNS: &str = "d.id, d.state, d.reason, d.error, d.group_id, d.job_id, d.company_id, d.article_id, d.tokens,
+    d.attempts, d.occurrences, d.first_failed_at, d.last_failed_at, octet_length(d.body) as body_bytes,
+    d.edited_body is not null as edited, d.charge_state, d.charged_tokens, d.charged_company_id,
+    d.charged_at, d.replayed_at, d.failed_again_as, d.last_arrival";
+
+impl DeadLetter {
+    /// All of them, to be restricted: it ends in its `where`.
+    fn query() -> QueryBuilder<Postgres> {
+        QueryBuilder::new(format!(
+            "select {COLUMNS} from dead_letters_with_charges d where true"
+        ))
+    }
 }

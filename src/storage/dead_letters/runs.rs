@@ -1,12 +1,12 @@
 //! Runs of a replay: an operator's action, what it sent, and what came of that.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::storage::{Storage, StorageError};
 
 /// What has come of the letters that a run sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Outcomes {
     /// Sent and marked.
     pub sent: i64,
@@ -36,7 +36,7 @@ impl Outcomes {
 }
 
 /// Letters of a run that came back with the same reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Failures {
     /// The reason of the new letters.
     pub reason: String,
@@ -83,6 +83,17 @@ impl Storage {
         self.call(async |connection| query.execute(connection).await)
             .await
             .map(drop)
+    }
+
+    /// What was written down of a replay at its end; the inner `None`: it hasn't ended, or its process died.
+    pub async fn replay_details(&self, run: i64) -> Result<Option<Option<Value>>, StorageError> {
+        let query = sqlx::query_scalar(
+            "select case when finished_at is not null then details end
+             from operator_actions where id = $1 and action = 'replay'",
+        )
+        .bind(run);
+        self.call(async |connection| query.fetch_optional(connection).await)
+            .await
     }
 
     /// What has come of what a run sent. `expected` are the letters that the plan expects to fail.

@@ -1,4 +1,4 @@
-//! How many letters are open, for how long, and how fast they come.
+//! How many dead letters are open, for how long, and how fast they come.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
-/// The open letters with one reason.
+/// The open dead letters with one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct OpenByReason {
     /// Why they are dead.
@@ -23,36 +23,20 @@ pub struct OpenByReason {
     pub oldest_age_seconds: i64,
 }
 
-/// Letters that arrived lately. One that arrived several times counts once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
-pub struct LetterArrivals {
-    /// In the last minute.
-    pub last_minute: i64,
-    /// In the last quarter of an hour.
-    pub last_15_minutes: i64,
-}
-
 impl Storage {
-    /// The open letters by reason, the most frequent first.
+    /// The open dead letters by reason, the most frequent first.
     pub async fn open_dead_letters(&self) -> Result<Vec<OpenByReason>, StorageError> {
-        let query = sqlx::query_as(
-            "select d.reason, count(*) as open,
-                    least(coalesce(sum(greatest(d.tokens, 0)), 0), 9223372036854775807)::bigint as tokens,
-                    min(d.archived_at) as oldest_archived_at,
-                    greatest(extract(epoch from clock_timestamp() - min(d.archived_at)), 0)::bigint
-                        as oldest_age_seconds
-             from dead_letters d where d.state = 'open'
-             group by d.reason order by count(*) desc, d.reason",
-        );
+        let query = sqlx::query_as(include_str!("open_by_reason.sql"));
         self.call(async |connection| query.fetch_all(connection).await)
             .await
     }
 
-    /// The letters that arrived lately, whatever became of them.
-    pub async fn dead_letter_arrivals(&self) -> Result<LetterArrivals, StorageError> {
+    /// Dead letters that arrived in the last minute, and in the last 15, whatever became of them. One that arrived
+    /// several times counts once.
+    pub async fn dead_letter_arrivals(&self) -> Result<(i64, i64), StorageError> {
         let query = sqlx::query_as(
-            "select count(*) filter (where last_arrived_at > now() - interval '1 minute') as last_minute,
-                    count(*) as last_15_minutes
+            "select count(*) filter (where last_arrived_at > now() - interval '1 minute'),
+                    count(*)
              from dead_letters where last_arrived_at > now() - interval '15 minutes'",
         );
         self.call(async |connection| query.fetch_one(connection).await)

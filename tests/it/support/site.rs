@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use token_billing::{
     archivist::{self, Archivist},
     config::Settings,
-    storage::{Letter, Selection, Storage},
+    storage::{DeadLetter, Selection, Storage},
     worker::{self, Tally, Worker},
 };
 use tokio::task::JoinHandle;
@@ -124,7 +124,7 @@ impl Site {
     }
 
     /// All archived letters, oldest first.
-    pub(crate) async fn letters(&self) -> Vec<Letter> {
+    pub(crate) async fn letters(&self) -> Vec<DeadLetter> {
         let storage = self.storage();
         let (mut letters, mut before) = (Vec::new(), None);
         loop {
@@ -142,7 +142,7 @@ impl Site {
     }
 
     /// Waits until the archive has so many letters; all of them, oldest first.
-    pub(crate) async fn archived(&self, count: i64) -> Vec<Letter> {
+    pub(crate) async fn archived(&self, count: i64) -> Vec<DeadLetter> {
         eventually(
             &format!("{count} letters are archived"),
             PATIENCE,

@@ -1,36 +1,36 @@
-//! What the books would say: the real function, in a transaction that is always rolled back.
+//! What the ledger would say: the real function, in a transaction that is always rolled back.
 
 use futures_util::TryStreamExt as _;
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{Money, Selection};
+use super::{ChargeState, Selection};
 use crate::{
     domain::{CompletionEvent, Deduction},
     storage::{Storage, StorageError, charging::deduct_in, pool::Session},
 };
 
-/// A rehearsal holds companies that a worker may want, and must never be why a worker's transaction is
+/// A dry run holds companies that a worker may want, and must never be why a worker's transaction is
 /// the one that a deadlock ends: it gives up before `PostgreSQL` looks for deadlocks (1 s).
 const GIVE_WAY: &str = "begin; set local lock_timeout = '500ms'";
 
-/// An open letter, as far as a plan needs to know it before it is rehearsed.
+/// An open dead letter, as far as a plan needs to know it before it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Candidate {
-    /// The letter.
+    /// The dead letter.
     pub id: i64,
     /// Its company: its own or, by now, that of its job's row.
     pub company_id: Option<Uuid>,
     /// Bytes of what a replay would send.
     pub body_bytes: i32,
-    /// What the books say of its job.
-    #[sqlx(rename = "charge_state")]
-    pub money: Money,
+    /// What the ledger says of its job.
+    pub charge_state: ChargeState,
 }
 
 /// What a replay would send.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct LetterBody {
-    /// The letter.
+pub struct DeadLetterBody {
+    /// The dead letter.
     pub id: i64,
     /// The edited body if there is one, else the original.
     pub body: Vec<u8>,
@@ -41,43 +41,48 @@ pub struct LetterBody {
 /// An open transaction in which charges can be tried. Whatever becomes of it, it is rolled back: dropped,
 /// it closes its connection. While it is open, it holds the companies it has charged: so companies have
 /// to come in the order of their ids, as in any charge, and it has to be short.
-pub struct Rehearsal {
+pub struct DryRun {
     session: Session,
 }
 
 impl Storage {
-    /// The open letters of a selection, by company and then oldest first. Some 50 bytes of memory each.
+    /// The open dead letters of a selection, by company and then oldest first. Some 50 bytes of memory each.
     pub async fn replay_candidates(
         &self,
         selection: &Selection,
     ) -> Result<Vec<Candidate>, StorageError> {
-        let query = sqlx::query_as::<_, Candidate>(concat!(
+        let mut query = QueryBuilder::new(
             "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.charge_state,
                     octet_length(coalesce(d.edited_body, d.body)) as body_bytes
              from dead_letters_with_charges d left join article_jobs j on j.id = d.job_id
-             where d.state = 'open' and ",
-            selected!(),
-            " order by 2 nulls first, d.id"
-        ));
-        let query = selection.bind(query);
-        self.call(async |connection| query.fetch(connection).try_collect().await)
-            .await
+             where d.state = 'open'",
+        );
+        selection.restrict(&mut query);
+        query.push(" order by 2 nulls first, d.id");
+        self.call(async |connection| {
+            query
+                .build_query_as::<Candidate>()
+                .fetch(connection)
+                .try_collect()
+                .await
+        })
+        .await
     }
 
-    /// Begins a rehearsal.
-    pub async fn rehearse(&self) -> Result<Rehearsal, StorageError> {
+    /// Begins a transaction in which charges are tried.
+    pub async fn begin_dry_run(&self) -> Result<DryRun, StorageError> {
         let mut session = self.session().await?;
         session
             .call(async |connection| sqlx::raw_sql(GIVE_WAY).execute(connection).await)
             .await?;
-        Ok(Rehearsal { session })
+        Ok(DryRun { session })
     }
 }
 
-impl Rehearsal {
-    /// The bodies of these letters, in the order of `ids`. On this connection, so that a pool of one is
+impl DryRun {
+    /// The bodies of these dead letters, in the order of `ids`. On this connection, so that a pool of one is
     /// enough.
-    pub async fn bodies(&mut self, ids: &[i64]) -> Result<Vec<LetterBody>, StorageError> {
+    pub async fn bodies(&mut self, ids: &[i64]) -> Result<Vec<DeadLetterBody>, StorageError> {
         let query = sqlx::query_as(
             "select d.id, coalesce(d.edited_body, d.body) as body, d.properties ->> 'content_type' as content_type
              from dead_letters d where d.id = any($1) order by array_position($1, d.id)",
@@ -88,7 +93,7 @@ impl Rehearsal {
             .await
     }
 
-    /// What the books would answer to these events, after those tried before; one answer per event, in
+    /// What the ledger would answer to these events, after those tried before; one answer per event, in
     /// order.
     pub async fn deduct(
         &mut self,

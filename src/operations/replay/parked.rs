@@ -1,0 +1,89 @@
+//! Parked dead letters: open ones of a company that failed for want of tokens, and what its balance now pays for.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{ReplayOrder, ReplayPlan, RunningReplay};
+use crate::{
+    domain::Reason,
+    operations::{Actor, OperationError, Operations},
+    storage::{LetterState, Selection},
+};
+
+/// As of now, by the ledger.
+#[derive(Debug, Default, Serialize)]
+pub struct Parked {
+    /// Open ones of this company with the reason `insufficient_balance`.
+    pub parked_letters: u64,
+    /// Of these: what the balance suffices for, oldest first.
+    pub parked_payable: u64,
+    /// The tokens of those.
+    pub parked_payable_tokens: i64,
+    /// Of these: not tried, since the company is busy or they are too many.
+    #[serde(skip)]
+    pub not_computed: u64,
+    /// To send again exactly what the balance suffices for; `None`: nothing.
+    #[serde(skip)]
+    payable: Option<ReplayPlan>,
+}
+
+impl Operations {
+    /// What of a company's parked dead letters its balance now pays for.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn parked(&self, company: Uuid) -> Result<Parked, OperationError> {
+        self.storage.settle_dead_letters().await?;
+        let selection = Selection {
+            company: Some(company),
+            reasons: vec![Reason::InsufficientBalance.as_str().to_owned()],
+            states: vec![LetterState::Open],
+            ..Selection::default()
+        };
+        let plan = self.forecast(selection).await?;
+        let total = plan.total.clone();
+        let payable = (!plan.payable.is_empty()).then(|| ReplayPlan {
+            selection: Selection {
+                ids: plan.payable.clone(),
+                states: vec![LetterState::Open],
+                ..Selection::default()
+            },
+            subject: format!("parked letters of company {company}"),
+            failing: Vec::new(),
+            ..plan
+        });
+        Ok(Parked {
+            parked_letters: total.letters,
+            parked_payable: total.charged,
+            parked_payable_tokens: total.charged_tokens,
+            not_computed: total.not_computed,
+            payable,
+        })
+    }
+
+    /// Sends again what the balance suffices for, oldest first; `None`: nothing.
+    ///
+    /// # Errors
+    ///
+    /// It couldn't begin.
+    pub async fn replay_parked(
+        self: &Arc<Self>,
+        parked: &Parked,
+        actor: Actor,
+    ) -> Result<Option<RunningReplay>, OperationError> {
+        let Some(plan) = parked.payable.clone() else {
+            return Ok(None);
+        };
+        let order = ReplayOrder {
+            actor,
+            note: None,
+            rate: None,
+            canary: None,
+            wait: true,
+        };
+        self.replay(plan, order).await.map(Some)
+    }
+}

@@ -1,0 +1,131 @@
+//! Replays of this process, for whoever starts, follows or stops one; and those that are over, from the record.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{ReplayOrder, ReplayPlan, ReplayProgress, ReplayReport, run::Run};
+use crate::operations::{OperationError, Operations};
+
+/// A replay that goes on by itself, whoever follows it; dropping this doesn't stop it.
+#[derive(Debug, Clone)]
+pub struct RunningReplay {
+    /// The operator's action.
+    pub action_id: i64,
+    /// How far it is; the last one has the report.
+    pub progress: watch::Receiver<ReplayProgress>,
+    /// Cancelled, it finishes the page in flight and ends.
+    pub stop: CancellationToken,
+}
+
+impl RunningReplay {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Internal`]: it broke off. What it had sent is in the archive.
+    pub async fn report(mut self) -> Result<ReplayReport, OperationError> {
+        let ended = self.progress.wait_for(|progress| progress.report.is_some());
+        let report = ended
+            .await
+            .ok()
+            .and_then(|progress| progress.report.clone());
+        report.ok_or_else(|| {
+            let id = self.action_id;
+            OperationError::Internal(format!("replay {id} broke off without a report"))
+        })
+    }
+
+    /// Whoever runs it lets go of the other end when it is over.
+    fn is_over(&self) -> bool {
+        self.progress.has_changed().is_err()
+    }
+}
+
+/// Those of one process, by the operator's action.
+#[derive(Debug, Default)]
+pub(in crate::operations) struct RunningReplays(Mutex<HashMap<i64, RunningReplay>>);
+
+impl RunningReplays {
+    fn add(&self, running: RunningReplay) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, replay| !replay.is_over());
+        all.insert(running.action_id, running);
+    }
+
+    fn all(&self) -> Vec<RunningReplay> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = all.values().filter(|replay| !replay.is_over());
+        running.cloned().collect()
+    }
+
+    /// Stops them all, and waits until what they have in flight is finished.
+    pub(in crate::operations) async fn stop(&self) {
+        let running = self.all();
+        running.iter().for_each(|replay| replay.stop.cancel());
+        for replay in running {
+            // One that broke off has ended as well.
+            let _ = replay.report().await;
+        }
+    }
+}
+
+impl Operations {
+    /// Begins to carry out a plan: by the time this returns, the action is in the record and the replay goes on by
+    /// itself, until its end, `stop` or [`Operations::close`].
+    ///
+    /// # Errors
+    ///
+    /// It couldn't begin. Whatever happens later is in the report.
+    pub async fn replay(
+        self: &Arc<Self>,
+        plan: ReplayPlan,
+        order: ReplayOrder,
+    ) -> Result<RunningReplay, OperationError> {
+        let publisher = self.publisher()?.clone();
+        let details = serde_json::json!({
+            "up_to": plan.selection.up_to, "rate": order.rate, "canary": order.canary,
+        });
+        let (actor, note) = (order.actor.name(), order.note.as_deref());
+        let begun = self
+            .storage
+            .begin_replay(actor, &plan.subject, note, &details);
+        // Boxed: else the compiler can't see that it may go on in another thread.
+        let action_id = begun.boxed().await?;
+        // No await from here on: whoever asked may go away at any.
+        let (run, running) = Run::new(self, publisher, action_id, plan, order);
+        self.replays.add(running.clone());
+        tokio::spawn(run.carry_out());
+        Ok(running)
+    }
+
+    /// A replay that runs in this process.
+    pub fn running_replay(&self, action_id: i64) -> Option<RunningReplay> {
+        let mut running = self.replays.all().into_iter();
+        running.find(|replay| replay.action_id == action_id)
+    }
+
+    /// What a replay did, from the record, whoever ran it. `None`: it isn't over, or its process died before it was.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::NotFound`]: no replay has that number.
+    pub async fn replay_report(
+        &self,
+        action_id: i64,
+    ) -> Result<Option<ReplayReport>, OperationError> {
+        let Some(details) = self.storage.replay_details(action_id).await? else {
+            let problem = format!("there is no replay {action_id}");
+            return Err(OperationError::NotFound(problem));
+        };
+        let report = details.map(serde_json::from_value).transpose();
+        report.map_err(|error| {
+            OperationError::Internal(format!("the record of replay {action_id}: {error}"))
+        })
+    }
+}
