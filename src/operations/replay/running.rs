@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -95,8 +94,7 @@ impl Operations {
         let begun = self
             .storage
             .begin_replay(actor, &plan.subject, note, &details);
-        // Boxed: else the compiler can't see that it may go on in another thread.
-        let action_id = begun.boxed().await?;
+        let action_id = begun.await?;
         // No await from here on: whoever asked may go away at any.
         let (run, running) = Run::new(self, publisher, action_id, plan, order);
         self.replays.add(running.clone());
