@@ -163,7 +163,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<Next> {
         Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
         Command::Refund(args) => refund::run(args, &settings()?, output),
         Command::Show(args) => show::run(&args, &settings()?, output),
-        Command::Dlq(args) => block_on(dlq::run(args, &settings()?, output)),
+        Command::Dlq(args) => {
+            let settings = settings()?;
+            operating(&settings, async |operations| {
+                dlq::run(args, &settings, operations, output).await
+            })
+        }
         // A bad setting is a finding, not the end.
         Command::Doctor(args) => block_on(doctor::run(args, settings(), output)),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),

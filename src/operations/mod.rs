@@ -6,12 +6,13 @@
 //! flag, a status code or a terminal.
 
 pub mod audit;
+pub mod dead_letters;
 pub mod doctor;
 mod jobs;
 mod ledger;
 pub mod replay;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 pub use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
 pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
@@ -37,6 +38,8 @@ pub struct Operations {
     /// Opened by the first operation that publishes.
     publisher: OnceLock<Arc<Publisher>>,
     replays: replay::RunningReplays,
+    /// Of new dead letters, while somebody watches.
+    listener: Mutex<Weak<dead_letters::Listener>>,
 }
 
 /// Who asks, for the record in `operator_actions`.
@@ -108,6 +111,7 @@ impl Operations {
             storage: Arc::new(storage),
             publisher: OnceLock::new(),
             replays: replay::RunningReplays::default(),
+            listener: Mutex::default(),
         })
     }
 
@@ -118,19 +122,6 @@ impl Operations {
             publisher.close().await;
         }
         self.storage.close().await;
-    }
-
-    /// Marks dead letters as resolved whose jobs have been charged by another way. Nobody who looks is stopped if it
-    /// can't be done: what the ledger says of a job is read live in any case.
-    async fn resolve_charged(&self) {
-        if let Err(error) = self.storage.settle_dead_letters().await {
-            tracing::warn!(error.message = %error, "charged dead letters are not marked as resolved");
-        }
-    }
-
-    /// For what is no operation yet.
-    pub(crate) fn storage(&self) -> &Arc<Storage> {
-        &self.storage
     }
 
     /// The way to the exchange; connects when something is published.
@@ -166,6 +157,18 @@ impl OperationError {
     pub fn invalid(field: &'static str, why: impl Into<String>) -> Self {
         let why = why.into();
         Self::Invalid { field, why }
+    }
+
+    /// With what it ended before its own words.
+    fn because(mut self, ended: &str) -> Self {
+        let why = match &mut self {
+            Self::NotFound(why) | Self::Internal(why) => why,
+            Self::Invalid { why, .. }
+            | Self::Conflict { why, .. }
+            | Self::Unavailable { why, .. } => why,
+        };
+        *why = format!("{ended}: {why}");
+        self
     }
 }
 

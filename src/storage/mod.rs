@@ -23,21 +23,20 @@ mod timeline;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, ArrivedLately, Candidate,
-    ChargeState, Claim, Claimable, Claimed, CompanyShare, DeadLetter, DeadLetterBody,
-    DeadLetterGroup, DeductionRecord, DryRun, Edit, EditError, Failures, FullDeadLetter,
-    LetterState, News, OpenByReason, Outcomes, PastAction, Rest, Selection, SettledJob, Signed,
-    UnknownNames,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Candidate, ChargeState, Claim, Claimable,
+    Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeductionRecord, DryRun,
+    Edit, EditError, Failures, FullDeadLetter, LetterState, OpenByReason, Outcomes, PastAction,
+    Rest, Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{
-    Durability, Excess, FINGERPRINTS, FUNCTIONS, Finding, Grant, Inspection, Look, Object,
-    OtherRole, Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction,
-    StrangeMigration, grants, grants_sql, print_grants,
+    Durability, Excess, FUNCTIONS, Finding, Function, Grant, Inspection, Look, Object, OtherRole,
+    Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction, StrangeMigration,
+    grants, grants_sql, print_grants,
 };
 pub use isolate::{Isolated, isolate};
 pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
-pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};
+pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};

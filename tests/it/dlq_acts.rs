@@ -53,9 +53,9 @@ async fn what_is_discarded_can_be_restored_and_the_books_never_notice() {
     let why = ["--reason", "test traffic", "--as", "ann", "--yes"];
     let discard = [&["dlq", "discard", &ids[0], &ids[2]][..], &why].concat();
     let ran = site.run(&discard).await;
-    let shown = "2 letters of 2 companies, asking for 1,000 tokens";
+    let shown = "2 dead letters of 2 companies, asking for 1,000 tokens";
     assert!(ran.done().contains(shown), "{ran:#?}");
-    assert!(ran.done().contains("discarded 2 letters"), "{ran:#?}");
+    assert!(ran.done().contains("discarded 2 dead letters"), "{ran:#?}");
     use LetterState::{Discarded, Open};
     assert_eq!(states(&storage).await, [Discarded, Open, Discarded]);
 
@@ -121,10 +121,10 @@ async fn only_open_letters_that_nobody_replays_are_discarded() {
     discard.extend(words.iter().map(String::as_str));
     let ran = site.run(&discard).await;
     for left_out in [
-        "left out: 1 letter is just being replayed",
-        "left out: 1 letter is not open",
-        "left out: 1 letter is not there",
-        "discarded 2 letters",
+        "left out: 1 dead letter is just being replayed",
+        "left out: 1 dead letter is not open",
+        "left out: 1 dead letter is not there",
+        "discarded 2 dead letters",
     ] {
         assert!(ran.done().contains(left_out), "{left_out}: {ran:#?}");
     }
@@ -135,9 +135,9 @@ async fn only_open_letters_that_nobody_replays_are_discarded() {
     );
 
     for (id, why) in [
-        (&words[0], "1 letter is just being replayed"),
-        (&words[2], "1 letter is not open"),
-        (&"999999".to_owned(), "1 letter is not there"),
+        (&words[0], "1 dead letter is just being replayed"),
+        (&words[2], "1 dead letter is not open"),
+        (&"999999".to_owned(), "1 dead letter is not there"),
     ] {
         let ran = site
             .run(&["dlq", "discard", id, "--reason", "why", "--yes"])
@@ -174,7 +174,7 @@ async fn what_the_books_will_still_do_is_said_before() {
     let dry_run = ["dlq", "discard", "--all", "--reason", "why", "--dry-run"];
     let ran = site.run(&dry_run).await;
     for said in [
-        "2 letters of 1 company, asking for 11 tokens",
+        "2 dead letters of 1 company, asking for 11 tokens",
         "1 of a job that was charged",
         "1 of a job that is pending: discarding does not stop the sweeper",
         "dry run: nothing was changed",
@@ -214,9 +214,9 @@ async fn nothing_typed_does_not_mean_everything() {
     for (args, problem) in [
         (
             &["discard", "--reason", "why", "--yes"][..],
-            "which letters?",
+            "which dead letters?",
         ),
-        (&["restore", "--yes"], "which letters?"),
+        (&["restore", "--yes"], "which dead letters?"),
         (
             &[
                 "discard", "--reason", "why", "--yes", "--all", "--text", "x",

@@ -63,7 +63,10 @@ async fn a_reason_of_ours_or_one_that_the_archive_has_may_be_asked_for() {
         "--output",
         "json",
     ];
-    assert_eq!(site.run(&list).await.document()["letters"][0]["id"], id);
+    assert_eq!(
+        site.run(&list).await.document()["dead_letters"][0]["id"],
+        id
+    );
     // One of several is wrong; the archive's own words are named.
     let two = [
         "dlq",

@@ -148,7 +148,7 @@ async fn a_program_gets_every_value_back_as_it_was() {
         .run(&["dlq", "list", "--output", "json"])
         .await
         .document();
-    for letter in page["letters"].as_array().expect("a list") {
+    for letter in page["dead_letters"].as_array().expect("a list") {
         assert_eq!(
             (&letter["reason"], &letter["error"]),
             (&json!(HOSTILE), &json!(HOSTILE))

@@ -18,7 +18,7 @@ async fn document(site: &Site, args: &[&str]) -> Value {
 }
 
 fn ids(page: &Value) -> Vec<i64> {
-    let letters = page["letters"].as_array().expect("a list");
+    let letters = page["dead_letters"].as_array().expect("a list");
     let id = |letter: &Value| letter["id"].as_i64().expect("a number");
     letters.iter().map(id).collect()
 }
@@ -44,7 +44,7 @@ async fn letters_are_listed_newest_first_and_each_page_names_the_command_for_the
     expected.reverse();
 
     let page = document(&site, &["list", "--limit", "3"]).await;
-    assert_eq!(keys(&page), ["letters", "more", "next_before"]);
+    assert_eq!(keys(&page), ["dead_letters", "more", "next_before"]);
     assert_eq!(
         (ids(&page), &page["more"]),
         (expected[..3].to_vec(), &json!(4))
@@ -149,7 +149,7 @@ async fn what_the_books_have_charged_meanwhile_is_no_longer_listed() {
     assert_eq!(listed(&site, &[]).await, [ids[1]]);
     let id = ids[0].to_string();
     let page = document(&site, &["list", &id]).await;
-    let letter = &page["letters"][0];
+    let letter = &page["dead_letters"][0];
     assert_eq!(
         (&letter["state"], &letter["charge_state"]),
         (&json!("resolved"), &json!("charged"))
@@ -223,24 +223,10 @@ async fn one_cause_is_one_group_and_the_largest_comes_first() {
         ]
         .map(|key| group[key].clone())
     };
-    let malformed = [
-        json!("malformed"),
-        json!(3),
-        json!(3),
-        json!(i64::MAX),
-        json!(0),
-    ];
-    let poor = [
-        json!("insufficient_balance"),
-        json!(2),
-        json!(3),
-        json!(107),
-        json!(2),
-    ];
-    assert_eq!(
-        groups.iter().map(figures).collect::<Vec<_>>(),
-        [malformed, poor]
-    );
+    let malformed = json!(["malformed", 3, 3, i64::MAX, 0]);
+    let poor = json!(["insufficient_balance", 2, 3, 107, 2]);
+    let groups: Vec<Value> = groups.iter().map(|group| json!(figures(group))).collect();
+    assert_eq!(groups, [malformed, poor]);
 
     // Its last lines are commands that work as they stand.
     let ran = site

@@ -66,14 +66,17 @@ async fn ten_thousand_letters_are_grouped_and_paged_through_without_missing_one(
         ];
         let document = site.run(&list).await.document();
         assert_eq!(document["more"], json!(8_000 - page * 2_000));
-        for letter in document["letters"].as_array().expect("a list") {
+        for letter in document["dead_letters"].as_array().expect("a list") {
             assert!(seen.insert(letter["id"].as_i64().expect("a number")));
         }
         before = document["next_before"].to_string();
     }
     assert_eq!((seen.len(), before.as_str()), (10_000, "null"));
     let ran = site.run(&["dlq", "list"]).await;
-    assert!(ran.done().contains("50 letters, 9,950 more: "), "{ran:#?}");
+    assert!(
+        ran.done().contains("50 dead letters, 9,950 more: "),
+        "{ran:#?}"
+    );
 }
 
 #[tokio::test]
@@ -82,7 +85,7 @@ async fn a_page_costs_a_page_however_many_letters_there_are() {
     ten_thousand(&site).await;
     let plan: Vec<(String,)> = sqlx::query_as(
         "explain (analyze, costs off, timing off, summary off)
-         select d.id, d.money from dead_letters_and_money d
+         select d.id, d.charge_state from dead_letters_with_charges d
          where (cardinality(array['open']) = 0 or d.state = any(array['open'])) order by d.id desc limit 50",
     )
     .fetch_all(site.db.pool())

@@ -143,7 +143,7 @@ async fn it_says_whether_money_moved_and_how() {
     assert!(
         told(&site, id)
             .await
-            .contains("never charged: the books don't know the job")
+            .contains("never charged: the ledger doesn't know the job")
     );
 
     assert!(site.db.deduct(job, company, 300).await.success);

@@ -78,7 +78,7 @@ async fn it_counts_what_is_open_what_arrived_and_what_still_waits() {
     );
     let ran = site.run(&["dlq", "stats"]).await;
     assert!(
-        ran.done().contains("not archived yet: 2 letters"),
+        ran.done().contains("not archived yet: 2 dead letters"),
         "{ran:#?}"
     );
     assert!(ran.done().contains("30m"), "{ran:#?}");

@@ -1,6 +1,13 @@
 //! `dlq watch`: nothing that arrives is missed, whatever happens to the database meanwhile.
 
 use serde_json::{Value, json};
+use token_billing::{
+    operations::{
+        Operations,
+        dead_letters::{Arrivals, News},
+    },
+    storage::Selection,
+};
 use uuid::Uuid;
 
 use crate::support::{
@@ -15,6 +22,17 @@ const WATCH: [&str; 4] = ["dlq", "watch", "--output", "json"];
 
 async fn next(stream: &mut Stream) -> Value {
     serde_json::from_str(&stream.line().await).expect("one JSON object a line")
+}
+
+/// So many connections listen.
+async fn until_listening(site: &Site, connections: i64) {
+    let listening = "select count(*) from pg_stat_activity
+                     where datname = current_database() and query = 'LISTEN \"token_billing_dead_letters\"'";
+    let listening = async || site.number(listening).await;
+    eventually("they listen", PATIENCE, listening, |now| {
+        *now == connections
+    })
+    .await;
 }
 
 async fn next_id(stream: &mut Stream) -> i64 {
@@ -35,10 +53,7 @@ async fn it_begins_with_the_last_few_and_goes_on_with_each_arrival() {
     );
 
     // It looks now and then, and at once when it is told.
-    let listening = "select count(*) from pg_stat_activity
-                     where datname = current_database() and query = 'LISTEN \"token_billing_dead_letters\"'";
-    let listening = async || site.number(listening).await;
-    eventually("it listens", PATIENCE, listening, |sessions| *sessions == 1).await;
+    until_listening(&site, 1).await;
     let new = site.archive(&[malformed(b"{", "line 1")]).await[0];
     assert_eq!(next_id(&mut stream).await, new);
     // The first one again: the same letter.
@@ -51,6 +66,50 @@ async fn it_begins_with_the_last_few_and_goes_on_with_each_arrival() {
 
     stream.signal("INT").await;
     assert_eq!(stream.end().await, (Some(0), String::new()));
+}
+
+/// The ids of what arrived.
+async fn arrived(arrivals: &mut Arrivals) -> Vec<i64> {
+    match arrivals.next().await {
+        News::Arrived(arrived) => arrived.iter().map(|dead_letter| dead_letter.id).collect(),
+        News::Away(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn all_who_watch_in_one_process_share_a_connection_that_ends_with_the_last_of_them() {
+    let site = Site::new().await;
+    let company = site.company(0, 0).await;
+    let archive = async || site.archive(&[refused(Uuid::new_v4(), company, 1)]).await;
+    let before = archive().await;
+    let operations = Operations::open(&site.settings()).await.expect("reached");
+    let all = Selection::default();
+    let watch = async |tail| {
+        operations
+            .watch_dead_letters(&all, tail)
+            .await
+            .expect("begun")
+    };
+    let (mut one, mut other) = (watch(1).await, watch(0).await);
+    assert_eq!(arrived(&mut one).await, before);
+    until_listening(&site, 1).await;
+    let first = archive().await;
+    // Owned: a task of its own may hold it, as a server's answer does.
+    let watching = tokio::spawn(async move { (arrived(&mut one).await, one) });
+    assert_eq!(arrived(&mut other).await, first);
+    let (seen, one) = watching.await.expect("it watched");
+    assert_eq!(seen, first);
+    until_listening(&site, 1).await;
+
+    drop(one);
+    let second = archive().await;
+    assert_eq!(arrived(&mut other).await, second);
+    until_listening(&site, 1).await;
+    drop(other);
+    until_listening(&site, 0).await;
+    let _another = watch(0).await;
+    until_listening(&site, 1).await;
+    operations.close().await;
 }
 
 #[tokio::test]

@@ -1,17 +1,15 @@
-//! `dlq groups`: what the letters died of.
+//! `dlq groups`: what dead letters died of.
 
 use clap::{Args, value_parser};
-use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::letters::{age, reason};
-use super::{known, open, select::SelectArgs};
+use super::select::SelectArgs;
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, number, text, thousands};
-use crate::config::Settings;
-use crate::storage::{DeadLetterGroup, LetterState};
+use crate::operations::{Operations, dead_letters::DeadLetterGroups};
 
-/// Group letters by their cause
+/// Group dead letters by their cause
 #[derive(Debug, Args)]
 #[command(
     long_about = "Group dead letters by their cause: the reason, and the error with ids, numbers and quoted \
@@ -27,37 +25,27 @@ pub(super) struct GroupsArgs {
     limit: i64,
 }
 
-#[derive(Debug, Serialize)]
-struct Groups {
-    groups: Vec<DeadLetterGroup>,
-    /// How many more there are, smaller than these.
-    more: i64,
-}
-
 pub(super) async fn run(
     args: GroupsArgs,
-    settings: &Settings,
+    operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    let selection = args.select.selection(&[LetterState::Open])?;
-    let storage = open(settings).await?;
-    known::check(&args.select, "--reason", &storage).await?;
-    let groups = storage.dead_letter_groups(&selection, args.limit).await?;
-    storage.close().await;
-    let all = groups.first().map_or(0, |group| group.of_groups);
-    let more = all - groups.len() as i64;
-    format.print(&Groups { groups, more }, for_people)?;
+    let selection = args.select.selection();
+    let groups = operations
+        .group_dead_letters(&selection, args.limit)
+        .await?;
+    format.print(&groups, for_people)?;
     Ok(Ended::Done)
 }
 
-fn for_people(document: &Groups) -> String {
+fn for_people(document: &DeadLetterGroups) -> String {
     let Some(largest) = document.groups.first() else {
         return "no such dead letters".to_owned();
     };
     let now = OffsetDateTime::now_utc();
     let mut table = Table::new([
         text("group"),
-        at_right("letters"),
+        at_right("dead letters"),
         at_right("arrivals"),
         at_right("tokens"),
         at_right("companies"),
@@ -86,8 +74,8 @@ fn for_people(document: &Groups) -> String {
         more => format!(", {} more with --limit", thousands(more)),
     };
     format!(
-        "{}\n\n{shown}{more}. The letters: token-billing dlq list --group {id}\n\
-         When the cause is mended: token-billing dlq replay --group {id} --dry-run",
+        "{}\n\n{shown}{more}. To see them: token-billing dlq list --group {id}\n\
+         When the cause is fixed: token-billing dlq replay --group {id} --dry-run",
         table.render_cut()
     )
 }

@@ -2,31 +2,26 @@
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, value_parser};
-use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::select::moment;
-use super::{known::no_such, open};
 use crate::cli::output::{Format, Table, at_right, text, thousands};
-use crate::cli::{self, Ended, UsageError};
-use crate::config::Settings;
-use crate::storage::{ActionFilter, PastAction, Storage};
-
-/// What people do by these commands.
-const ACTIONS: [&str; 6] = ["replay", "edit", "discard", "restore", "credit", "refund"];
+use crate::cli::{self, Ended};
+use crate::operations::{Operations, dead_letters::History};
+use crate::storage::{ActionFilter, PastAction};
 
 #[derive(Debug, Args)]
 #[command(
     about = "Show what people did by hand, and why",
     long_about = "Show what people did by hand, newest first: replays, edits, discards, restores, credits \
-        and refunds; who, when, what, to which, how many letters, and why.",
+        and refunds; who, when, what, to which, how many dead letters, and why.",
     after_help = "Examples:\n  \
         token-billing dlq history\n  \
         token-billing dlq history 17\n  \
         token-billing dlq history --as ann --action discard --since 24h"
 )]
 pub(super) struct HistoryArgs {
-    /// Only what touched these letters
+    /// Only what touched these dead letters
     #[arg(value_name = "ID", value_parser = value_parser!(i64).range(1..))]
     ids: Vec<i64>,
 
@@ -47,14 +42,9 @@ pub(super) struct HistoryArgs {
     limit: i64,
 }
 
-#[derive(Debug, Serialize)]
-struct Page {
-    actions: Vec<PastAction>,
-}
-
 pub(super) async fn run(
     args: HistoryArgs,
-    settings: &Settings,
+    operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
     let filter = ActionFilter {
@@ -63,39 +53,18 @@ pub(super) async fn run(
         action: args.action,
         since: args.since,
     };
-    let everything = filter == ActionFilter::default();
-    let storage = open(settings).await?;
-    check_action(filter.action.as_deref(), &storage).await?;
-    let actions = storage.operator_actions(&filter, args.limit).await?;
-    storage.close().await;
-    format.print(&Page { actions }, |page| for_people(page, everything))?;
+    let history = operations.history(&filter, args.limit).await?;
+    format.print(&history, |history| for_people(history, &filter))?;
     Ok(Ended::Done)
 }
 
-/// A mistyped action must not answer that nothing was done; one that isn't ours may be in the table all the same.
-async fn check_action(action: Option<&str>, storage: &Storage) -> anyhow::Result<()> {
-    let Some(action) = action.filter(|action| !ACTIONS.contains(action)) else {
-        return Ok(());
-    };
-    let of_its_kind = ActionFilter {
-        action: Some(action.to_owned()),
-        ..ActionFilter::default()
-    };
-    if storage.operator_actions(&of_its_kind, 1).await?.is_empty() {
-        let known = ACTIONS.map(str::to_owned);
-        return Err(UsageError(no_such("--action", "action", action, &known)).into());
-    }
-    Ok(())
-}
-
-fn for_people(page: &Page, everything: bool) -> String {
-    if page.actions.is_empty() {
-        let nothing = if everything {
-            "nothing was done by hand"
+fn for_people(history: &History, filter: &ActionFilter) -> String {
+    if history.actions.is_empty() {
+        return if *filter == ActionFilter::default() {
+            "nothing was done by hand".to_owned()
         } else {
-            "nothing that was done by hand matches"
+            "nothing that was done by hand matches".to_owned()
         };
-        return nothing.to_owned();
     }
     let mut table = Table::new([
         at_right("id"),
@@ -103,10 +72,10 @@ fn for_people(page: &Page, everything: bool) -> String {
         text("who"),
         text("what"),
         text("which"),
-        at_right("letters"),
+        at_right("dead letters"),
         text("why"),
     ]);
-    for action in &page.actions {
+    for action in &history.actions {
         let number = match action.dead_letters {
             0 => String::new(),
             many => thousands(many),

@@ -1,4 +1,4 @@
-//! How a letter looks in a line: the columns of `list` and `watch`.
+//! How a dead letter looks in a line: the columns of `list` and `watch`.
 
 use comfy_table::Cell;
 use time::OffsetDateTime;
@@ -25,7 +25,7 @@ impl Room {
         }
     }
 
-    /// Columns of money and company.
+    /// Columns of the charge state and the company.
     pub(super) fn widths(self) -> (usize, usize) {
         if self.wide { (13, 36) } else { (8, 9) }
     }
@@ -39,9 +39,9 @@ impl Room {
         }
     }
 
-    /// Whether money moved.
-    pub(super) fn money(self, money: ChargeState) -> &'static str {
-        match money {
+    /// Whether it was charged.
+    pub(super) fn charged(self, state: ChargeState) -> &'static str {
+        match state {
             ChargeState::NeverCharged if self.wide => "never charged",
             ChargeState::NeverCharged => "never",
             ChargeState::Charged => "charged",
@@ -70,14 +70,14 @@ pub(super) fn heading() -> [Cell; 6] {
 }
 
 /// What stands in them.
-pub(super) fn cells(letter: &DeadLetter, room: Room) -> [Cell; 6] {
+pub(super) fn cells(dead_letter: &DeadLetter, room: Room) -> [Cell; 6] {
     [
-        text(&reason(&letter.reason)),
-        text(room.money(letter.charge_state)),
-        text(&room.company(letter.company_id)),
-        letter.tokens.map_or_else(|| at_right("-"), number),
-        number(letter.occurrences.into()),
-        text(&letter.error),
+        text(&reason(&dead_letter.reason)),
+        text(room.charged(dead_letter.charge_state)),
+        text(&room.company(dead_letter.company_id)),
+        dead_letter.tokens.map_or_else(|| at_right("-"), number),
+        number(dead_letter.occurrences.into()),
+        text(&dead_letter.error),
     ]
 }
 

@@ -7,13 +7,12 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 
 use super::select::SelectArgs;
-use super::{known, plan, sending};
+use super::{plan, sending};
 use crate::cli::output::{Format, count, note};
 use crate::cli::{Ended, UsageError, actor::ActorArgs, ask};
 use crate::config::Settings;
 use crate::operations::Operations;
 use crate::operations::replay::{ReplayOrder, ReplayPlan, ReplayReport, ReplaySelection};
-use crate::storage::LetterState;
 
 #[derive(Debug, Args)]
 #[command(
@@ -88,8 +87,7 @@ pub(super) async fn run(
     format: Format,
 ) -> anyhow::Result<Ended> {
     let (args, actor) = (args.asked, args.actor.actor()?);
-    let selection = args.select.selection(&[LetterState::Open])?;
-    let selection = ReplaySelection::new(selection, args.all)?;
+    let selection = ReplaySelection::new(args.select.selection(), args.all)?;
     if !args.dry_run && !args.yes && !ask::is_possible() {
         let problem = "there is no terminal to ask on: --yes replays, --dry-run shows the plan";
         return Err(UsageError(problem.to_owned()).into());
@@ -97,7 +95,6 @@ pub(super) async fn run(
     if !args.dry_run {
         settings.require_broker()?;
     }
-    known::check(&args.select, "--reason", operations.storage()).await?;
     let plan = operations.plan_replay(selection).await?;
     for (id, state) in &plan.passed_over {
         note(&format!("letter {id} is {}: passed over", state.as_str()));

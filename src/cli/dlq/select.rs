@@ -1,4 +1,4 @@
-//! Which letters a `dlq` command is about: the flags that these commands share.
+//! Which dead letters a `dlq` command is about: the flags that these commands share.
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum, value_parser};
@@ -6,14 +6,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::cli::{UsageError, typed_moment};
+use crate::cli::typed_moment;
 use crate::storage::{LetterState, Selection};
 
 /// The flags of a selection. Each one restricts; several restrict together.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Which letters")]
+#[command(next_help_heading = "Which dead letters")]
 pub(super) struct SelectArgs {
-    /// These letters
+    /// These dead letters
     #[arg(value_name = "ID", value_parser = value_parser!(i64).range(1..), help_heading = "Arguments")]
     ids: Vec<i64>,
 
@@ -64,42 +64,18 @@ enum State {
     All,
 }
 
-impl State {
-    /// `None`: all of them.
-    fn one(self) -> Option<LetterState> {
-        match self {
-            Self::Open => Some(LetterState::Open),
-            Self::Replayed => Some(LetterState::Replayed),
-            Self::Resolved => Some(LetterState::Resolved),
-            Self::Discarded => Some(LetterState::Discarded),
-            Self::All => None,
-        }
-    }
-}
-
 impl SelectArgs {
-    /// The letters that are meant, in one of the `default` states where `--state` is not given (none: in
-    /// any).
-    ///
-    /// # Errors
-    ///
-    /// What can't match any letter: `--since` at or after `--until`.
-    pub(super) fn selection(&self, default: &[LetterState]) -> Result<Selection, UsageError> {
-        if let (Some(since), Some(until)) = (self.since, self.until)
-            && since >= until
-        {
-            return Err(UsageError(
-                "--since: is not before --until, so nothing can match".to_owned(),
-            ));
-        }
-        let states = if self.states.is_empty() {
-            default.to_vec()
-        } else if self.states.contains(&State::All) {
-            Vec::new()
-        } else {
-            self.states.iter().filter_map(|state| state.one()).collect()
-        };
-        Ok(Selection {
+    /// What they select.
+    pub(super) fn selection(&self) -> Selection {
+        use LetterState::{Discarded, Open, Replayed, Resolved};
+        let states = self.states.iter().flat_map(|state| match state {
+            State::Open => vec![Open],
+            State::Replayed => vec![Replayed],
+            State::Resolved => vec![Resolved],
+            State::Discarded => vec![Discarded],
+            State::All => vec![Open, Replayed, Resolved, Discarded],
+        });
+        Selection {
             ids: self.ids.clone(),
             group: self.group.clone(),
             reasons: self.reasons.clone(),
@@ -107,42 +83,10 @@ impl SelectArgs {
             job: self.job,
             since: self.since,
             until: self.until,
-            states,
+            states: states.collect(),
             text: self.text.clone(),
             up_to: None,
-        })
-    }
-
-    /// Nothing was typed that says which letters (a state alone doesn't): all are meant.
-    pub(super) fn is_unrestricted(&self) -> bool {
-        self.ids.is_empty()
-            && self.group.is_none()
-            && self.reasons.is_empty()
-            && self.company.is_none()
-            && self.job.is_none()
-            && self.since.is_none()
-            && self.until.is_none()
-            && self.text.is_none()
-    }
-
-    /// The reasons that were typed.
-    pub(super) fn reasons(&self) -> impl Iterator<Item = &str> {
-        self.reasons.iter().map(String::as_str)
-    }
-
-    /// The group that was typed.
-    pub(super) fn group(&self) -> Option<&str> {
-        self.group.as_deref()
-    }
-
-    /// The company that was typed.
-    pub(super) fn company(&self) -> Option<Uuid> {
-        self.company
-    }
-
-    /// Letters were named by their ids.
-    pub(super) fn has_ids(&self) -> bool {
-        !self.ids.is_empty()
+        }
     }
 
     /// The same flags as one would type them, each after a space; times that were "ago" as they are now.
@@ -254,22 +198,16 @@ mod tests {
                 refused(words)
             );
         }
-        let backwards = typed(&["--since", "1h", "--until", "2h"]).selection(&[]);
-        assert!(backwards.unwrap_err().to_string().contains("--since"));
     }
 
     #[test]
-    fn open_letters_are_meant_unless_a_state_is_named() {
-        let open = [LetterState::Open];
-        assert_eq!(typed(&[]).selection(&open).unwrap().states, open);
-        let all = typed(&["--state", "open", "--state", "all"]);
-        assert_eq!(all.selection(&open).unwrap().states, []);
-        let closed = typed(&["--state", "resolved", "--state", "discarded"]);
-        assert_eq!(
-            closed.selection(&open).unwrap().states,
-            [LetterState::Resolved, LetterState::Discarded]
-        );
-        assert!(closed.is_unrestricted() && !typed(&["7"]).is_unrestricted());
+    fn all_states_are_each_of_them() {
+        let all = typed(&["--state", "all"]).selection().states;
+        assert_eq!(all.len(), 4);
+        let closed = typed(&["--state", "resolved", "--state", "discarded"]).selection();
+        let states = [LetterState::Resolved, LetterState::Discarded];
+        assert_eq!(closed.states, states);
+        assert!(closed.is_unrestricted() && !typed(&["7"]).selection().is_unrestricted());
     }
 
     #[test]

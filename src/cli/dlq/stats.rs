@@ -1,20 +1,17 @@
-//! `dlq stats`: the state of things, for a person or a probe.
+//! `dlq stats`: figures of the dead letters, for a person or a probe.
 
 use std::time::Duration;
 
-use clap::Args;
-use serde::Serialize;
-
 use super::letters::{reason, span};
-use super::open;
-use crate::broker::{BrokerError, Connection, Topology};
+use crate::cli::Ended;
 use crate::cli::output::{
     self, Format, Table, at_right, count, number, printable, text, thousands,
 };
-use crate::cli::{Ended, one_line};
-use crate::config::Settings;
-use crate::domain::RetrySchedule;
-use crate::storage::OpenByReason;
+use crate::operations::{
+    Operations,
+    dead_letters::{Stats, Thresholds},
+};
+use clap::Args;
 
 /// Count what is open, how old, how fast it comes; with thresholds for a probe
 #[derive(Debug, Args)]
@@ -30,121 +27,57 @@ pub(super) struct StatsArgs {
     #[arg(long, value_name = "N")]
     max_open: Option<u32>,
 
-    /// Exit with 3 if a letter has been open for longer than this, such as 10m
+    /// Exit with 3 if one has been open for longer than this, such as 10m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max_age: Option<Duration>,
 }
 
-#[derive(Debug, Serialize)]
-struct Stats {
-    open: i64,
-    tokens: i64,
-    oldest_age_seconds: Option<i64>,
-    by_reason: Vec<OpenByReason>,
-    arrived_last_minute: i64,
-    /// Over the last quarter of an hour.
-    arrivals_per_minute: f64,
-    /// Not archived yet; null: the broker couldn't be asked.
-    waiting_in_queue: Option<u32>,
-    /// Where nobody consumes, since no client can read them; null: the broker couldn't be asked.
-    unreadable: Option<u32>,
-    /// The thresholds that are exceeded, by their flags.
-    exceeded: Vec<&'static str>,
-}
-
 pub(super) async fn run(
     args: StatsArgs,
-    settings: &Settings,
+    operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    let storage = open(settings).await?;
-    let (by_reason, arrivals, waiting) = tokio::join!(
-        storage.open_dead_letters(),
-        storage.dead_letter_arrivals(),
-        waiting(settings)
-    );
-    storage.close().await;
-    let (by_reason, arrivals) = (by_reason?, arrivals?);
-    if let Err(why) = &waiting {
+    let thresholds = Thresholds {
+        max_open: args.max_open,
+        max_age: args.max_age,
+    };
+    let stats = operations.dead_letter_stats(thresholds).await?;
+    if let Some(why) = &stats.queue_unknown {
+        let why = printable(why);
         output::note(&format!("note: what waits in the queue is unknown: {why}"));
     }
-    let (waiting, unreadable) = waiting.ok().unzip();
-    let mut stats = Stats {
-        open: by_reason.iter().map(|one| one.open).sum(),
-        tokens: by_reason
-            .iter()
-            .fold(0, |sum, one| one.tokens.saturating_add(sum)),
-        oldest_age_seconds: by_reason.iter().map(|one| one.oldest_age_seconds).max(),
-        by_reason,
-        arrived_last_minute: arrivals.last_minute,
-        arrivals_per_minute: arrivals.last_15_minutes as f64 / 15.0,
-        waiting_in_queue: waiting,
-        unreadable,
-        exceeded: Vec::new(),
-    };
-    let exceeded = args.exceeded(&stats);
-    stats.exceeded = exceeded.iter().map(|(flag, _)| *flag).collect();
     format.print(&stats, for_people)?;
-    if exceeded.is_empty() {
+    if stats.exceeded.is_empty() {
         return Ok(Ended::Done);
     }
-    let why: Vec<String> = exceeded.into_iter().map(|(_, why)| why).collect();
+    let why = stats.exceeded.iter().map(|name| match *name {
+        "max_open" => args.too_many(&stats),
+        _ => args.too_old(&stats),
+    });
+    let why: Vec<String> = why.collect();
     output::note(&format!("too much: {}", why.join("; ")));
     Ok(Ended::NeedsPerson)
 }
 
 impl StatsArgs {
-    /// Each threshold that is exceeded: its flag, and by how much.
-    fn exceeded(&self, stats: &Stats) -> Vec<(&'static str, String)> {
-        let unreadable = i64::from(stats.unreadable.unwrap_or(0));
-        let all = stats.open + unreadable;
-        let open = self.max_open.filter(|max| all > i64::from(*max));
-        let open = open.map(|max| {
-            let also = match unreadable {
-                0 => String::new(),
-                _ => format!(" and {} unreadable", thousands(unreadable)),
-            };
-            let (is, over) = (thousands(stats.open), thousands(all - i64::from(max)));
-            (
-                "max_open",
-                format!("{is} open{also}, {over} over --max-open {max}"),
-            )
-        });
-        let oldest = stats
-            .oldest_age_seconds
-            .and_then(|age| u64::try_from(age).ok());
-        let age = self
-            .max_age
-            .zip(oldest)
-            .filter(|(max, age)| *age > max.as_secs());
-        let age = age.map(|(max, age)| {
-            let (is, over) = (span(age), span(age - max.as_secs()));
-            let max = humantime::format_duration(max);
-            (
-                "max_age",
-                format!("the oldest is open for {is}, {over} over --max-age {max}"),
-            )
-        });
-        open.into_iter().chain(age).collect()
+    fn too_many(&self, stats: &Stats) -> String {
+        let (max, unreadable) = (self.max_open.unwrap_or(0), stats.unreadable.unwrap_or(0));
+        let also = match unreadable {
+            0 => String::new(),
+            _ => format!(" and {} unreadable", thousands(unreadable)),
+        };
+        let over = stats.open + i64::from(unreadable) - i64::from(max);
+        let (is, over) = (thousands(stats.open), thousands(over));
+        format!("{is} open{also}, {over} over --max-open {max}")
     }
-}
 
-/// What waits in the dead-letter queue, and where nobody consumes; or why that is unknown.
-async fn waiting(settings: &Settings) -> Result<(u32, u32), String> {
-    let broker = settings
-        .require_broker()
-        .map_err(|error| one_line(&error.into()))?;
-    let topology = Topology::new(broker, &RetrySchedule::new(&settings.retry));
-    let asked = async {
-        let connection = Connection::open(broker, "stats").await?;
-        let waiting = connection.ready_count(&topology.dead_letters()).await;
-        let unreadable = connection.ready_count(&topology.unreadable()).await;
-        connection.close().await;
-        Ok((waiting?, unreadable?))
-    };
-    asked
-        .await
-        .map_err(|error: BrokerError| printable(&error.to_string()))
+    fn too_old(&self, stats: &Stats) -> String {
+        let (max, age) = (self.max_age.unwrap_or_default(), stats.oldest_age_seconds);
+        let age = age.unwrap_or(0).unsigned_abs();
+        let (is, over) = (span(age), span(age - max.as_secs()));
+        let max = humantime::format_duration(max);
+        format!("the oldest is open for {is}, {over} over --max-age {max}")
+    }
 }
 
 fn for_people(stats: &Stats) -> String {
@@ -188,7 +121,7 @@ fn for_people(stats: &Stats) -> String {
         Some(0) => "in the queue, not archived yet: none".to_owned(),
         Some(waiting) => format!(
             "in the queue, not archived yet: {}",
-            count(waiting.into(), "letter")
+            count(waiting.into(), "dead letter")
         ),
     });
     if let Some(unreadable @ 1..) = stats.unreadable {

@@ -1,4 +1,4 @@
-//! `dlq watch`: the letters as they arrive.
+//! `dlq watch`: dead letters as they arrive.
 
 use std::os::fd::AsFd as _;
 
@@ -8,19 +8,18 @@ use time::macros::format_description;
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::letters::{Room, reason};
-use super::{known, open, select::SelectArgs};
+use super::select::SelectArgs;
+use crate::cli::Ended;
 use crate::cli::output::{self, Format, Reader, printable, thousands};
-use crate::cli::{Ended, one_line};
-use crate::config::Settings;
-use crate::storage::{DeadLetter, News};
+use crate::operations::{Operations, dead_letters::News};
+use crate::storage::DeadLetter;
 
-/// Show letters as they arrive
+/// Show dead letters as they arrive
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Show dead letters as they arrive, a line each, until Ctrl-C. A letter that arrives again \
+    long_about = "Show dead letters as they arrive, a line each, until Ctrl-C. One that arrives again \
         is shown again; times counts its arrivals. With --output json each line is one JSON object.\n\n\
         It waits while the database is away, and misses nothing.",
     after_help = "Examples:\n  \
@@ -38,64 +37,52 @@ pub(super) struct WatchArgs {
 
 pub(super) async fn run(
     args: WatchArgs,
-    settings: &Settings,
+    operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    // What arrives is open; but it may be settled before we look, and has arrived all the same.
-    let selection = args.select.selection(&[])?;
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
     );
-    let storage = open(settings).await?;
-    known::check(&args.select, "--reason", &storage).await?;
-    let stop = CancellationToken::new();
     let watching = async {
-        let watched = storage.watch_dead_letters(selection, args.tail, stop.clone());
-        let (tail, mut arrivals) = watched.await?;
+        let selection = args.select.selection();
+        let mut arrivals = operations.watch_dead_letters(&selection, args.tail).await?;
         if format == Format::Table && output::stream_line(&heading())? == Reader::Gone {
             return Ok(());
         }
-        let mut news = News::Arrived(tail);
         let mut away = false;
         loop {
-            match news {
-                News::Over => return Ok(()),
-                News::Arrived(letters) => {
+            match arrivals.next().await {
+                News::Arrived(arrived) => {
                     if std::mem::take(&mut away) {
                         output::note("the database is back");
                     }
-                    if show(&letters, format)? == Reader::Gone {
+                    if show(&arrived, format)? == Reader::Gone {
                         return Ok(());
                     }
                 }
                 News::Away(error) => {
                     if !std::mem::replace(&mut away, true) {
-                        let error = one_line(&error.into());
                         output::note(&format!("the database is away, waiting for it: {error}"));
                     }
                 }
             }
-            news = arrivals.next().await;
         }
     };
-    let watched: anyhow::Result<()> = tokio::select! {
-        watched = watching => watched,
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        () = reader_gone() => Ok(()),
-    };
-    stop.cancel();
-    storage.close().await;
-    watched.map(|()| Ended::Done)
+    tokio::select! {
+        watched = watching => watched.map(|()| Ended::Done),
+        _ = interrupt.recv() => Ok(Ended::Done),
+        _ = terminate.recv() => Ok(Ended::Done),
+        () = reader_gone() => Ok(Ended::Done),
+    }
 }
 
-fn show(letters: &[DeadLetter], format: Format) -> anyhow::Result<Reader> {
+fn show(arrived: &[DeadLetter], format: Format) -> anyhow::Result<Reader> {
     let room = Room::of_terminal();
-    for letter in letters {
+    for dead_letter in arrived {
         let reader = match format {
-            Format::Json => output::stream_json(letter)?,
-            Format::Table => output::stream_line(&line(letter, room))?,
+            Format::Json => output::stream_json(dead_letter)?,
+            Format::Table => output::stream_line(&line(dead_letter, room))?,
         };
         if reader == Reader::Gone {
             return Ok(reader);
@@ -120,17 +107,17 @@ fn heading() -> String {
     )
 }
 
-fn line(letter: &DeadLetter, room: Room) -> String {
+fn line(dead_letter: &DeadLetter, room: Room) -> String {
     columns(
         [
-            &failed_at(letter.last_failed_at),
-            &letter.id.to_string(),
-            &reason(&letter.reason),
-            room.money(letter.charge_state),
-            &room.company(letter.company_id),
-            &letter.tokens.map_or_else(|| "-".to_owned(), thousands),
-            &thousands(letter.occurrences),
-            &printable(&letter.error),
+            &failed_at(dead_letter.last_failed_at),
+            &dead_letter.id.to_string(),
+            &reason(&dead_letter.reason),
+            room.charged(dead_letter.charge_state),
+            &room.company(dead_letter.company_id),
+            &dead_letter.tokens.map_or_else(|| "-".to_owned(), thousands),
+            &thousands(dead_letter.occurrences),
+            &printable(&dead_letter.error),
         ],
         room,
     )

@@ -36,7 +36,7 @@ impl Operations {
     ///
     /// The database's.
     pub async fn parked(&self, company: Uuid) -> Result<Parked, OperationError> {
-        self.storage.settle_dead_letters().await?;
+        self.resolve_charged().await;
         let selection = Selection {
             company: Some(company),
             reasons: vec![Reason::InsufficientBalance.as_str().to_owned()],

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::preview::{Preview, PreviewOutcome, previews};
+use super::preview::{Preview, PreviewOutcome};
 use crate::{
     operations::{OperationError, Operations},
     storage::{Candidate, LetterState, Selection, StorageError, isolate},
@@ -79,7 +79,7 @@ impl ReplaySelection {
     /// # Errors
     ///
     /// [`OperationError::Invalid`]: `all` together with what restricts, neither of them, or states other than open.
-    pub fn new(selection: Selection, all: bool) -> Result<Self, OperationError> {
+    pub fn new(mut selection: Selection, all: bool) -> Result<Self, OperationError> {
         if selection.is_unrestricted() != all {
             return Err(OperationError::invalid(
                 "all",
@@ -89,6 +89,9 @@ impl ReplaySelection {
                     "which letters? Give ids, a group or a filter; or this, for all that are open"
                 },
             ));
+        }
+        if selection.states.is_empty() {
+            selection.states = vec![LetterState::Open];
         }
         if selection.states != [LetterState::Open] {
             return Err(OperationError::invalid(
@@ -143,7 +146,7 @@ impl Operations {
         &self,
         ReplaySelection(selection): ReplaySelection,
     ) -> Result<ReplayPlan, OperationError> {
-        self.resolve_charged().await;
+        let selection = self.meant(&selection, &[], "reason").await?;
         let passed_over = self.passed_over(&selection.ids).await?;
         let plan = self.forecast(selection).await?;
         let refused = plan.total.refused;
@@ -245,8 +248,7 @@ impl Operations {
             message: None,
             ..preview
         };
-        let limits = &self.settings.limits;
-        let all = previews(&tried.concat(), &self.storage, limits, brief).await?;
+        let all = self.previews(&tried.concat(), brief).await?;
         let mut all = all.into_iter();
         let own = |tried: Vec<Candidate>| all.by_ref().take(tried.len()).collect();
         Ok(tried.into_iter().map(own).collect())

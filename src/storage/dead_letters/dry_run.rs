@@ -52,9 +52,9 @@ impl Storage {
         selection: &Selection,
     ) -> Result<Vec<Candidate>, StorageError> {
         let mut query = QueryBuilder::new(
-            "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.money as charge_state,
+            "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.charge_state,
                     octet_length(coalesce(d.edited_body, d.body)) as body_bytes
-             from dead_letters_and_money d left join article_jobs j on j.id = d.job_id
+             from dead_letters_with_charges d left join article_jobs j on j.id = d.job_id
              where d.state = 'open'",
         );
         selection.restrict(&mut query);

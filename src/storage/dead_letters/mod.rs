@@ -29,10 +29,9 @@ pub use edit::{Edit, EditError, SettledJob};
 pub use groups::DeadLetterGroup;
 pub use history::{ActionFilter, PastAction};
 pub use runs::{Failures, Outcomes};
-pub use selection::{Selection, UnknownNames};
+pub use selection::Selection;
 pub use show::{DeductionRecord, FullDeadLetter};
-pub use stats::{ArrivedLately, OpenByReason};
-pub use watch::{Arrivals, News};
+pub use stats::OpenByReason;
 
 /// Where a letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
@@ -136,14 +135,14 @@ pub struct DeadLetter {
 /// The columns of a [`DeadLetter`], of the view.
 const COLUMNS: &str = "d.id, d.state, d.reason, d.error, d.group_id, d.job_id, d.company_id, d.article_id, d.tokens,
     d.attempts, d.occurrences, d.first_failed_at, d.last_failed_at, octet_length(d.body) as body_bytes,
-    d.edited_body is not null as edited, d.money as charge_state, d.charged_tokens, d.charged_company_id,
+    d.edited_body is not null as edited, d.charge_state, d.charged_tokens, d.charged_company_id,
     d.charged_at, d.replayed_at, d.failed_again_as, d.last_arrival";
 
 impl DeadLetter {
     /// All of them, to be restricted: it ends in its `where`.
     fn query() -> QueryBuilder<Postgres> {
         QueryBuilder::new(format!(
-            "select {COLUMNS} from dead_letters_and_money d where true"
+            "select {COLUMNS} from dead_letters_with_charges d where true"
         ))
     }
 }

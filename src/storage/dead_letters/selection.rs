@@ -122,34 +122,8 @@ impl Selection {
     }
 }
 
-/// What of a selection's names is nowhere.
-#[derive(Debug, Default, sqlx::FromRow)]
-pub struct UnknownNames {
-    /// Reasons that no letter has.
-    pub reasons: Vec<String>,
-    /// No letter is of the group.
-    pub group: bool,
-    /// Neither a letter nor `company_subscriptions` has the company.
-    pub company: bool,
-}
-
 impl Storage {
-    /// Which of these names nothing has.
-    pub async fn unknown_names(
-        &self,
-        reasons: &[&str],
-        group: Option<&str>,
-        company: Option<Uuid>,
-    ) -> Result<UnknownNames, StorageError> {
-        let query = sqlx::query_as(include_str!("unknown_names.sql"))
-            .bind(reasons)
-            .bind(group)
-            .bind(company);
-        self.call(async |connection| query.fetch_one(connection).await)
-            .await
-    }
-
-    /// Reasons of letters, by name, at most so many.
+    /// Reasons of dead letters, by name, at most so many.
     pub async fn dead_letter_reasons(&self, limit: usize) -> Result<Vec<String>, StorageError> {
         let query =
             sqlx::query_scalar("select distinct reason from dead_letters order by reason limit $1")

@@ -38,13 +38,11 @@ pub struct FullDeadLetter {
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub claimed_until: Option<OffsetDateTime>,
     /// The body as it came.
-    #[serde(serialize_with = "text_or_base64")]
-    pub body: Vec<u8>,
+    pub body: Body,
     /// SHA-256 of that, in hexadecimal digits.
     pub body_sha256: String,
     /// The body that a replay would send instead.
-    #[serde(serialize_with = "text_or_base64_or_null")]
-    pub edited_body: Option<Vec<u8>>,
+    pub edited_body: Option<Body>,
     /// The AMQP properties of the first arrival, a JSON object.
     pub properties: Json<Box<RawValue>>,
     /// The AMQP headers of the first arrival, a JSON object.
@@ -54,23 +52,19 @@ pub struct FullDeadLetter {
     pub content_type: Option<String>,
 }
 
-/// A body, whole, in the one of two ways that can hold it; the other one is null.
-fn text_or_base64<S: Serializer>(body: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    let text = std::str::from_utf8(body).ok();
-    let base64 = text.is_none().then(|| STANDARD.encode(body));
-    let mut both = serializer.serialize_struct("Body", 2)?;
-    both.serialize_field("text", &text)?;
-    both.serialize_field("base64", &base64)?;
-    both.end()
-}
+/// What a message said. As JSON it is whole, in the one of two ways that can hold it; the other one is null.
+#[derive(Debug, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct Body(pub Vec<u8>);
 
-fn text_or_base64_or_null<S: Serializer>(
-    body: &Option<Vec<u8>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match body {
-        Some(body) => text_or_base64(body, serializer),
-        None => serializer.serialize_none(),
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = std::str::from_utf8(&self.0).ok();
+        let base64 = text.is_none().then(|| STANDARD.encode(&self.0));
+        let mut both = serializer.serialize_struct("Body", 2)?;
+        both.serialize_field("text", &text)?;
+        both.serialize_field("base64", &base64)?;
+        both.end()
     }
 }
 
@@ -114,7 +108,7 @@ pub struct DeductionRecord {
 impl FullDeadLetter {
     /// What a replay would send today.
     pub fn current(&self) -> &[u8] {
-        self.edited_body.as_deref().unwrap_or(&self.body)
+        &self.edited_body.as_ref().unwrap_or(&self.body).0
     }
 
     /// The replay that had it in hand and didn't mark it as sent: it may have been sent all the same.
@@ -131,7 +125,7 @@ impl Storage {
             "select {COLUMNS}, d.error_signature, d.archived_at, d.last_arrived_at, d.resolved_at, d.claimed_by,
                     d.claimed_until, d.body, encode(d.body_sha256, 'hex') as body_sha256, d.edited_body,
                     d.properties, d.headers, d.properties ->> 'content_type' as content_type
-             from dead_letters_and_money d where d.id = "
+             from dead_letters_with_charges d where d.id = "
         ));
         query.push_bind(id);
         self.call(async |connection| query.build_query_as().fetch_optional(connection).await)

@@ -1,89 +1,50 @@
-//! Arrivals as they come.
-//!
-//! A notification only says "look now". What is new is asked of the table, by `last_arrival`: whatever was
-//! missed while the connection was away is found at the next look.
+//! Arrivals as they come, by `last_arrival`: a notification only says "look now".
 
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio_util::sync::CancellationToken;
 
 use super::{DeadLetter, Selection};
-use crate::reconnect::Reconnect;
 use crate::storage::{Storage, StorageError};
 
 const CHANNEL: &str = "token_billing_dead_letters";
 /// A look without having been told: notifications are lost with a connection that dies without a word.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-/// Letters of one look.
-const PAGE: i64 = 500;
-
-/// Letters in the order of their arrivals, each again when it arrives again.
-#[derive(Debug)]
-pub struct Arrivals<'s> {
-    storage: &'s Storage,
-    selection: Selection,
-    /// The last arrival that was looked at.
-    seen: i64,
-    /// The last look found all there was.
-    caught_up: bool,
-    listener: Option<PgListener>,
-    reconnect: Reconnect,
-    cancelled: CancellationToken,
-}
-
-/// What [`Arrivals::next`] has to tell.
-#[derive(Debug)]
-pub enum News {
-    /// These arrived, in this order. Several arrivals of one letter since the last look are one.
-    Arrived(Vec<DeadLetter>),
-    /// The database can't be asked; it is tried again.
-    Away(StorageError),
-    /// Cancelled.
-    Over,
-}
 
 impl Storage {
-    /// Arrivals from now on, and the last `tail` letters that arrived before, oldest first.
-    pub async fn watch_dead_letters(
-        &self,
-        selection: Selection,
-        tail: i64,
-        cancelled: CancellationToken,
-    ) -> Result<(Vec<DeadLetter>, Arrivals<'_>), StorageError> {
-        let seen = self.last_arrival().await?;
-        // One that arrives again just now is missing here, and is the first news.
-        let mut query = DeadLetter::query();
-        selection.restrict(&mut query);
-        query.push(" and d.last_arrival <= ").push_bind(seen);
-        query
-            .push(" order by d.last_arrival desc limit ")
-            .push_bind(tail);
-        let mut letters: Vec<DeadLetter> = self
-            .call(async |connection| query.build_query_as().fetch_all(connection).await)
-            .await?;
-        letters.reverse();
-        let reconnect = Reconnect::new(&self.reconnect);
-        let arrivals = Arrivals {
-            storage: self,
-            selection,
-            seen,
-            caught_up: false,
-            listener: None,
-            reconnect,
-            cancelled,
-        };
-        Ok((letters, arrivals))
-    }
-
-    async fn last_arrival(&self) -> Result<i64, StorageError> {
+    /// The number of the last arrival.
+    pub async fn last_arrival(&self) -> Result<i64, StorageError> {
         let query = sqlx::query_scalar("select coalesce(max(last_arrival), 0) from dead_letters");
         self.call(async |connection| query.fetch_one(connection).await)
             .await
     }
 
-    async fn listen(&self) -> Result<PgListener, StorageError> {
-        // For the reason, if it can't be reached: a pool only says that time was up.
+    /// At most so many of the selection that arrived after one and by another arrival: the first of them, or the
+    /// `latest`, which comes first then.
+    pub async fn arrivals(
+        &self,
+        selection: &Selection,
+        (after, by): (i64, i64),
+        latest: bool,
+        limit: i64,
+    ) -> Result<Vec<DeadLetter>, StorageError> {
+        let mut query = DeadLetter::query();
+        selection.restrict(&mut query);
+        query.push(" and d.last_arrival > ").push_bind(after);
+        query.push(" and d.last_arrival <= ").push_bind(by);
+        query.push(" order by d.last_arrival");
+        query.push(if latest { " desc limit " } else { " limit " });
+        query.push_bind(limit);
+        self.call(async |connection| query.build_query_as().fetch_all(connection).await)
+            .await
+    }
+
+    /// Calls `arrived` when it listens and whenever something has arrived since, until its connection breaks.
+    ///
+    /// # Errors
+    ///
+    /// The database can't be asked. `Ok`: it may be asked again at once.
+    pub async fn follow_arrivals(&self, mut arrived: impl FnMut()) -> Result<(), StorageError> {
         self.reach().await?;
         // A pool of its own: it holds its connection for good, and may be the only one that is allowed.
         let pool = PgPoolOptions::new().max_connections(1);
@@ -94,81 +55,20 @@ impl Storage {
             listener.listen(CHANNEL).await?;
             Ok(listener)
         };
-        self.in_time(listen).await
-    }
-}
-
-impl Arrivals<'_> {
-    /// Waits for arrivals, or for something else to tell.
-    pub async fn next(&mut self) -> News {
+        let mut listener = self.in_time(listen).await?;
+        let mut seen = None;
         loop {
-            if std::mem::take(&mut self.caught_up) {
-                self.wait().await;
+            // It listens first: what comes during the look is notified.
+            let newest = self.last_arrival().await?;
+            if seen.replace(newest) != Some(newest) {
+                arrived();
             }
-            if self.cancelled.is_cancelled() {
-                return News::Over;
+            match tokio::time::timeout(LOOK_EVERY, listener.try_recv()).await {
+                // One look answers all that have come so far.
+                Ok(Ok(Some(_))) => while listener.next_buffered().is_some() {},
+                Ok(_) => return Ok(()),
+                Err(_) => {}
             }
-            match self.look().await {
-                Ok(letters) if letters.is_empty() => {}
-                Ok(letters) => return News::Arrived(letters),
-                Err(error) => {
-                    self.listener = None;
-                    self.storage.distrust_connections();
-                    return if self.reconnect.wait(&self.cancelled).await {
-                        News::Away(error)
-                    } else {
-                        News::Over
-                    };
-                }
-            }
-        }
-    }
-
-    /// What came since the last look. Listens first: what comes during the look is notified.
-    async fn look(&mut self) -> Result<Vec<DeadLetter>, StorageError> {
-        if self.listener.is_none() {
-            self.listener = Some(self.storage.listen().await?);
-        }
-        // Between the two statements a letter may arrive again: then it is found next time.
-        let newest = self.storage.last_arrival().await?;
-        // Less than before: a standby took over that hadn't received everything.
-        self.seen = self.seen.min(newest);
-        let mut query = DeadLetter::query();
-        self.selection.restrict(&mut query);
-        query.push(" and d.last_arrival > ").push_bind(self.seen);
-        query.push(" and d.last_arrival <= ").push_bind(newest);
-        query
-            .push(" order by d.last_arrival limit ")
-            .push_bind(PAGE);
-        let letters: Vec<DeadLetter> = self
-            .storage
-            .call(async |connection| query.build_query_as().fetch_all(connection).await)
-            .await?;
-        self.reconnect.reset();
-        self.caught_up = (letters.len() as i64) < PAGE;
-        self.seen = match letters.last() {
-            Some(last) if !self.caught_up => last.last_arrival,
-            // What doesn't match needn't be looked at again.
-            _ => newest,
-        };
-        Ok(letters)
-    }
-
-    /// Until there may be something new.
-    async fn wait(&mut self) {
-        let told = async {
-            let Some(listener) = self.listener.as_mut() else {
-                return true;
-            };
-            let told = listener.try_recv().await;
-            // One look answers all that have come so far.
-            while listener.next_buffered().is_some() {}
-            matches!(told, Ok(Some(_)))
-        };
-        tokio::select! {
-            intact = told => if !intact { self.listener = None },
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = self.cancelled.cancelled() => {}
         }
     }
 }

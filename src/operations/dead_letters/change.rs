@@ -1,0 +1,149 @@
+//! Dead letters written off, and taken back. What is pending in the ledger is charged all the same.
+
+use serde::Serialize;
+
+use super::count;
+use crate::operations::{Actor, OperationError, Operations};
+use crate::storage::{Act, ActPlan, Selection, Signed};
+
+/// A discard or a restore: what it would do, and what it has done.
+#[derive(Debug, Clone, Serialize)]
+pub struct Change {
+    /// `discard` or `restore`.
+    pub action: &'static str,
+    /// It is only a plan.
+    pub dry_run: bool,
+    /// Its number in the history; null: nothing was done.
+    pub action_id: Option<i64>,
+    /// Dead letters changed.
+    pub changed: i64,
+    /// What it was going to be.
+    #[serde(flatten)]
+    pub plan: ActPlan,
+    /// Which of the two.
+    #[serde(skip)]
+    pub act: Act,
+    /// What it is done to: none that arrived after the plan.
+    #[serde(skip)]
+    selection: Selection,
+}
+
+impl Operations {
+    /// What `act` would do now. What is named by its id and can't be had is told; without ids, it is done to what
+    /// is in the right state. `all`: to every one, where nothing else says which.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] for a selection that can't match, or that is none;
+    /// [`OperationError::Conflict`] where nothing can be done to any of the ids.
+    pub async fn plan_change(
+        &self,
+        act: Act,
+        selection: &Selection,
+        all: bool,
+    ) -> Result<Change, OperationError> {
+        check_extent(selection, all)?;
+        let mut selection = self.meant(selection, &[act.from()], "only_reason").await?;
+        let plan = self.storage.plan_act(act, &selection).await?;
+        selection.up_to = plan.sums.up_to;
+        let change = Change {
+            action: act.name(),
+            dry_run: true,
+            action_id: None,
+            changed: 0,
+            plan,
+            act,
+            selection,
+        };
+        if !change.selection.ids.is_empty() && change.plan.sums.dead_letters == 0 {
+            let left_out = change.left_out().join(", ");
+            return Err(OperationError::Conflict {
+                code: "nothing_to_change",
+                why: format!("nothing to {}: {left_out}", act.name()),
+            });
+        }
+        Ok(change)
+    }
+
+    /// Does what was planned, as far as it can still be done.
+    ///
+    /// # Errors
+    ///
+    /// It can be done in part, which is then recorded: the same again does the rest.
+    pub async fn carry_out(
+        &self,
+        change: &mut Change,
+        actor: &Actor,
+        reason: Option<&str>,
+    ) -> Result<(), OperationError> {
+        change.dry_run = false;
+        if change.plan.sums.dead_letters == 0 {
+            return Ok(());
+        }
+        let signed = Signed {
+            actor: actor.name(),
+            reason,
+        };
+        let (act, selection) = (change.act, &change.selection);
+        let mut changed = 0;
+        let acted = self
+            .storage
+            .act(act, selection, signed, |done| changed = done);
+        let acted = acted.await;
+        change.changed = changed;
+        let acted = acted.map_err(|error| match (OperationError::from(error), changed) {
+            (error, 0) => error,
+            (error, done) => {
+                let done = count(done);
+                error.because(&format!("stopped after {done}; run it again for the rest"))
+            }
+        });
+        change.action_id = acted?.action_id;
+        Ok(())
+    }
+}
+
+impl Change {
+    /// Ids that are nowhere. With filters beside them, nobody can tell these from what was filtered out.
+    fn missing(&self) -> i64 {
+        let mut ids = self.selection.ids.clone();
+        ids.sort_unstable();
+        ids.dedup();
+        let sums = &self.plan.sums;
+        let found = sums.dead_letters + sums.being_replayed + sums.in_other_state;
+        (ids.len() as i64 - found).max(0)
+    }
+
+    /// What it is not done to, and why, each with how many there are.
+    pub fn left_out(&self) -> Vec<String> {
+        let sums = &self.plan.sums;
+        let not_from = format!("not {}", self.act.from().as_str());
+        [
+            (sums.being_replayed, "just being replayed"),
+            (sums.in_other_state, &not_from),
+            (self.missing(), "not there"),
+        ]
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, why)| {
+            let is = if number == 1 { "is" } else { "are" };
+            format!("{} {is} {why}", count(number))
+        })
+        .collect()
+    }
+}
+
+/// Nothing said must not come to mean everything.
+fn check_extent(selection: &Selection, all: bool) -> Result<(), OperationError> {
+    match (selection.is_unrestricted(), all) {
+        (true, false) => Err(OperationError::invalid(
+            "all",
+            "which dead letters? Name ids or filters, or say that every one is meant",
+        )),
+        (false, true) => Err(OperationError::invalid(
+            "all",
+            "can't be used together with ids or filters",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,85 @@
+//! Dead letters, a page at a time, and by their cause.
+
+use serde::Serialize;
+
+use crate::operations::{OperationError, Operations};
+use crate::storage::{DeadLetter, DeadLetterGroup, LetterState, Selection};
+
+/// Some of the dead letters that were asked for, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetterPage {
+    /// These.
+    pub dead_letters: Vec<DeadLetter>,
+    /// How many more there are, older than these.
+    pub more: i64,
+    /// Where the next page begins, if there are more.
+    pub next_before: Option<i64>,
+    /// The states that were looked for; empty: any.
+    #[serde(skip)]
+    pub states: Vec<LetterState>,
+}
+
+/// Dead letters by their cause, the largest group first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetterGroups {
+    /// These.
+    pub groups: Vec<DeadLetterGroup>,
+    /// How many more groups there are, smaller than these.
+    pub more: i64,
+}
+
+impl Operations {
+    /// One page: open ones, or whatever is selected. `before` is [`DeadLetterPage::next_before`] of the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] for a selection that can't match.
+    pub async fn list_dead_letters(
+        &self,
+        selection: &Selection,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<DeadLetterPage, OperationError> {
+        let selection = self
+            .meant(selection, &[LetterState::Open], "reason")
+            .await?;
+        let dead_letters = self.storage.dead_letters(&selection, before, limit).await?;
+        let last = dead_letters.last().map(|dead_letter| dead_letter.id);
+        let more = match last.filter(|_| dead_letters.len() as i64 == limit) {
+            None => 0,
+            Some(id) => {
+                let up_to = Some(selection.up_to.unwrap_or(i64::MAX).min(id - 1));
+                let older = Selection {
+                    up_to,
+                    ..selection.clone()
+                };
+                self.storage.count_dead_letters(&older).await?
+            }
+        };
+        Ok(DeadLetterPage {
+            dead_letters,
+            more,
+            next_before: last.filter(|_| more > 0),
+            states: selection.states,
+        })
+    }
+
+    /// By cause: the open ones, or whatever is selected.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] for a selection that can't match.
+    pub async fn group_dead_letters(
+        &self,
+        selection: &Selection,
+        limit: i64,
+    ) -> Result<DeadLetterGroups, OperationError> {
+        let selection = self
+            .meant(selection, &[LetterState::Open], "reason")
+            .await?;
+        let groups = self.storage.dead_letter_groups(&selection, limit).await?;
+        let all = groups.first().map_or(0, |group| group.of_groups);
+        let more = all - groups.len() as i64;
+        Ok(DeadLetterGroups { groups, more })
+    }
+}
