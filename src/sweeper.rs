@@ -104,7 +104,7 @@ pub async fn run(sweeper: Sweeper, stop: CancellationToken) {
             Ok(report) if report == SweepReport::default() => tracing::debug!("swept: {report}"),
             Ok(report) => tracing::info!("swept: {report}"),
             Err(error) => {
-                tracing::error!(error.message = %error, "the sweep ended early; the next one goes on")
+                tracing::error!(error.message = %error, "the sweep ended early; the next one goes on");
             }
         }
     }

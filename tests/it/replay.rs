@@ -196,8 +196,8 @@ async fn what_is_not_clear_is_refused_before_anything_happens() {
     site.park(company, 500, 1).await;
     let before = site.archive_rows().await;
     for (args, named) in [
-        (&["--yes"][..], "which letters?"),
-        (&[], "which letters?"),
+        (&["--yes"][..], "which dead letters?"),
+        (&[], "which dead letters?"),
         (&["--all", "1", "--yes"], "--all"),
         (&["1"], "there is no terminal"),
         (&["--all"], "there is no terminal"),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::count;
+use super::{check_extent, count};
 use crate::operations::{Actor, OperationError, Operations};
 use crate::storage::{Act, ActPlan, Selection, Signed};
 
@@ -130,20 +130,5 @@ impl Change {
             format!("{} {is} {why}", count(number))
         })
         .collect()
-    }
-}
-
-/// Nothing said must not come to mean everything.
-fn check_extent(selection: &Selection, all: bool) -> Result<(), OperationError> {
-    match (selection.is_unrestricted(), all) {
-        (true, false) => Err(OperationError::invalid(
-            "all",
-            "which dead letters? Name ids or filters, or say that every one is meant",
-        )),
-        (false, true) => Err(OperationError::invalid(
-            "all",
-            "can't be used together with ids or filters",
-        )),
-        _ => Ok(()),
     }
 }

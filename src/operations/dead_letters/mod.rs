@@ -64,6 +64,21 @@ impl Operations {
     }
 }
 
+/// Nothing said must not come to mean everything.
+pub(super) fn check_extent(selection: &Selection, all: bool) -> Result<(), OperationError> {
+    match (selection.is_unrestricted(), all) {
+        (true, false) => Err(OperationError::invalid(
+            "all",
+            "which dead letters? Name ids or filters, or say that every one is meant",
+        )),
+        (false, true) => Err(OperationError::invalid(
+            "all",
+            "can't be used together with ids or filters",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// `1 dead letter`, `2 dead letters`.
 fn count(number: i64) -> String {
     let plural = if number == 1 { "" } else { "s" };

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::preview::{Preview, PreviewOutcome};
 use crate::{
-    operations::{OperationError, Operations},
+    operations::{OperationError, Operations, dead_letters::check_extent},
     storage::{Candidate, LetterState, Selection, StorageError, isolate},
 };
 
@@ -80,16 +80,7 @@ impl ReplaySelection {
     ///
     /// [`OperationError::Invalid`]: `all` together with what restricts, neither of them, or states other than open.
     pub fn new(mut selection: Selection, all: bool) -> Result<Self, OperationError> {
-        if selection.is_unrestricted() != all {
-            return Err(OperationError::invalid(
-                "all",
-                if all {
-                    "goes with nothing that says which letters"
-                } else {
-                    "which letters? Give ids, a group or a filter; or this, for all that are open"
-                },
-            ));
-        }
+        check_extent(&selection, all)?;
         if selection.states.is_empty() {
             selection.states = vec![LetterState::Open];
         }
@@ -117,7 +108,7 @@ pub struct ReplayPlan {
     /// The open ones; none that arrives after the plan.
     #[serde(skip)]
     pub(super) selection: Selection,
-    /// As the record names them.
+    /// The same as the record names them.
     #[serde(skip)]
     pub(super) subject: String,
     /// Those that would be charged, oldest first.
