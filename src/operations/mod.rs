@@ -110,8 +110,8 @@ impl Operations {
             settings: settings.clone(),
             storage: Arc::new(storage),
             publisher: OnceLock::new(),
-            replays: replay::RunningReplays::default(),
             listener: Mutex::default(),
+            replays: replay::RunningReplays::default(),
         })
     }
 
@@ -122,6 +122,14 @@ impl Operations {
             publisher.close().await;
         }
         self.storage.close().await;
+    }
+
+    /// Marks dead letters as resolved whose jobs have been charged by another way. Nobody who looks is stopped if it
+    /// can't be done: what the ledger says of a job is read live in any case.
+    async fn resolve_charged(&self) {
+        if let Err(error) = self.storage.settle_dead_letters().await {
+            tracing::warn!(error.message = %error, "charged dead letters are not marked as resolved");
+        }
     }
 
     /// The way to the exchange; connects when something is published.

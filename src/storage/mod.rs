@@ -23,10 +23,10 @@ mod timeline;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Candidate, ChargeState, Claim, Claimable,
-    Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeductionRecord, DryRun,
-    Edit, EditError, Failures, FullDeadLetter, LetterState, OpenByReason, Outcomes, PastAction,
-    Rest, Selection, SettledJob, Signed,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Body, Candidate, ChargeState, Claim,
+    Claimable, Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeductionRecord,
+    DryRun, Edit, EditError, Failures, FullDeadLetter, LetterState, OpenByReason, Outcomes,
+    PastAction, Rest, Selection, SettledJob, Signed,
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{

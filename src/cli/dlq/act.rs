@@ -8,7 +8,7 @@ use super::select::SelectArgs;
 use crate::cli::actor::ActorArgs;
 use crate::cli::output::{self, Format, Table, at_right, count, number, text};
 use crate::cli::{Ended, UsageError, ask};
-use crate::operations::{Actor, Operations, dead_letters::Change};
+use crate::operations::{Operations, dead_letters::Change};
 use crate::storage::Act;
 
 /// The filter by the dead letters' own reasons has another name here, because `--reason` is why it is done.
@@ -98,7 +98,7 @@ pub(super) async fn run(
                 bail!("not confirmed; nothing was changed");
             }
         }
-        let actor = Actor::new(&args.actor.name())?;
+        let actor = args.actor.actor()?;
         operations
             .carry_out(&mut change, &actor, args.why.as_deref())
             .await?;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::cli::Ended;
 use crate::cli::actor::ActorArgs;
 use crate::cli::output::{self, Format, count, printable};
-use crate::operations::{Actor, OperationError, Operations, dead_letters::EditReport};
+use crate::operations::{OperationError, Operations, dead_letters::EditReport};
 
 #[derive(Debug, Args)]
 #[command(
@@ -81,7 +81,7 @@ pub(super) async fn run(
         });
         Some(revision?)
     };
-    let actor = Actor::new(&args.actor.name())?;
+    let actor = args.actor.actor()?;
     let reason = args.reason.as_deref();
     let report = operations
         .edit(&draft, revision.as_ref(), &actor, reason, args.dry_run)

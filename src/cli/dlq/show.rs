@@ -3,7 +3,6 @@
 use std::io::IsTerminal as _;
 
 use clap::{Args, value_parser};
-use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,7 +11,7 @@ use super::letters::ago;
 use super::plan::preview_in_words;
 use crate::cli::output::{Format, count, print_bytes, printable, thousands};
 use crate::cli::{Ended, UsageError, moment};
-use crate::operations::{Operations, dead_letters::DeadLetterStory, replay::Preview};
+use crate::operations::{Operations, dead_letters::DeadLetterStory};
 use crate::storage::{ChargeState, DeadLetter, DeductionRecord, PastAction};
 
 /// Bytes of a body that people are shown.
@@ -39,37 +38,32 @@ pub(super) struct ShowArgs {
     raw: bool,
 }
 
-/// Its story, and what a replay would do.
-#[derive(Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    story: DeadLetterStory,
-    replay: Preview,
-}
-
 pub(super) async fn run(
     args: ShowArgs,
     operations: &Operations,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    if args.raw && std::io::stdout().is_terminal() {
+    if !args.raw {
+        let story = operations.dead_letter(args.id).await?;
+        format.print(&story, |story| Shown(story).for_people())?;
+        return Ok(Ended::Done);
+    }
+    if std::io::stdout().is_terminal() {
         let problem = "--raw: standard output is a terminal, which the bytes could attack; send them to a \
                        file or through a pipe";
         return Err(UsageError(problem.to_owned()).into());
     }
-    let story = operations.dead_letter(args.id).await?;
-    if args.raw {
-        print_bytes(&story.full.body.0)?;
-        return Ok(Ended::Done);
-    }
-    let replay = operations.preview(&story.full).await;
-    format.print(&Shown { story, replay }, Shown::for_people)?;
+    let full = operations.full_dead_letter(args.id).await?;
+    print_bytes(&full.body.0)?;
     Ok(Ended::Done)
 }
 
-impl Shown {
+/// For people.
+struct Shown<'a>(&'a DeadLetterStory);
+
+impl Shown<'_> {
     fn for_people(&self) -> String {
-        let (full, letter) = (&self.story.full, &self.story.full.dead_letter);
+        let (full, letter) = (&self.0.full, &self.0.full.dead_letter);
         let state = letter.state.as_str();
         let mut lines = vec![
             format!("dead letter {}: {}, {state}", letter.id, letter.reason),
@@ -98,12 +92,12 @@ impl Shown {
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
-        let letter = &self.story.full.dead_letter;
+        let letter = &self.0.full.dead_letter;
         let nothing = || "-".to_owned();
         let id = |id: Option<Uuid>| id.map_or_else(nothing, |id| id.to_string());
         vec![
             ("charge", self.charge()),
-            ("replay", preview_in_words(&self.replay)),
+            ("replay", preview_in_words(&self.0.replay)),
             ("job", id(letter.job_id)),
             ("company", id(letter.company_id)),
             ("article", id(letter.article_id)),
@@ -113,7 +107,7 @@ impl Shown {
     }
 
     fn times(&self) -> Vec<(&'static str, String)> {
-        let (full, letter) = (&self.story.full, &self.story.full.dead_letter);
+        let (full, letter) = (&self.0.full, &self.0.full.dead_letter);
         let now = OffsetDateTime::now_utc();
         let at = |at: OffsetDateTime| format!("{} ({})", moment(at), ago(at, now));
         let tries = count(letter.attempts.unsigned_abs().into(), "attempt");
@@ -149,16 +143,16 @@ impl Shown {
     }
 
     fn history(&self) -> Vec<(&'static str, String)> {
-        let chain = (self.story.chain.len() > 1).then(|| ("chain", self.chain()));
-        let actions = self.story.actions.iter().enumerate();
+        let chain = (self.0.chain.len() > 1).then(|| ("chain", self.chain()));
+        let actions = self.0.actions.iter().enumerate();
         let action = |(at, action)| (if at == 0 { "history" } else { "" }, told(action));
         chain.into_iter().chain(actions.map(action)).collect()
     }
 
     /// Whether it was charged, and why not.
     fn charge(&self) -> String {
-        let Some(record) = &self.story.record else {
-            return if self.story.full.dead_letter.job_id.is_some() {
+        let Some(record) = &self.0.record else {
+            return if self.0.full.dead_letter.job_id.is_some() {
                 "never charged: the ledger doesn't know the job".to_owned()
             } else {
                 "never charged by this dead letter: it names no job that could be read".to_owned()
@@ -169,7 +163,7 @@ impl Shown {
             .as_deref()
             .or(record.error_code.as_deref());
         let why = why.unwrap_or("no reason is recorded");
-        match self.story.full.dead_letter.charge_state {
+        match self.0.full.dead_letter.charge_state {
             ChargeState::NeverCharged => format!("never charged: {why}"),
             ChargeState::Pending => {
                 format!("pending, the sweeper charges it or writes it off: {why}")
@@ -184,10 +178,10 @@ impl Shown {
 
     fn chain(&self) -> String {
         let link = |link: &DeadLetter| match link.id {
-            id if id == self.story.full.dead_letter.id => format!("{id} (this one)"),
+            id if id == self.0.full.dead_letter.id => format!("{id} (this one)"),
             id => format!("{id} ({}, {})", link.reason, link.state.as_str()),
         };
-        let links: Vec<String> = self.story.chain.iter().map(link).collect();
+        let links: Vec<String> = self.0.chain.iter().map(link).collect();
         links.join(" → ")
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{check_extent, count};
+use super::count;
 use crate::operations::{Actor, OperationError, Operations};
 use crate::storage::{Act, ActPlan, Selection, Signed};
 
@@ -130,5 +130,23 @@ impl Change {
             format!("{} {is} {why}", count(number))
         })
         .collect()
+    }
+}
+
+/// Nothing said must not come to mean everything.
+pub(in crate::operations) fn check_extent(
+    selection: &Selection,
+    all: bool,
+) -> Result<(), OperationError> {
+    match (selection.is_unrestricted(), all) {
+        (true, false) => Err(OperationError::invalid(
+            "all",
+            "which dead letters? Name ids or filters, or say that every one is meant",
+        )),
+        (false, true) => Err(OperationError::invalid(
+            "all",
+            "can't be used together with ids or filters",
+        )),
+        _ => Ok(()),
     }
 }

@@ -57,7 +57,7 @@ impl Operations {
     /// before a person has typed for nothing.
     pub async fn draft(&self, id: i64) -> Result<Draft, OperationError> {
         self.resolve_charged().await;
-        let full = self.whole(id).await?;
+        let full = self.full_dead_letter(id).await?;
         let dead_letter = &full.dead_letter;
         if dead_letter.state != LetterState::Open {
             let state = dead_letter.state;

@@ -11,6 +11,7 @@ mod stats;
 mod watch;
 
 pub use change::Change;
+pub(super) use change::check_extent;
 pub use edit::{Draft, EditReport, Revision};
 pub use history::History;
 pub use list::{DeadLetterGroups, DeadLetterPage};
@@ -54,28 +55,6 @@ impl Operations {
             meant.states = usual.to_vec();
         }
         Ok(meant)
-    }
-
-    pub(super) async fn resolve_charged(&self) {
-        // Who only looks must not be stopped by it: the charge state is read live in any case.
-        if let Err(error) = self.storage.settle_dead_letters().await {
-            tracing::warn!(%error, "dead letters of charged jobs are not marked as resolved");
-        }
-    }
-}
-
-/// Nothing said must not come to mean everything.
-pub(super) fn check_extent(selection: &Selection, all: bool) -> Result<(), OperationError> {
-    match (selection.is_unrestricted(), all) {
-        (true, false) => Err(OperationError::invalid(
-            "all",
-            "which dead letters? Name ids or filters, or say that every one is meant",
-        )),
-        (false, true) => Err(OperationError::invalid(
-            "all",
-            "can't be used together with ids or filters",
-        )),
-        _ => Ok(()),
     }
 }
 

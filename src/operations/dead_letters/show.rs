@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::operations::{OperationError, Operations};
+use crate::operations::{OperationError, Operations, replay::Preview};
 use crate::storage::{ActionFilter, DeadLetter, DeductionRecord, FullDeadLetter, PastAction};
 
 /// Actions that are told of one dead letter, at most.
@@ -20,6 +20,8 @@ pub struct DeadLetterStory {
     pub chain: Vec<DeadLetter>,
     /// What people did to it, the last first.
     pub actions: Vec<PastAction>,
+    /// What a replay would do now.
+    pub replay: Preview,
 }
 
 impl Operations {
@@ -30,7 +32,7 @@ impl Operations {
     /// [`OperationError::NotFound`].
     pub async fn dead_letter(&self, id: i64) -> Result<DeadLetterStory, OperationError> {
         self.resolve_charged().await;
-        let full = self.whole(id).await?;
+        let full = self.full_dead_letter(id).await?;
         let record = match full.dead_letter.job_id {
             Some(job_id) => self.storage.deduction_record(&job_id.to_string()).await?,
             None => None,
@@ -43,12 +45,17 @@ impl Operations {
             record,
             chain: self.storage.dead_letter_chain(id).await?,
             actions: self.storage.operator_actions(&touched_it, ACTIONS).await?,
+            replay: self.preview(&full).await,
             full,
         })
     }
 
     /// Only itself.
-    pub(super) async fn whole(&self, id: i64) -> Result<FullDeadLetter, OperationError> {
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::NotFound`].
+    pub async fn full_dead_letter(&self, id: i64) -> Result<FullDeadLetter, OperationError> {
         let found = self.storage.dead_letter(id).await?;
         found.ok_or_else(|| OperationError::NotFound(format!("there is no dead letter {id}")))
     }

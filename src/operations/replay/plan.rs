@@ -87,7 +87,7 @@ impl ReplaySelection {
         if selection.states != [LetterState::Open] {
             return Err(OperationError::invalid(
                 "state",
-                "only open letters are replayed; a discarded one is open again once it is restored",
+                "only open ones are replayed; a discarded one is open again once it is restored",
             ));
         }
         Ok(Self(selection))

@@ -30,7 +30,7 @@ pub use groups::DeadLetterGroup;
 pub use history::{ActionFilter, PastAction};
 pub use runs::{Failures, Outcomes};
 pub use selection::Selection;
-pub use show::{DeductionRecord, FullDeadLetter};
+pub use show::{Body, DeductionRecord, FullDeadLetter};
 pub use stats::OpenByReason;
 
 /// Where a letter stands.
