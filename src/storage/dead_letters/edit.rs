@@ -42,7 +42,7 @@ pub enum EditError {
     /// Another edit came in between.
     #[error("dead letter {0} was edited by somebody else meanwhile; nothing was changed")]
     EditedMeanwhile(i64),
-    /// Money has moved for one of the jobs.
+    /// Tokens have moved for one of the jobs.
     #[error("{0}")]
     Settled(SettledJob),
     /// The database.
@@ -50,7 +50,7 @@ pub enum EditError {
     Storage(#[from] StorageError),
 }
 
-/// A job for which money has moved.
+/// A job for which tokens have moved.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct SettledJob {
     /// The job.
@@ -92,7 +92,7 @@ impl std::fmt::Display for SettledJob {
 }
 
 impl Storage {
-    /// Gives a letter a new body beside its original one; the id of the action. Refused if money has
+    /// Gives a letter a new body beside its original one; the id of the action. Refused if tokens have
     /// moved for any job that it stands or stood for: what was charged stays what it is.
     pub async fn edit_dead_letter(
         &self,
