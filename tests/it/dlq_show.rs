@@ -54,7 +54,7 @@ async fn a_body_is_indented_and_no_token_of_it_is_changed() {
 }
 
 /// One letter for each thing that a replay could meet, and the company that can pay.
-async fn letters_of_every_prospect(site: &Site) -> (Uuid, Vec<i64>) {
+async fn letters_of_every_outcome(site: &Site) -> (Uuid, Vec<i64>) {
     let (rich, poor) = (site.company(100, 900).await, site.company(0, 7).await);
     let jobs_of_rich = site.job(rich).await;
     let (nameless, charged) = (Uuid::new_v4(), Uuid::new_v4());
@@ -86,7 +86,7 @@ async fn letters_of_every_prospect(site: &Site) -> (Uuid, Vec<i64>) {
 #[tokio::test]
 async fn it_says_what_a_replay_would_do_and_does_nothing() {
     let site = Site::new().await;
-    let (rich, ids) = letters_of_every_prospect(&site).await;
+    let (rich, ids) = letters_of_every_outcome(&site).await;
     let state = async || {
         let records = site
             .number("select count(*) from token_deduction_records")
@@ -131,7 +131,7 @@ async fn it_says_what_a_replay_would_do_and_does_nothing() {
             .expect("a line");
         assert!(line.contains(text), "{line}");
     }
-    assert_eq!(before, state().await, "a rehearsal leaves nothing behind");
+    assert_eq!(before, state().await, "a dry run leaves nothing behind");
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn a_letter_knows_what_it_replaced_what_became_of_it_and_what_people_did()
     );
     let text = told(&site, chain[2]).await;
     assert!(text.contains("edited body, which a replay sends"), "{text}");
-    // What would be sent is what is rehearsed.
+    // What would be sent is what is tried.
     assert!(text.contains("the article needs 1 and"), "{text}");
 }
 

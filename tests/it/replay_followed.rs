@@ -6,8 +6,8 @@ use token_billing::{
     operations::{
         Actor, Dependency, OperationError, Operations,
         replay::{
-            ReplayEnded, ReplayOrder, ReplayPhase, ReplayProgress, ReplayReport, ReplaySelection,
-            RunningReplay,
+            PreviewOutcome, ReplayEnded, ReplayOrder, ReplayPhase, ReplayProgress, ReplayReport,
+            ReplaySelection, RunningReplay,
         },
     },
     storage::{LetterState, Selection},
@@ -44,6 +44,11 @@ async fn begun(operations: &Arc<Operations>, rate: u32) -> RunningReplay {
     });
     let running = handler.await.expect("no panic");
     running.expect("it begins")
+}
+
+/// What a handler awaits may go on in another thread.
+fn on_any_thread<T: Future + Send>(asked: T) -> T {
+    asked
 }
 
 /// Everything that is seen of it until it is over.
@@ -96,7 +101,7 @@ async fn found_in_the_record(site: &Site, id: i64, report: &ReplayReport) {
     let operations = operations(site).await;
     let recorded = operations.replay_report(id).await.expect("it is known");
     assert_eq!(recorded.as_ref(), Some(report));
-    let unknown = operations.replay_report(id + 1).await;
+    let unknown = on_any_thread(operations.replay_report(id + 1)).await;
     assert!(
         matches!(unknown, Err(OperationError::NotFound(_))),
         "{unknown:?}"
@@ -135,6 +140,13 @@ async fn what_failed_is_told_by_what_was_away() {
     site.set("BROKER__URL", "amqp://127.0.0.1:1/%2f");
     site.park(site.company(0, 1_000).await, 1, 1).await;
     let operations = operations(&site).await;
+    let story = on_any_thread(operations.dead_letter(1)).await;
+    let outcome = story.expect("it is known").replay.outcome;
+    assert_eq!(
+        outcome,
+        PreviewOutcome::WouldCharge,
+        "a preview needs no broker"
+    );
     let running = begun(&operations, 10).await;
     let id = running.action_id;
     let report = running.report().await.expect("a report");

@@ -136,39 +136,30 @@ pub(in crate::cli) fn in_words(report: &ReplayReport) -> String {
 pub(in crate::cli) fn ended(report: &ReplayReport, waited: bool) -> anyhow::Result<Ended> {
     let outcomes = &report.outcomes;
     let again = "run the same again for the rest";
-    let person = match &report.ended {
+    let unexpected = count(outcomes.unexpected_failures.unsigned_abs(), "letter");
+    let why = match &report.ended {
         ReplayEnded::Failed { why, .. } => bail!("{why}; {again}"),
-        ReplayEnded::Interrupted => Some(format!("interrupted: {again}")),
-        ReplayEnded::CanaryFailed if outcomes.failed_again > 0 => Some(format!(
+        ReplayEnded::Interrupted => format!("interrupted: {again}"),
+        ReplayEnded::CanaryFailed if outcomes.failed_again > 0 => format!(
             "stopped: {} of the first {} failed again; nothing else was sent",
             thousands(outcomes.failed_again),
             thousands(outcomes.sent)
-        )),
-        ReplayEnded::CanaryFailed => Some(
-            "stopped: the first ones aren't back in time (do worker and archivist run?); nothing else was \
-             sent"
-                .to_owned(),
         ),
-        ReplayEnded::FailuresPiledUp => Some(format!(
-            "stopped: {} failed again that were not expected to",
-            count(outcomes.unexpected_failures.unsigned_abs(), "letter")
-        )),
-        ReplayEnded::Done if outcomes.unexpected_failures > 0 => Some(format!(
-            "{} failed again against the plan",
-            count(outcomes.unexpected_failures.unsigned_abs(), "letter")
-        )),
-        ReplayEnded::Done if waited && outcomes.under_way() > 0 => Some(
-            "not everything is back (do worker and archivist run?): `dlq list --state replayed` shows it"
-                .to_owned(),
-        ),
-        ReplayEnded::Done if report.unmarked > 0 => Some(again.to_owned()),
-        ReplayEnded::Done => None,
-    };
-    Ok(match person {
-        None => Ended::Done,
-        Some(why) => {
-            note(&why);
-            Ended::NeedsPerson
+        ReplayEnded::CanaryFailed => "stopped: the first ones aren't back in time (do worker and archivist run?); \
+                                      nothing else was sent"
+            .to_owned(),
+        ReplayEnded::FailuresPiledUp => {
+            format!("stopped: {unexpected} failed again that were not expected to")
         }
-    })
+        ReplayEnded::Done if outcomes.unexpected_failures > 0 => {
+            format!("{unexpected} failed again against the plan")
+        }
+        ReplayEnded::Done if waited && outcomes.under_way() > 0 => {
+            "not everything is back (do worker and archivist run?): `dlq list --state replayed` shows it".to_owned()
+        }
+        ReplayEnded::Done if report.unmarked > 0 => again.to_owned(),
+        ReplayEnded::Done => return Ok(Ended::Done),
+    };
+    note(&why);
+    Ok(Ended::NeedsPerson)
 }

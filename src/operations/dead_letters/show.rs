@@ -45,7 +45,7 @@ impl Operations {
             record,
             chain: self.storage.dead_letter_chain(id).await?,
             actions: self.storage.operator_actions(&touched_it, ACTIONS).await?,
-            replay: Preview::of(&full, &self.storage, &self.settings.limits).await,
+            replay: self.preview(&full).await,
             full,
         })
     }

@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    operations::Operations,
-    storage::{Outcomes, Storage, StorageError},
-};
+use crate::storage::{Outcomes, Storage, StorageError};
 
 /// Between two looks while sending.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -20,30 +17,24 @@ const SHARE: u32 = 20;
 /// The outcomes of one run, as of the last look.
 pub(super) struct OutcomeWatch {
     storage: Arc<Storage>,
-    stop_after: u32,
     action_id: i64,
     /// Dead letters that the plan expects to fail again.
     expected: Vec<i64>,
-    outcomes: Outcomes,
+    pub(super) outcomes: Outcomes,
     looked_at: Instant,
     took: Duration,
 }
 
 impl OutcomeWatch {
-    pub(super) fn new(operations: &Operations, action_id: i64, expected: Vec<i64>) -> Self {
+    pub(super) fn new(storage: &Arc<Storage>, action_id: i64, expected: Vec<i64>) -> Self {
         Self {
-            storage: operations.storage.clone(),
-            stop_after: operations.settings.replay.stop_after,
+            storage: storage.clone(),
             action_id,
             expected,
             outcomes: Outcomes::default(),
             looked_at: Instant::now(),
             took: Duration::ZERO,
         }
-    }
-
-    pub(super) fn outcomes(&self) -> &Outcomes {
-        &self.outcomes
     }
 
     pub(super) async fn look(&mut self) -> Result<(), StorageError> {
@@ -68,15 +59,11 @@ impl OutcomeWatch {
     pub(super) fn pause(&self) -> Duration {
         WAIT.max(self.took * SHARE)
     }
-
-    /// Something is wrong that the plan didn't know. Dead letters that it expected to fail count for nothing
-    /// here, neither as failures nor among those of which the outcome is known.
-    pub(super) fn piled_up(&self) -> bool {
-        piled_up(&self.outcomes, self.stop_after)
-    }
 }
 
-fn piled_up(outcomes: &Outcomes, stop_after: u32) -> bool {
+/// Something is wrong that the plan didn't know. Dead letters that it expected to fail count for nothing here,
+/// neither as failures nor among those of which the outcome is known.
+pub(super) fn piled_up(outcomes: &Outcomes, stop_after: u32) -> bool {
     let failed = outcomes.unexpected_failures;
     failed >= stop_after.into() && failed * 2 > outcomes.unexpected_known
 }

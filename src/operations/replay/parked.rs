@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{ReplayOrder, ReplayPlan, RunningReplay};
+use super::{Forecast, ReplayOrder, ReplayPlan, RunningReplay};
 use crate::{
     domain::Reason,
     operations::{Actor, OperationError, Operations},
@@ -24,9 +24,10 @@ pub struct Parked {
     /// Of these: not tried, since the company is busy or they are too many.
     #[serde(skip)]
     pub not_computed: u64,
-    /// To send again exactly what the balance suffices for; `None`: nothing.
     #[serde(skip)]
-    payable: Option<ReplayPlan>,
+    company: Uuid,
+    #[serde(skip)]
+    payable: Vec<i64>,
 }
 
 impl Operations {
@@ -36,35 +37,25 @@ impl Operations {
     ///
     /// The database's.
     pub async fn parked(&self, company: Uuid) -> Result<Parked, OperationError> {
-        self.storage.settle_dead_letters().await?;
+        self.resolve_charged().await;
         let selection = Selection {
             company: Some(company),
             reasons: vec![Reason::InsufficientBalance.as_str().to_owned()],
             states: vec![LetterState::Open],
             ..Selection::default()
         };
-        let plan = self.forecast(selection).await?;
-        let total = plan.total.clone();
-        let payable = (!plan.payable.is_empty()).then(|| ReplayPlan {
-            selection: Selection {
-                ids: plan.payable.clone(),
-                states: vec![LetterState::Open],
-                ..Selection::default()
-            },
-            subject: format!("parked letters of company {company}"),
-            failing: Vec::new(),
-            ..plan
-        });
+        let ReplayPlan { total, payable, .. } = self.forecast(selection).await?;
         Ok(Parked {
             parked_letters: total.letters,
             parked_payable: total.charged,
             parked_payable_tokens: total.charged_tokens,
             not_computed: total.not_computed,
+            company,
             payable,
         })
     }
 
-    /// Sends again what the balance suffices for, oldest first; `None`: nothing.
+    /// Sends again exactly what the balance suffices for, oldest first; `None`: nothing.
     ///
     /// # Errors
     ///
@@ -74,8 +65,22 @@ impl Operations {
         parked: &Parked,
         actor: Actor,
     ) -> Result<Option<RunningReplay>, OperationError> {
-        let Some(plan) = parked.payable.clone() else {
+        if parked.payable.is_empty() {
             return Ok(None);
+        }
+        let plan = ReplayPlan {
+            total: Forecast {
+                letters: parked.parked_payable,
+                ..Forecast::default()
+            },
+            selection: Selection {
+                ids: parked.payable.clone(),
+                states: vec![LetterState::Open],
+                up_to: parked.payable.last().copied(),
+                ..Selection::default()
+            },
+            subject: format!("parked letters of company {}", parked.company),
+            ..ReplayPlan::default()
         };
         let order = ReplayOrder {
             actor,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::preview::{Preview, PreviewOutcome, previews};
+use super::preview::{Preview, PreviewOutcome};
 use crate::{
     operations::{OperationError, Operations, dead_letters::check_extent},
     storage::{Candidate, LetterState, Selection, StorageError, isolate},
@@ -108,7 +108,7 @@ pub struct ReplayPlan {
     /// The open ones; none that arrives after the plan.
     #[serde(skip)]
     pub(super) selection: Selection,
-    /// As the record names them.
+    /// The same as the record names them.
     #[serde(skip)]
     pub(super) subject: String,
     /// Those that would be charged, oldest first.
@@ -239,8 +239,7 @@ impl Operations {
             message: None,
             ..preview
         };
-        let limits = &self.settings.limits;
-        let all = previews(&tried.concat(), &self.storage, limits, brief).await?;
+        let all = self.previews(&tried.concat(), brief).await?;
         let mut all = all.into_iter();
         let own = |tried: Vec<Candidate>| all.by_ref().take(tried.len()).collect();
         Ok(tried.into_iter().map(own).collect())

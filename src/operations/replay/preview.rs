@@ -5,11 +5,9 @@ use serde::Serialize;
 
 use super::pace::page;
 use crate::{
-    config::Limits,
     domain::{CompletionEvent, Deduction, Reason},
-    storage::{
-        Candidate, ChargeState, DeadLetterBody, FullDeadLetter, LetterState, Storage, StorageError,
-    },
+    operations::Operations,
+    storage::{Candidate, ChargeState, DeadLetterBody, FullDeadLetter, LetterState, StorageError},
 };
 
 /// Dead letters of which the bodies are in memory at once.
@@ -52,24 +50,6 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Of one dead letter.
-    pub async fn of(full: &FullDeadLetter, storage: &Storage, limits: &Limits) -> Self {
-        let candidate = Candidate {
-            id: full.dead_letter.id,
-            company_id: full.dead_letter.company_id,
-            body_bytes: full.current().len().try_into().unwrap_or(i32::MAX),
-            charge_state: full.dead_letter.charge_state,
-        };
-        if let Some(known) = not_open(full).or_else(|| Self::refused(&candidate)) {
-            return known;
-        }
-        let tried = previews(&[candidate], storage, limits, |preview| preview).await;
-        match tried {
-            Ok(mut tried) => tried.pop().unwrap_or_default(),
-            Err(error) => Self::without_charge(PreviewOutcome::Unknown, error.to_string()),
-        }
-    }
-
     /// What needs no trying.
     pub(super) fn refused(letter: &Candidate) -> Option<Self> {
         let why = "its job was refunded, and is never charged again";
@@ -114,42 +94,64 @@ impl Preview {
     }
 }
 
-/// What would become of each, in order; `keep` takes what is needed of it. They come company by company, by its
-/// id, as in any charge.
-pub(super) async fn previews<T>(
-    letters: &[Candidate],
-    storage: &Storage,
-    limits: &Limits,
-    keep: impl Fn(Preview) -> T,
-) -> Result<Vec<T>, StorageError> {
-    let mut tried = Vec::with_capacity(letters.len());
-    if letters.is_empty() {
-        return Ok(tried);
+impl Operations {
+    /// What a replay of one dead letter would do now. Changes nothing.
+    pub async fn preview(&self, full: &FullDeadLetter) -> Preview {
+        let candidate = Candidate {
+            id: full.dead_letter.id,
+            company_id: full.dead_letter.company_id,
+            body_bytes: full.current().len().try_into().unwrap_or(i32::MAX),
+            charge_state: full.dead_letter.charge_state,
+        };
+        if let Some(known) = not_open(full).or_else(|| Preview::refused(&candidate)) {
+            return known;
+        }
+        match self.previews(&[candidate], |preview| preview).await {
+            Ok(mut tried) => tried.pop().unwrap_or_default(),
+            Err(error) => Preview::without_charge(PreviewOutcome::Unknown, error.to_string()),
+        }
     }
-    let parse = |letter: &DeadLetterBody| {
-        CompletionEvent::parse(&letter.body, letter.content_type.as_deref(), limits)
-    };
-    let mut dry_run = storage.begin_dry_run().await?;
-    let mut rest = letters;
-    while !rest.is_empty() {
-        let page = page(&mut rest, PAGE, |letter| letter.body_bytes);
-        let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
-        let bodies = dry_run.bodies(&ids).await?;
-        let parsed: Vec<_> = bodies.iter().map(parse).collect();
-        drop(bodies);
-        let events: Vec<&CompletionEvent> = parsed.iter().flatten().collect();
-        let mut answers = dry_run.deduct(&events).await?.into_iter();
-        tried.extend(parsed.iter().map(|parsed| {
-            keep(match parsed {
-                Ok(event) => answers
-                    .next()
-                    .map_or_else(Preview::default, |answer| Preview::answered(event, answer)),
-                Err(error) => Preview::failing(error.reason(), error.to_string()),
-            })
-        }));
+
+    /// What would become of each, in order; `keep` takes what is needed of it. They come company by company, by its
+    /// id, as in any charge.
+    pub(super) async fn previews<T>(
+        &self,
+        letters: &[Candidate],
+        keep: impl Fn(Preview) -> T,
+    ) -> Result<Vec<T>, StorageError> {
+        let mut tried = Vec::with_capacity(letters.len());
+        if letters.is_empty() {
+            return Ok(tried);
+        }
+        let parse = |letter: &DeadLetterBody| {
+            CompletionEvent::parse(
+                &letter.body,
+                letter.content_type.as_deref(),
+                &self.settings.limits,
+            )
+        };
+        let mut dry_run = self.storage.begin_dry_run().await?;
+        let mut rest = letters;
+        while !rest.is_empty() {
+            let page = page(&mut rest, PAGE, |letter| letter.body_bytes);
+            let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
+            let bodies = dry_run.bodies(&ids).await?;
+            let parsed: Vec<_> = bodies.iter().map(parse).collect();
+            drop(bodies);
+            let events: Vec<&CompletionEvent> = parsed.iter().flatten().collect();
+            let mut answers = dry_run.deduct(&events).await?.into_iter();
+            tried.extend(parsed.iter().map(|parsed| {
+                keep(match parsed {
+                    Ok(event) => answers
+                        .next()
+                        .map_or_else(Preview::default, |answer| Preview::answered(event, answer)),
+                    Err(error) => Preview::failing(error.reason(), error.to_string()),
+                })
+            }));
+        }
+        dry_run.end().await?;
+        Ok(tried)
     }
-    dry_run.end().await?;
-    Ok(tried)
 }
 
 fn not_open(full: &FullDeadLetter) -> Option<Preview> {

@@ -5,14 +5,16 @@
 //!
 //! | at this moment | then |
 //! |---|---|
-//! | before a claim commits | nothing happened |
-//! | after the claim, before the publish | the letters are open; the claim runs out after `replay.claim`, and any replay takes them |
-//! | after the publish, before the mark | the message is in the work queue, its letter still open. Charged: the letter is resolved by whoever settles next. Failed: its new letter names it (`replay-of`), which marks it. Neither when the claim runs out: the next replay sends a second copy, which the key makes harmless |
-//! | after the mark | all is as it should be; what came of it is read from the books and from the new letters |
-//! | before the run's counts are written | they can be computed as before; the action lacks them |
-//! | not dead, but hanging past its claim | another replay may send the same letters; the mark leaves alone what is in other hands |
+//! | before the action's row commits | nothing happened |
+//! | before a claim commits | nothing happened, but that the action is in the record, and stays unfinished |
+//! | after the claim, before the publish | the dead letters are open; the claim runs out after `replay.claim`, and any replay takes them |
+//! | after the publish, before the mark | the message is in the work queue, its dead letter still open. Charged: it is resolved by whoever looks next. Failed: the new one names it (`replay-of`), which marks it. Neither when the claim runs out: the next replay sends a second copy, which the key makes harmless |
+//! | after the mark | all is as it should be; what came of it is read from the ledger and from the new dead letters |
+//! | before the run's counts are written | they can be computed as before; the action lacks them, and [`Operations::replay_report`] has no report |
+//! | not dead, but hanging past its claim | another replay may send the same; the mark leaves alone what is in other hands |
+//! | not dead, but nobody follows it any more | it goes on; [`Operations::running_replay`] finds it, and [`Operations::close`] stops it |
 //!
-//! Two replays at once: a letter goes to whoever claims it first. A run takes no letter twice and none that
+//! Two replays at once: a dead letter goes to whoever claims it first. A run takes none twice and none that
 //! arrived after its plan, so what fails again is never sent round and round.
 
 use std::{
@@ -25,15 +27,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ReplayEnded, ReplayOrder, ReplayPhase, ReplayPlan, ReplayProgress, ReplayReport, RunningReplay,
-    outcomes::OutcomeWatch,
+    outcomes::{OutcomeWatch, piled_up},
     pace::{Pace, page},
 };
 use crate::{
     broker::{Outgoing, Publisher},
     config::redacted_url,
     failpoint,
-    operations::{Dependency, Operations},
-    storage::Outcomes,
+    operations::{Dependency, OperationError, Operations},
+    storage::{Outcomes, Selection},
 };
 
 /// Pages of which the ids are read ahead: with a rate, a second's worth.
@@ -42,34 +44,43 @@ const PAGES_AHEAD: usize = 10;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A replay under way.
-pub(super) struct Run {
+struct Run {
     operations: Arc<Operations>,
     publisher: Arc<Publisher>,
-    plan: ReplayPlan,
+    selection: Selection,
     order: ReplayOrder,
     stop: CancellationToken,
     progress: watch::Sender<ReplayProgress>,
     action_id: i64,
     pace: Pace,
     watch: OutcomeWatch,
-    done: u64,
     sent: u64,
     settled: u64,
     unmarked: u64,
 }
 
-/// `Err`: it ends here.
-type Step<T = ()> = Result<T, ReplayEnded>;
-
-impl Run {
-    pub(super) fn new(
-        operations: &Arc<Operations>,
-        publisher: Arc<Publisher>,
-        action_id: i64,
-        mut plan: ReplayPlan,
+impl Operations {
+    /// Begins to carry out a plan: by the time this returns, the action is in the record and the replay goes on by
+    /// itself, until its end, `stop` or [`Operations::close`].
+    ///
+    /// # Errors
+    ///
+    /// It couldn't begin. Whatever happens later is in the report.
+    pub async fn replay(
+        self: &Arc<Self>,
+        plan: ReplayPlan,
         order: ReplayOrder,
-    ) -> (Self, RunningReplay) {
-        let expected = std::mem::take(&mut plan.failing);
+    ) -> Result<RunningReplay, OperationError> {
+        let publisher = self.publisher()?.clone();
+        let details = serde_json::json!({
+            "up_to": plan.selection.up_to, "rate": order.rate, "canary": order.canary,
+        });
+        let (actor, note) = (order.actor.name(), order.note.as_deref());
+        let begun = self
+            .storage
+            .begin_replay(actor, &plan.subject, note, &details);
+        let action_id = begun.await?;
+        // No await from here on: whoever asked may go away at any.
         let (progress, followers) = watch::channel(ReplayProgress {
             action_id,
             planned: plan.to_send(),
@@ -83,26 +94,32 @@ impl Run {
             progress: followers,
             stop: CancellationToken::new(),
         };
-        let run = Self {
-            operations: operations.clone(),
+        let run = Run {
+            operations: self.clone(),
             publisher,
             pace: Pace::new(order.rate),
-            plan,
+            watch: OutcomeWatch::new(&self.storage, action_id, plan.failing),
+            selection: plan.selection,
             order,
             stop: running.stop.clone(),
             progress,
             action_id,
-            watch: OutcomeWatch::new(operations, action_id, expected),
-            done: 0,
             sent: 0,
             settled: 0,
             unmarked: 0,
         };
-        (run, running)
+        self.replays.add(running.clone());
+        tokio::spawn(run.carry_out());
+        Ok(running)
     }
+}
 
+/// `Err`: it ends here.
+type Step<T = ()> = Result<T, ReplayEnded>;
+
+impl Run {
     /// Carries out the plan, or as much of it as it can until it is stopped, and writes down what came of it.
-    pub(super) async fn carry_out(mut self) {
+    async fn carry_out(mut self) {
         let started = Instant::now();
         let mut ended = self.send_all().await.err().unwrap_or(ReplayEnded::Done);
         let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
@@ -121,19 +138,16 @@ impl Run {
         if let Ok(details) = serde_json::to_value(&report) {
             let _ = storage.finish_replay(self.action_id, &details).await;
         }
-        self.progress.send_modify(|progress| {
-            progress.phase = ReplayPhase::Ended;
-            progress.outcomes = report.outcomes;
-            progress.report = Some(report);
-        });
+        self.tell(ReplayPhase::Ended, Some(report));
     }
 
     /// For whoever follows.
-    fn tell(&self, phase: ReplayPhase) {
+    fn tell(&self, phase: ReplayPhase, report: Option<ReplayReport>) {
         self.progress.send_modify(|progress| {
-            progress.done = self.done;
+            progress.done = self.sent + self.settled;
             progress.phase = phase;
-            progress.outcomes = *self.watch.outcomes();
+            progress.outcomes = self.watch.outcomes;
+            progress.report = report;
         });
     }
 
@@ -141,7 +155,7 @@ impl Run {
         if let Some(canary) = self.order.canary {
             self.go_through(Some(canary.into())).await?;
             self.wait().await?;
-            let outcomes = self.watch.outcomes();
+            let outcomes = &self.watch.outcomes;
             if outcomes.failed_again > 0 || outcomes.under_way() > 0 {
                 return Err(ReplayEnded::CanaryFailed);
             }
@@ -157,16 +171,14 @@ impl Run {
                 return Ok(());
             }
             let storage = &self.operations.storage;
-            let rest = storage.rest(&self.plan.selection, self.action_id).await?;
+            let rest = storage.rest(&self.selection, self.action_id).await?;
             if rest.letters == 0 {
                 return Ok(());
             }
             // Who had them may have died: then they are free when the claim has run out.
             if rest.held > 0 {
-                self.tell(ReplayPhase::Held {
-                    held: rest.held,
-                    free_in_ms: rest.last_free_ms,
-                });
+                let (held, free_in_ms) = (rest.held, rest.last_free_ms);
+                self.tell(ReplayPhase::Held { held, free_in_ms }, None);
             }
             let free_in = Duration::from_millis(rest.first_free_ms.try_into().unwrap_or(0));
             let pause = free_in.clamp(LOOK_AGAIN / 10, LOOK_AGAIN);
@@ -184,7 +196,7 @@ impl Run {
         let mut cursor = 0;
         loop {
             let storage = &self.operations.storage;
-            let ahead = storage.claimable(&self.plan.selection, self.action_id, cursor, limit);
+            let ahead = storage.claimable(&self.selection, self.action_id, cursor, limit);
             let ahead = ahead.await?;
             let Some(&(last, _)) = ahead.last() else {
                 return Ok(());
@@ -212,10 +224,11 @@ impl Run {
         }
         self.pace.turn().await;
         self.send(ids).await?;
-        if self.watch.look_if_due().await? && self.watch.piled_up() {
+        let stop_after = self.operations.settings.replay.stop_after;
+        if self.watch.look_if_due().await? && piled_up(&self.watch.outcomes, stop_after) {
             return Err(ReplayEnded::FailuresPiledUp);
         }
-        self.tell(ReplayPhase::Sending);
+        self.tell(ReplayPhase::Sending, None);
         Ok(())
     }
 
@@ -229,7 +242,6 @@ impl Run {
         let jobs: Vec<_> = claim.letters.iter().flat_map(|l| l.job_id).collect();
         failpoint::hit("after_claim", jobs.iter().copied());
         self.settled += claim.settled;
-        self.done += claim.settled;
         let Some(claimed_at) = claim.letters.first().map(|letter| letter.claimed_at) else {
             return Ok(());
         };
@@ -261,7 +273,6 @@ impl Run {
             let count = sent.len() as u64;
             self.unmarked += count.saturating_sub(marked);
             self.sent += count;
-            self.done += count;
         }
         failpoint::hit("after_mark", jobs);
         let Some(cause) = cause else {
@@ -280,17 +291,17 @@ impl Run {
     async fn wait(&mut self) -> Step {
         self.watch.look().await?;
         let mut last_change = Instant::now();
-        while self.watch.outcomes().under_way() > 0
+        while self.watch.outcomes.under_way() > 0
             && last_change.elapsed() < self.operations.settings.replay.outcome_timeout
         {
-            self.tell(ReplayPhase::Waiting);
+            self.tell(ReplayPhase::Waiting, None);
             tokio::select! {
                 () = tokio::time::sleep(self.watch.pause()) => {}
                 () = self.stop.cancelled() => return Err(ReplayEnded::Interrupted),
             }
-            let before = *self.watch.outcomes();
+            let before = self.watch.outcomes;
             self.watch.look().await?;
-            if before != *self.watch.outcomes() {
+            if before != self.watch.outcomes {
                 last_change = Instant::now();
             }
         }
@@ -304,7 +315,7 @@ impl Run {
             ended = error.into();
         }
         let failures = self.operations.storage.failures_of(self.action_id).await;
-        let mut outcomes = *self.watch.outcomes();
+        let mut outcomes = self.watch.outcomes;
         // If the last look failed, at least this is known.
         outcomes.sent = outcomes.sent.max(self.sent.try_into().unwrap_or(i64::MAX));
         ReplayReport {

@@ -2,14 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
-use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ReplayOrder, ReplayPlan, ReplayProgress, ReplayReport, run::Run};
+use super::{ReplayProgress, ReplayReport};
 use crate::operations::{OperationError, Operations};
 
 /// A replay that goes on by itself, whoever follows it; dropping this doesn't stop it.
@@ -52,7 +51,7 @@ impl RunningReplay {
 pub(in crate::operations) struct RunningReplays(Mutex<HashMap<i64, RunningReplay>>);
 
 impl RunningReplays {
-    fn add(&self, running: RunningReplay) {
+    pub(super) fn add(&self, running: RunningReplay) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, replay| !replay.is_over());
         all.insert(running.action_id, running);
@@ -76,34 +75,6 @@ impl RunningReplays {
 }
 
 impl Operations {
-    /// Begins to carry out a plan: by the time this returns, the action is in the record and the replay goes on by
-    /// itself, until its end, `stop` or [`Operations::close`].
-    ///
-    /// # Errors
-    ///
-    /// It couldn't begin. Whatever happens later is in the report.
-    pub async fn replay(
-        self: &Arc<Self>,
-        plan: ReplayPlan,
-        order: ReplayOrder,
-    ) -> Result<RunningReplay, OperationError> {
-        let publisher = self.publisher()?.clone();
-        let details = serde_json::json!({
-            "up_to": plan.selection.up_to, "rate": order.rate, "canary": order.canary,
-        });
-        let (actor, note) = (order.actor.name(), order.note.as_deref());
-        let begun = self
-            .storage
-            .begin_replay(actor, &plan.subject, note, &details);
-        // Boxed: else the compiler can't see that it may go on in another thread.
-        let action_id = begun.boxed().await?;
-        // No await from here on: whoever asked may go away at any.
-        let (run, running) = Run::new(self, publisher, action_id, plan, order);
-        self.replays.add(running.clone());
-        tokio::spawn(run.carry_out());
-        Ok(running)
-    }
-
     /// A replay that runs in this process.
     pub fn running_replay(&self, action_id: i64) -> Option<RunningReplay> {
         let mut running = self.replays.all().into_iter();
