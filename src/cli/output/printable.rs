@@ -33,7 +33,7 @@ pub fn printable(value: &str) -> String {
 }
 
 /// Text of several lines, with everything else escaped that isn't printable.
-pub(super) fn printable_lines(value: &str) -> String {
+pub fn printable_lines(value: &str) -> String {
     escaped(value, |char| (char == '\n').then_some(char))
 }
 
