@@ -11,6 +11,7 @@ mod dead_letters;
 mod error;
 mod examination;
 mod installation;
+mod isolate;
 mod ledger;
 mod migrating;
 mod pool;
@@ -22,7 +23,6 @@ mod sweeping;
 mod timeline;
 
 pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
-pub use charging::PendingMark;
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
     Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
@@ -32,12 +32,13 @@ pub use dead_letters::{
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{
-    Durability, Excess, FINGERPRINTS, FUNCTIONS, Finding, Grant, Inspection, Look, Object,
-    OtherRole, Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction,
-    StrangeMigration, grants, grants_sql, print_grants,
+    Durability, Excess, FUNCTIONS, Finding, Function, Grant, Inspection, Look, Object, OtherRole,
+    Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction, StrangeMigration,
+    grants, grants_sql, print_grants,
 };
+pub use isolate::{Isolated, isolate};
 pub use ledger::{Balance, Credit, CreditError, CreditGrant, CreditRecord};
-pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};
+pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
 pub use refund::{Refund, RefundError, RefundRecord};
 pub use scratch::Scratch;
