@@ -1,8 +1,10 @@
 //! What a broker says of itself before anybody logs in. The client keeps that to itself, so it is asked
-//! for once more, on a connection that goes no further.
+//! for once more, on a connection that goes no further. It is worth that: a broker older than the one this
+//! is made for takes the arguments of at-least-once dead-lettering, ignores them, and loses messages.
 
 use std::{str::FromStr as _, time::Duration};
 
+use lapin::protocol::{AMQPClass, connection::AMQPMethod, parse_class};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use secrecy::ExposeSecret as _;
 use tokio::{
@@ -26,13 +28,7 @@ pub async fn greeting(broker: &config::Broker, within: Duration) -> Option<(Stri
     }
     let (host, port) = (uri.authority.host, uri.authority.port);
     let asked = tokio::time::timeout(within, ask(&host, port)).await;
-    let frame = asked.ok()?.ok()?;
-    let properties = server_properties(&frame)?;
-    let property = |name: &str| {
-        let found = properties.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.clone())
-    };
-    Some((property("product")?, property("version")?))
+    product_and_version(&asked.ok()?.ok()?)
 }
 
 /// The payload of the first frame.
@@ -47,63 +43,32 @@ async fn ask(host: &str, port: u16) -> std::io::Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// The texts of the table in `connection.start`: class 10, method 10, two bytes of version, the table.
-fn server_properties(payload: &[u8]) -> Option<Vec<(String, String)>> {
-    let mut rest = payload.strip_prefix(&[0, 10, 0, 10])?.get(2..)?;
-    let mut table = sized(&mut rest)?;
-    let mut found = Vec::new();
-    while let Some((length, after)) = table.split_first() {
-        let (name, after) = after.split_at_checked(usize::from(*length))?;
-        let (kind, after) = after.split_first()?;
-        table = after;
-        match kind {
-            b'S' => {
-                let value = sized(&mut table)?;
-                found.push((text(name), text(value)));
-            }
-            b'F' | b'A' => drop(sized(&mut table)?),
-            b't' => table = table.get(1..)?,
-            // Whatever else: what is known by here must do.
-            _ => break,
-        }
-    }
-    Some(found)
-}
-
-fn sized<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (size, rest) = from.split_first_chunk::<4>()?;
-    let (value, rest) = rest.split_at_checked(u32::from_be_bytes(*size) as usize)?;
-    *from = rest;
-    Some(value)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// What `connection.start` says of the broker.
+fn product_and_version(payload: &[u8]) -> Option<(String, String)> {
+    let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(payload) else {
+        return None;
+    };
+    let properties = start.server_properties.inner();
+    let property = |name| Some(properties.get(name)?.as_long_string()?.to_string());
+    Some((property("product")?, property("version")?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn start(table: &[u8]) -> Vec<u8> {
-        let size = u32::try_from(table.len()).unwrap().to_be_bytes();
-        [&[0, 10, 0, 10, 0, 9], &size[..], table].concat()
-    }
-
-    #[test]
-    fn texts_are_found_between_tables_and_flags() {
-        let table =
-            b"\x04capsF\x00\x00\x00\x05\x01at\x01\x00\x02upt\x01\x07versionS\x00\x00\x00\x033.9";
-        let found = server_properties(&start(table)).unwrap();
-        assert_eq!(found, [("version".to_owned(), "3.9".to_owned())]);
-    }
-
     #[test]
     fn a_greeting_that_is_cut_anywhere_is_none_at_all_and_no_panic() {
-        let whole = start(b"\x07versionS\x00\x00\x00\x033.9");
+        let table = b"\x04capsF\x00\x00\x00\x04\x01at\x01\x07productS\x00\x00\x00\x01R\
+                      \x02upt\x01\x07versionS\x00\x00\x00\x033.9";
+        let size = u32::try_from(table.len()).unwrap().to_be_bytes();
+        let rest = b"\x00\x00\x00\x05PLAIN\x00\x00\x00\x05en_US";
+        let whole = [&[0, 10, 0, 10, 0, 9], &size[..], table, rest].concat();
+        let found = ("R".to_owned(), "3.9".to_owned());
+        assert_eq!(product_and_version(&whole), Some(found));
         for end in 0..whole.len() {
-            assert_eq!(server_properties(&whole[..end]), None, "{end}");
+            assert_eq!(product_and_version(&whole[..end]), None, "{end}");
         }
-        assert_eq!(server_properties(b"HTTP/1.1 400 Bad Request"), None);
+        assert_eq!(product_and_version(b"HTTP/1.1 400 Bad Request"), None);
     }
 }

@@ -10,8 +10,8 @@ use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, presets};
 use serde::Serialize;
 
-pub use printable::{cut_columns, is_printable, printable, push_printable};
-use printable::{printable_json, printable_lines};
+use printable::printable_json;
+pub use printable::{cut_columns, is_printable, printable, printable_lines, push_printable};
 
 /// Columns of a line where there is no terminal to say how many it has.
 const UNBOUNDED_COLUMNS: usize = 1_000;

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use config::{Config, Environment, File, FileFormat};
+use config::{Config, Environment, File, FileFormat, ValueKind};
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use thiserror::Error;
 
 use super::{Broker, Database, Settings};
@@ -76,19 +79,20 @@ impl Settings {
         env.retain(|name, _| name.starts_with(PREFIX));
         let sources = Sources { file, env };
         sources.check_names()?;
-        let mut builder = Config::builder();
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
-                path: path.display().to_string(),
-                problem: format!("can't be read: {error}"),
-            })?;
-            builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
-        }
-        let settings: Self = builder
+        let of_file = |problem: String| ConfigError::File {
+            path: file.unwrap_or(Path::new("")).display().to_string(),
+            problem,
+        };
+        let text = match file.map(std::fs::read_to_string).transpose() {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => return Err(of_file(format!("can't be read: {error}"))),
+        };
+        let merged = Config::builder()
+            .add_source(File::from_str(&text, FileFormat::Toml))
             .add_source(sources.environment())
             .build()
-            .and_then(Config::try_deserialize)
-            .map_err(|error| sources.explain(error, String::new()))?;
+            .map_err(|error| of_file(without_source_line(&text, &error)))?;
+        let settings = sources.read(merged.cache)?;
         match settings.contradiction() {
             None => Ok(settings),
             Some((key, problem)) => Err(sources.wrong(key, problem)),
@@ -254,58 +258,93 @@ impl Sources<'_> {
         }
     }
 
-    /// Turns the loader's error into ours. The loader's text may repeat a value, and a value may be
-    /// a password put in the wrong place: only parts known to be harmless are kept.
-    fn explain(&self, error: config::ConfigError, key: String) -> ConfigError {
-        match error {
-            config::ConfigError::At {
-                error, key: inner, ..
-            } => self.explain(*error, inner.unwrap_or(key)),
-            config::ConfigError::Type {
-                expected,
-                key: inner,
-                ..
-            } => self.wrong(&inner.unwrap_or(key), format!("expected {expected}")),
-            config::ConfigError::FileParse { cause, .. } => ConfigError::File {
-                path: self
-                    .file
-                    .map_or_else(String::new, |file| file.display().to_string()),
-                problem: without_source_line(&cause.to_string()),
-            },
-            config::ConfigError::Message(text) => {
-                if let Some((name, others)) = unknown_field(&text) {
-                    let dot = if key.is_empty() { "" } else { "." };
-                    let problem = format!("no such setting; there are {others}");
-                    self.wrong(&format!("{key}{dot}{name}"), problem)
-                } else if text.starts_with("invalid type: ") {
-                    let expected = text.rsplit("expected ").next().unwrap_or_default();
-                    self.wrong(&key, format!("expected {expected}"))
-                } else {
-                    self.wrong(&key, text)
-                }
+    /// The settings out of what was merged.
+    fn read(&self, merged: config::Value) -> Result<Settings, ConfigError> {
+        serde_path_to_error::deserialize(Given(merged)).map_err(|error| {
+            let path = error.path().to_string();
+            let key = if path == "." { "" } else { &path };
+            self.wrong(key, error.into_inner().0)
+        })
+    }
+}
+
+/// What is wrong with a file. A TOML error shows the line it is about, which may be the one with the
+/// password: only place and message are kept.
+fn without_source_line(text: &str, error: &config::ConfigError) -> String {
+    let config::ConfigError::FileParse { cause, .. } = error else {
+        return "not valid".to_owned();
+    };
+    let Some(error) = cause.downcast_ref::<toml::de::Error>() else {
+        // From the loader's own reading of single values: of a number that is too long.
+        return "a number is out of range".to_owned();
+    };
+    let start = error.span().map_or(0, |span| span.start);
+    let before = &text[..text.floor_char_boundary(start)];
+    let line = before.split('\n').count();
+    let column = before
+        .chars()
+        .rev()
+        .take_while(|char| *char != '\n')
+        .count()
+        + 1;
+    let message = error.message();
+    format!("TOML parse error at line {line}, column {column}: {message}")
+}
+
+/// A merged value, read with errors that are ours: the loader's are sentences which may repeat a value,
+/// and a value may be a password put in the wrong place.
+struct Given(config::Value);
+
+impl<'de> Deserializer<'de> for Given {
+    type Error = Refused;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        match self.0.kind {
+            ValueKind::Boolean(value) => visitor.visit_bool(value),
+            ValueKind::I64(value) => visitor.visit_i64(value),
+            ValueKind::Float(value) => visitor.visit_f64(value),
+            ValueKind::String(value) => visitor.visit_string(value),
+            ValueKind::Array(items) => {
+                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Given)))
             }
-            _ => self.wrong(&key, "not a valid setting".to_owned()),
+            ValueKind::Table(table) => {
+                let members = table.into_iter().map(|(key, value)| (key, Given(value)));
+                visitor.visit_map(MapDeserializer::new(members))
+            }
+            // Neither TOML nor the environment has others.
+            _ => visitor.visit_unit(),
         }
     }
-}
 
-/// Takes serde's message for an unknown field apart: the field, and the list of known ones.
-fn unknown_field(text: &str) -> Option<(&str, String)> {
-    let (name, rest) = text
-        .strip_prefix("unknown field `")?
-        .rsplit_once("`, expected ")?;
-    let known = rest.trim_start_matches("one of ").replace('`', "");
-    Some((name, known))
-}
-
-/// A TOML error quotes the line it is about between its position and its message; that line may be
-/// the one with the password.
-fn without_source_line(text: &str) -> String {
-    let mut lines = text.lines();
-    let position = lines.next().unwrap_or_default();
-    if !position.starts_with("TOML parse error at ") {
-        return "not valid TOML".to_owned();
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
-    let message: Vec<&str> = lines.skip(3).collect();
-    format!("{position}: {}", message.join(", "))
+}
+
+impl IntoDeserializer<'_, Refused> for Given {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// Why a key or a value was refused, without the value.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Refused(String);
+
+impl de::Error for Refused {
+    fn custom<T: fmt::Display>(problem: T) -> Self {
+        Self(problem.to_string())
+    }
+
+    fn invalid_type(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self(format!("expected {expected}"))
+    }
+
+    fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
+        Self(format!("no such setting; there are {}", known.join(", ")))
+    }
 }

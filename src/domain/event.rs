@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::Reason;
 use super::excerpt::cut;
-use super::json::{Reader, Value};
+use super::json::{self, Value};
 use crate::config::Limits;
 use envelope::Envelope;
 use fields::{Fields, text_of};
@@ -63,27 +63,24 @@ impl CompletionEvent {
         let text = text_of(body, limits)?;
         let mut event = Fields::default();
         let mut envelope = Envelope::default();
-        let other = Reader::new(text, limits.max_depth)
-            .members(|key, value| match key {
-                "specversion" => envelope.specversion = Some(value),
-                "type" => envelope.kind = Some(value),
-                "id" => envelope.id = Some(value),
-                "source" => envelope.source = Some(value),
-                "data" => envelope.data = Some(value),
-                "data_base64" => envelope.data_base64 = Some(value),
-                _ => event.take(key, value),
-            })
-            .map_err(|error| EventError::malformed(error.message("body")))?;
-        if let Some(value) = other {
-            return Err(EventError::expected("body", "an object", &value));
+        let whole = json::read(text, limits.max_depth, |key, value| match key {
+            "specversion" => envelope.specversion = Some(value),
+            "type" => envelope.kind = Some(value),
+            "id" => envelope.id = Some(value),
+            "source" => envelope.source = Some(value),
+            "data" => envelope.data = Some(value),
+            "data_base64" => envelope.data_base64 = Some(value),
+            _ => event.take(key, value),
+        })
+        .map_err(|error| EventError::malformed(error.message("body")))?;
+        if !matches!(whole, Value::Object(_)) {
+            return Err(EventError::expected("body", "an object", &whole));
         }
         if envelope.specversion.is_none() && !is_cloud_event(content_type) {
             return event.check("", limits);
         }
         let mut event = Fields::default();
-        // The envelope's own reading has found every fault the text of `data` could have.
-        Reader::new(envelope.data()?, limits.max_depth)
-            .members(|key, value| event.take(key, value))
+        json::read_again(envelope.data()?, |key, value| event.take(key, value))
             .map_err(|error| EventError::malformed(error.inside("data").message("data")))?;
         event.check("data.", limits)
     }

@@ -1,13 +1,12 @@
 //! What can be made out in a body that may not be an event: for people who look for a letter, never for
 //! a charge.
 
-use std::fmt;
+use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::event::is_cloud_event;
+use super::json;
 
 /// Bytes of a body that are looked at.
 const MAX_READ: usize = 1024 * 1024;
@@ -34,78 +33,32 @@ impl Glimpse {
     pub fn of(body: &[u8], content_type: Option<&str>) -> Self {
         let start = &body[..body.len().min(MAX_READ)];
         let text = String::from_utf8_lossy(start);
-        let text = text.trim_start_matches('\u{feff}');
-        let mut seen = Seen::default();
-        let mut reader = serde_json::Deserializer::from_str(text);
-        // Where it breaks off is of no interest, only what came before.
-        let _ = Members(&mut seen).deserialize(&mut reader);
-        let mut inner = Seen::default();
-        if let Some(data) = seen.data {
-            let mut reader = serde_json::Deserializer::from_str(data);
-            let _ = Members(&mut inner).deserialize(&mut reader);
+        let (mut members, _) = json::seen(text.trim_start_matches('\u{feff}'));
+        if is_cloud_event(content_type) || members.iter().any(|(key, _)| key == "specversion") {
+            let data = members.iter().rfind(|(key, _)| key == "data");
+            members = data.map_or_else(Vec::new, |(_, data)| json::seen(data).0);
         }
-        let enveloped = seen.is_envelope || is_cloud_event(content_type);
-        if enveloped { inner } else { seen }.glimpse()
-    }
-}
-
-/// One field's value, as far as it was met.
-#[derive(Debug, Clone, Copy, Default)]
-enum Found<T> {
-    #[default]
-    Nothing,
-    One(Option<T>),
-    Several,
-}
-
-impl<T: PartialEq> Found<T> {
-    fn meet(&mut self, value: Option<T>) {
-        *self = match self {
-            Self::Nothing => Self::One(value),
-            Self::One(known) if *known == value => return,
-            Self::One(_) | Self::Several => Self::Several,
-        };
-    }
-
-    fn value(self) -> Option<T> {
-        match self {
-            Self::One(value) => value,
-            Self::Nothing | Self::Several => None,
+        Self {
+            job_id: said(&members, "job_id", |value| {
+                uuid(value).filter(|id| !id.is_nil())
+            }),
+            company_id: said(&members, "company_id", uuid),
+            article_id: said(&members, "article_id", uuid),
+            tokens: said(&members, "tokens", |value| value.parse().ok()),
         }
     }
 }
 
-#[derive(Debug, Default)]
-struct Seen<'t> {
-    job_id: Found<Uuid>,
-    company_id: Found<Uuid>,
-    article_id: Found<Uuid>,
-    tokens: Found<i64>,
-    is_envelope: bool,
-    data: Option<&'t str>,
-}
-
-impl<'t> Seen<'t> {
-    fn meet(&mut self, key: &str, value: &'t str) {
-        match key {
-            "job_id" => self.job_id.meet(uuid(value).filter(|id| !id.is_nil())),
-            "company_id" => self.company_id.meet(uuid(value)),
-            "article_id" => self.article_id.meet(uuid(value)),
-            "tokens" => self.tokens.meet(value.parse().ok()),
-            "specversion" => self.is_envelope = true,
-            "data" => self.data = Some(value),
-            _ => {}
-        }
-    }
-
-    fn glimpse(self) -> Glimpse {
-        Glimpse {
-            job_id: self.job_id.value(),
-            company_id: self.company_id.value(),
-            article_id: self.article_id.value(),
-            tokens: self.tokens.value(),
-        }
-    }
+/// What a field's value is read as, if all its values are read as the same.
+fn said<T: PartialEq>(
+    members: &[(Cow<'_, str>, &str)],
+    field: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let values = members.iter().filter(|(key, _)| key == field);
+    let mut values = values.map(|(_, value)| read(value));
+    let first = values.next()?;
+    values.all(|other| other == first).then_some(first)?
 }
 
 /// As the event's own rule has it: hyphenated or plain.
@@ -114,36 +67,6 @@ fn uuid(value: &str) -> Option<Uuid> {
     Uuid::try_parse(&text)
         .ok()
         .filter(|_| matches!(text.len(), 32 | 36))
-}
-
-/// Takes an object's members one by one, each as the text it is written in.
-struct Members<'s, 't>(&'s mut Seen<'t>);
-
-impl<'t> DeserializeSeed<'t> for Members<'_, 't> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'t>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_map(self)
-    }
-}
-
-impl<'t> Visitor<'t> for Members<'_, 't> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'t>>(self, mut members: A) -> Result<(), A::Error> {
-        // Keys are text of their own, too: one that no string can hold must not end the reading.
-        while let Some(key) = members.next_key::<&RawValue>()? {
-            match serde_json::from_str::<String>(key.get()) {
-                Ok(key) => self.0.meet(&key, members.next_value::<&RawValue>()?.get()),
-                Err(_) => drop(members.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,23 +1,34 @@
-//! A JSON reader that is stricter than most, for bodies that become money.
+//! The JSON of bodies that become money: `serde_json`'s grammar, and stricter than it.
 //!
-//! It reads RFC 8259 in one pass and without a tree: a value is handed out as its slice of the text,
-//! whole objects and arrays included, which is how `metadata` keeps its exact bytes. Beyond the
-//! grammar it refuses, at any depth, what readers disagree on or `PostgreSQL`'s `jsonb` can't hold:
-//! a key that appears twice in one object, U+0000 and half surrogate pairs in strings, and numbers
-//! out of range. An error carries the path of the value it is about.
+//! A value is handed out as its slice of the text, whole objects and arrays included, which is how
+//! `metadata` keeps its exact bytes. Beyond the grammar [`read`] refuses, at any depth, what readers
+//! disagree on or `PostgreSQL`'s `jsonb` can't hold: a key that appears twice in one object, U+0000 and
+//! half surrogate pairs in strings, and numbers out of range. `serde_json` alone would take the first two
+//! and round the last. An error carries the path of the value it is about.
 
+mod error;
 pub mod layout;
-mod scalars;
 
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::excerpt::{cut, quoted};
+pub(super) use error::JsonError;
+use error::path_of_key;
+use layout::{SPACE, tokens};
 
-/// Bytes of a path that an error shows.
-const PATH_BYTES: usize = 256;
+/// No publisher means a number beyond a double's 1e308 or below its 1e-324, and a few such digits
+/// would become hundreds of thousands when `PostgreSQL` writes them out.
+const MAX_EXPONENT: i32 = 400;
+/// Digits before and after the point that a `PostgreSQL` `numeric` can have.
+const MAX_INTEGER_DIGITS: i64 = 131_072;
+const MAX_FRACTION_DIGITS: i64 = 16_383;
 
 /// One value, already checked to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,253 +65,197 @@ impl Value<'_> {
     }
 }
 
-/// Why a text was refused: which value, and what is wrong with it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct JsonError {
-    /// The way to the value, outermost first; `None` if it is the text as a whole that is wrong.
-    path: Option<String>,
-    problem: String,
-}
+type Result<T> = std::result::Result<T, JsonError>;
 
-impl JsonError {
-    fn of_text(problem: String) -> Box<Self> {
-        Box::new(Self {
-            path: None,
-            problem,
-        })
-    }
-
-    fn of_value(path: String, problem: String) -> Box<Self> {
-        let path = Some(path);
-        Box::new(Self { path, problem })
-    }
-
-    /// The same error seen from one level further out. A fault of the text as a whole stays one.
-    pub(super) fn inside(mut self: Box<Self>, outer: &str) -> Box<Self> {
-        self.path = self.path.map(|path| match path.as_bytes() {
-            [] => outer.to_owned(),
-            [b'[', ..] => format!("{outer}{path}"),
-            _ => format!("{outer}.{path}"),
-        });
-        self
-    }
-
-    /// `metadata.tags[2]: the problem`; `text` names the text where there is no path.
-    pub(super) fn message(&self, text: &str) -> String {
-        let path = self.path.as_deref().filter(|path| !path.is_empty());
-        format!(
-            "{}: {}",
-            cut(path.unwrap_or(text), PATH_BYTES),
-            self.problem
-        )
-    }
-}
-
-/// A key as part of a path: as it is if that is unmistakable, else quoted.
-fn path_of_key(key: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if (1..=64).contains(&key.len()) && key.bytes().all(plain) {
-        key.to_owned()
-    } else {
-        quoted(key)
-    }
-}
-
-type Result<T> = std::result::Result<T, Box<JsonError>>;
-
-/// A position in a text.
-pub(super) struct Reader<'a> {
+/// Reads the whole text as one value; if it is an object, `member` gets what is in it.
+pub(super) fn read<'a>(
     text: &'a str,
-    at: usize,
-    depth: usize,
     max_depth: usize,
-    /// The keys seen so far of every object that is open, innermost last.
-    keys: Vec<Cow<'a, str>>,
+    member: impl FnMut(&str, Value<'a>),
+) -> Result<Value<'a>> {
+    let of_syntax = |error| JsonError::of_syntax(text, &error);
+    let whole = text.trim_matches(SPACE);
+    if !whole.starts_with('{') {
+        serde_json::from_str::<&RawValue>(text).map_err(of_syntax)?;
+        check(whole, max_depth)?;
+        return value(whole);
+    }
+    let members = members(text).map_err(of_syntax)?;
+    check(whole, max_depth)?;
+    hand_out(members, member)?;
+    Ok(Value::Object(whole))
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str, max_depth: usize) -> Self {
-        let keys = Vec::with_capacity(16);
-        Self {
-            text,
-            at: 0,
-            depth: 0,
-            max_depth,
-            keys,
+/// What is in an object that was read as part of a text, where all faults have been found.
+pub(super) fn read_again<'a>(object: &'a str, member: impl FnMut(&str, Value<'a>)) -> Result<()> {
+    let members = members(object).map_err(|error| JsonError::of_syntax(object, &error))?;
+    hand_out(members, member)
+}
+
+fn hand_out<'a>(
+    members: Vec<(&'a str, &'a str)>,
+    mut member: impl FnMut(&str, Value<'a>),
+) -> Result<()> {
+    for (key, text) in members {
+        member(&string(key)?, value(text)?);
+    }
+    Ok(())
+}
+
+/// `text` is known to be a value, and nothing around it.
+fn value(text: &str) -> Result<Value<'_>> {
+    Ok(match text.as_bytes() {
+        [b'{', ..] => Value::Object(text),
+        [b'[', ..] => Value::Array(text),
+        [b'"', ..] => Value::String(string(text)?),
+        b"null" => Value::Null,
+        b"true" => Value::Bool(true),
+        b"false" => Value::Bool(false),
+        _ => Value::Number(number(text)?),
+    })
+}
+
+/// What is open around a token: the keys so far of an object, or the place in an array.
+enum Open<'a> {
+    Object(Vec<Cow<'a, str>>),
+    Array(usize),
+}
+
+impl Open<'_> {
+    fn path(&self) -> String {
+        match self {
+            Self::Object(keys) => keys.last().map_or_else(String::new, |key| path_of_key(key)),
+            Self::Array(index) => format!("[{index}]"),
         }
     }
+}
 
-    /// Reads the whole text as one value.
-    pub(super) fn document(mut self) -> Result<Value<'a>> {
-        self.skip_space();
-        let value = self.value()?;
-        self.end()?;
-        Ok(value)
-    }
-
-    /// Reads the whole text as one object and hands out its members. What is not an object is
-    /// returned instead.
-    pub(super) fn members(
-        mut self,
-        mut member: impl FnMut(&str, Value<'a>),
-    ) -> Result<Option<Value<'a>>> {
-        self.skip_space();
-        if self.peek() != Some(b'{') {
-            return self.document().map(Some);
+/// The rules beyond the grammar, which `text` is known to obey. Its tokens are enough for them, and unlike
+/// visitors they cost no more in the depth and have the numbers as they are written.
+fn check(text: &str, max_depth: usize) -> Result<()> {
+    let mut open = Vec::with_capacity(4);
+    let mut last = "";
+    for token in tokens(text) {
+        if let Err(error) = check_token(token, last, &mut open) {
+            let outer = open.iter().rev().map(Open::path);
+            return Err(outer.fold(error, |error, outer| error.inside(&outer)));
         }
-        self.object(&mut member)?;
-        self.end()?;
-        Ok(None)
-    }
-
-    fn end(&mut self) -> Result<()> {
-        self.skip_space();
-        match self.peek() {
-            None => Ok(()),
-            Some(_) => Err(self.unexpected("nothing more")),
+        if open.len() > max_depth {
+            return Err(JsonError::of_text(format!(
+                "nesting deeper than {max_depth}"
+            )));
         }
+        last = token;
     }
+    Ok(())
+}
 
-    fn value(&mut self) -> Result<Value<'a>> {
-        let start = self.at;
-        match self.peek() {
-            Some(b'{') => {
-                self.object(&mut |_, _| {})?;
-                Ok(Value::Object(&self.text[start..self.at]))
+fn check_token<'a>(token: &'a str, last: &str, open: &mut Vec<Open<'a>>) -> Result<()> {
+    match token.as_bytes()[0] {
+        b'{' => open.push(Open::Object(Vec::new())),
+        b'[' => open.push(Open::Array(0)),
+        b'}' | b']' => {
+            if let Some(Open::Object(keys)) = open.pop() {
+                no_key_twice(keys)?;
             }
-            Some(b'[') => {
-                self.array()?;
-                Ok(Value::Array(&self.text[start..self.at]))
-            }
-            Some(b'"') => self.string().map(Value::String),
-            Some(b'-' | b'0'..=b'9') => self.number().map(Value::Number),
-            Some(b't') => self.literal("true", Value::Bool(true)),
-            Some(b'f') => self.literal("false", Value::Bool(false)),
-            Some(b'n') => self.literal("null", Value::Null),
-            _ => Err(self.unexpected("a value")),
         }
-    }
-
-    fn object(&mut self, member: &mut dyn FnMut(&str, Value<'a>)) -> Result<()> {
-        self.enter()?;
-        let first_key = self.keys.len();
-        if !self.closes(b'}') {
-            loop {
-                if self.peek() != Some(b'"') {
-                    return Err(self.unexpected("a key in double quotes"));
+        b',' => {
+            if let Some(Open::Array(index)) = open.last_mut() {
+                *index += 1;
+            }
+        }
+        b'"' => match open.last_mut() {
+            Some(Open::Object(keys)) if last != ":" => match string(token) {
+                Ok(key) => keys.push(key),
+                Err(error) => {
+                    // It is the object that has such a key, and not the member before.
+                    open.pop();
+                    return Err(error);
                 }
-                let key = self.string()?;
-                self.skip_space();
-                self.expect(b':', "a colon after the key")?;
-                self.skip_space();
-                let value = self
-                    .value()
-                    .map_err(|error| error.inside(&path_of_key(&key)))?;
-                member(&key, value);
-                self.keys.push(key);
-                if self.closes(b'}') {
-                    break;
-                }
-                self.expect(b',', "a comma or the end of the object")?;
-                self.skip_space();
+            },
+            _ => drop(string(token)?),
+        },
+        b'-' | b'0'..=b'9' => drop(number(token)?),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Sorting keeps a body of very many keys from costing the square of their number.
+fn no_key_twice(mut keys: Vec<Cow<'_, str>>) -> Result<()> {
+    keys.sort_unstable();
+    match keys.array_windows().find(|[one, next]| one == next) {
+        None => Ok(()),
+        Some([key, _]) => {
+            Err(JsonError::of_value("the key appears twice").inside(&path_of_key(key)))
+        }
+    }
+}
+
+fn number(text: &str) -> Result<&str> {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let in_range = exponent.parse().is_ok_and(|exponent: i32| {
+        let shift = i64::from(exponent);
+        exponent.abs() <= MAX_EXPONENT
+            && integer.trim_start_matches('-').len() as i64 + shift <= MAX_INTEGER_DIGITS
+            && fraction.len() as i64 - shift <= MAX_FRACTION_DIGITS
+    });
+    if in_range {
+        return Ok(text);
+    }
+    let problem = format!("the number {} is out of range", cut(text, 64));
+    Err(JsonError::of_value(problem))
+}
+
+/// A string with its quotes; without escapes it is borrowed.
+fn string(text: &str) -> Result<Cow<'_, str>> {
+    if !text.contains('\\') {
+        return Ok(Cow::Borrowed(&text[1..text.len() - 1]));
+    }
+    // The grammar has been seen to: only a character can be wrong.
+    let resolved: String = serde_json::from_str(text)
+        .map_err(|_| JsonError::of_value("a string holds half of a surrogate pair"))?;
+    if resolved.contains('\0') {
+        let problem = "a string holds U+0000, which can't be stored";
+        return Err(JsonError::of_value(problem));
+    }
+    Ok(Cow::Owned(resolved))
+}
+
+/// Key and value of each member of an object, each as it is written.
+fn members(text: &str) -> serde_json::Result<Vec<(&str, &str)>> {
+    let mut found = Vec::with_capacity(8);
+    members_into(text, &mut found).map(|()| found)
+}
+
+fn members_into<'t>(text: &'t str, found: &mut Vec<(&'t str, &'t str)>) -> serde_json::Result<()> {
+    struct Members<'f, 't>(&'f mut Vec<(&'t str, &'t str)>);
+    impl<'t> Visitor<'t> for Members<'_, 't> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+            while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                self.0.push((key.get(), value.get()));
             }
-        }
-        self.depth -= 1;
-        self.refuse_twins(first_key)
-    }
-
-    /// Sorting keeps a body of very many keys from costing the square of their number.
-    fn refuse_twins(&mut self, first_key: usize) -> Result<()> {
-        let keys = &mut self.keys[first_key..];
-        keys.sort_unstable();
-        if let Some([key, _]) = keys.array_windows().find(|[one, next]| one == next) {
-            let problem = "the key appears twice".to_owned();
-            return Err(JsonError::of_value(path_of_key(key), problem));
-        }
-        self.keys.truncate(first_key);
-        Ok(())
-    }
-
-    fn array(&mut self) -> Result<()> {
-        self.enter()?;
-        if !self.closes(b']') {
-            let mut index = 0_usize;
-            loop {
-                self.value()
-                    .map_err(|error| error.inside(&format!("[{index}]")))?;
-                index += 1;
-                if self.closes(b']') {
-                    break;
-                }
-                self.expect(b',', "a comma or the end of the array")?;
-                self.skip_space();
-            }
-        }
-        self.depth -= 1;
-        Ok(())
-    }
-
-    /// Steps over an opening brace or bracket and the space after it.
-    fn enter(&mut self) -> Result<()> {
-        self.depth += 1;
-        if self.depth > self.max_depth {
-            let problem = format!("nesting deeper than {}", self.max_depth);
-            return Err(JsonError::of_text(problem));
-        }
-        self.at += 1;
-        self.skip_space();
-        Ok(())
-    }
-
-    /// Steps over `bracket`, if that is what comes after any space.
-    fn closes(&mut self, bracket: u8) -> bool {
-        self.skip_space();
-        let closes = self.peek() == Some(bracket);
-        self.at += usize::from(closes);
-        closes
-    }
-
-    fn literal(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>> {
-        if !self.text[self.at..].starts_with(word) {
-            return Err(self.unexpected("a value"));
-        }
-        self.at += word.len();
-        Ok(value)
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
+            Ok(())
         }
     }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.deserialize_map(Members(found))?;
+    reader.end()
+}
 
-    fn expect(&mut self, byte: u8, name: &str) -> Result<()> {
-        if self.peek() != Some(byte) {
-            return Err(self.unexpected(name));
-        }
-        self.at += 1;
-        Ok(())
-    }
-
-    /// A syntax error here: line and column count characters, from 1.
-    fn unexpected(&self, expected: &str) -> Box<JsonError> {
-        let before = &self.text[..self.at];
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before
-            .chars()
-            .rev()
-            .take_while(|character| *character != '\n')
-            .count()
-            + 1;
-        let got = match self.text[self.at..].chars().next() {
-            None => "the end".to_owned(),
-            Some(character) => quoted(character.encode_utf8(&mut [0; 4])),
-        };
-        let problem = format!("line {line}, column {column}: expected {expected}, got {got}");
-        JsonError::of_text(problem)
-    }
+/// Key and value of each member of an object in a text that nobody has checked, and whether there was
+/// nothing wrong with its grammar: else they are those before the place where it breaks off. A key that is
+/// no text stays as it is written, quotes and all.
+pub(super) fn seen(text: &str) -> (Vec<(Cow<'_, str>, &str)>, bool) {
+    let mut found = Vec::new();
+    let whole = members_into(text, &mut found).is_ok();
+    let named = |(key, value)| (string(key).unwrap_or(Cow::Borrowed(key)), value);
+    (found.into_iter().map(named).collect(), whole)
 }

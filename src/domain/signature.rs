@@ -1,147 +1,60 @@
 //! An error's text without what differs from one event to the next: one cause, one signature.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
 use super::excerpt::cut;
 
 /// Bytes of a signature.
 const MAX_BYTES: usize = 200;
 /// Bytes of an error that are looked at: ours have no more.
 const MAX_READ: usize = 1024;
-/// Stands for an id or a number.
-const FOLDED: &str = "#";
-/// A word of hexadecimal digits of this length is an id.
-const HEX_ID: usize = 8;
 
-/// What a double-quoted word after one of these names is part of the database, and so of the cause.
-const NAMERS: [&str; 12] = [
-    "column",
-    "constraint",
-    "database",
-    "function",
-    "index",
-    "parameter",
-    "relation",
-    "role",
-    "schema",
-    "sequence",
-    "table",
-    "trigger",
-];
-/// Where a number is part of a name.
-const NAMES: [&str; 4] = ["UTF-8", "UTF8", "U+0000", "RFC 3339"];
-/// What follows it is a code.
-const SQLSTATE: &str = "SQLSTATE ";
+/// What differs, and what looks like it but tells one cause from another.
+static PARTS: LazyLock<Regex> = LazyLock::new(|| {
+    // Double-quoted with escapes, and the ellipsis of a value that was cut; an open end is one.
+    let quoted = r#""(?:[^"\\]|\\.)*(?:"…?|\\?$)"#;
+    let (hex, edge) = ("[0-9A-Fa-f]", r"(?-u:\b)");
+    let pattern = format!(
+        r"(?xs)
+        (?<kept>
+            # names of the database
+            {edge} (?: column | constraint | database | function | index | parameter | relation | role
+                | schema | sequence | table | trigger ) \x20+ {quoted}
+            | SQLSTATE \x20 [0-9A-Za-z]*
+            | UTF-?8 | U\+0000 | RFC \x20 3339 )
+        | (?<quoted> {quoted} )
+        | (?<id> {edge} (?: {hex}{{8}} - (?: {hex}{{4}} - ){{3}} {hex}{{12}} | 0x {hex}+ | {hex}{{8,}} ) {edge} )
+        | -? [0-9]+ (?: \. [0-9]+ )? (?: [eE] [+-]? [0-9]+ )?"
+    );
+    Regex::new(&pattern).expect("a pattern of our own")
+});
 
 /// `error` with ids, numbers and double-quoted values folded, at most 200 bytes. Names of columns, tables
 /// and the like stay, and so do SQLSTATEs: they tell one cause from another.
 #[must_use]
 pub fn signature(error: &str) -> String {
-    let mut rest = &error[..error.floor_char_boundary(MAX_READ)];
-    let mut folded = String::with_capacity(rest.len().min(2 * MAX_BYTES));
-    // What is cut off at the end need not be folded either.
-    while !rest.is_empty() && folded.len() <= MAX_BYTES {
-        let (taken, shown) = next(rest, &folded);
-        folded.push_str(shown);
-        rest = &rest[taken..];
-    }
+    let start = &error[..error.floor_char_boundary(MAX_READ)];
+    let folded = PARTS.replace_all(start, |part: &Captures<'_>| {
+        let (whole, at) = part
+            .get(0)
+            .map_or(("", 0), |whole| (whole.as_str(), whole.start()));
+        // Else a word is taken for an id: `defaced`.
+        let is_word = !whole.contains(|char: char| char.is_ascii_digit());
+        if part.name("kept").is_some() || (part.name("id").is_some() && is_word) {
+            Cow::Owned(whole.to_owned())
+        } else if part.name("quoted").is_some() {
+            Cow::Borrowed("\"…\"")
+        } else if whole.starts_with('-') && start[..at].ends_with(char::is_alphanumeric) {
+            // After a word a dash is no sign.
+            Cow::Borrowed("-#")
+        } else {
+            Cow::Borrowed("#")
+        }
+    });
     cut(&folded, MAX_BYTES).into_owned()
-}
-
-/// How much of `rest` comes next, and what it becomes.
-fn next<'t>(rest: &'t str, before: &str) -> (usize, &'t str) {
-    let whole = |length: usize| (length, &rest[..length]);
-    let first = rest.chars().next().unwrap_or(' ');
-    if first == '"' {
-        let length = quoted_length(rest);
-        let name = before.trim_end().rsplit([' ', '(']).next().unwrap_or("");
-        if NAMERS.contains(&name) {
-            return whole(length);
-        }
-        return (length, "\"…\"");
-    }
-    if before.ends_with(SQLSTATE) {
-        return whole(word_length(rest).max(first.len_utf8()));
-    }
-    if let Some(name) = NAMES.iter().find(|name| rest.starts_with(**name)) {
-        return whole(name.len());
-    }
-    let in_word = before.ends_with(is_of_word);
-    if !in_word && is_uuid(rest) {
-        return (36, FOLDED);
-    }
-    if !in_word && let Some(length) = hex_id(rest) {
-        return (length, FOLDED);
-    }
-    let sign = usize::from(first == '-' && !in_word);
-    match number_length(&rest[sign..]) {
-        0 => whole(first.len_utf8()),
-        length => (sign + length, FOLDED),
-    }
-}
-
-fn is_of_word(char: char) -> bool {
-    // What was folded inside a word belongs to it.
-    char.is_alphanumeric() || char == '_' || char == '#'
-}
-
-fn word_length(text: &str) -> usize {
-    let end = text.find(|char: char| !(char.is_alphanumeric() || char == '_'));
-    end.unwrap_or(text.len())
-}
-
-/// With its closing quote, and the ellipsis of a value that was cut; an open end is one.
-fn quoted_length(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, char) in text.char_indices().skip(1) {
-        match char {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' if text[at + 1..].starts_with('…') => return at + 1 + '…'.len_utf8(),
-            '"' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-/// Digits, a fraction, an exponent.
-fn number_length(text: &str) -> usize {
-    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    let whole = digits(text);
-    let mut length = whole;
-    if whole > 0 && text[length..].starts_with('.') {
-        let fraction = digits(&text[length + 1..]);
-        length += if fraction > 0 { 1 + fraction } else { 0 };
-    }
-    if whole > 0 && text[length..].starts_with(['e', 'E']) {
-        let sign = usize::from(text[length + 1..].starts_with(['+', '-']));
-        let exponent = digits(&text[length + 1 + sign..]);
-        length += if exponent > 0 { 1 + sign + exponent } else { 0 };
-    }
-    length
-}
-
-fn is_uuid(text: &str) -> bool {
-    let Some(start) = text.as_bytes().get(..36) else {
-        return false;
-    };
-    let fits = |(at, byte): (usize, &u8)| match at {
-        8 | 13 | 18 | 23 => *byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    };
-    start.iter().enumerate().all(fits) && !text[36..].starts_with(is_of_word)
-}
-
-/// `8b0c1c1e…`, `0x7f`: hexadecimal digits alone, one of them a digit, so that no word is taken for one.
-fn hex_id(text: &str) -> Option<usize> {
-    let word = &text[..word_length(text)];
-    let (digits, least) = match word.strip_prefix("0x") {
-        Some(digits) => (digits, 1),
-        None => (word, HEX_ID),
-    };
-    let fits = digits.len() >= least
-        && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && word.bytes().any(|byte| byte.is_ascii_digit());
-    fits.then_some(word.len())
 }
 
 #[cfg(test)]

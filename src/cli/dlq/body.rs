@@ -3,145 +3,27 @@
 //! No parser is asked, since the body may be what a parser stumbled over: a duplicate key, a number of a
 //! hundred digits, a missing brace all stay what they are. Only the space between tokens is ours.
 
-use crate::cli::output::push_printable;
+use std::fmt::Write as _;
 
-/// Deeper than this no line is indented: the text could be all brackets.
-const MAX_INDENT: usize = 32;
-
-/// A piece of a body.
-#[derive(Debug, Clone, Copy)]
-enum Piece {
-    Char(char),
-    /// A byte that is not UTF-8.
-    Byte(u8),
-}
+use crate::cli::output::{printable_lines, push_printable};
+use crate::domain::layout;
 
 /// The body in printable lines, bytes that aren't UTF-8 as `\xff`.
 pub(super) fn pretty(body: &[u8]) -> String {
-    let pieces = body.utf8_chunks().flat_map(|chunk| {
-        let bytes = chunk.invalid().iter().map(|byte| Piece::Byte(*byte));
-        chunk.valid().chars().map(Piece::Char).chain(bytes)
-    });
-    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    if matches!(first, Some(b'{' | b'[')) {
-        Indenter::default().run(pieces)
-    } else {
-        plain(pieces)
-    }
-}
-
-/// Line feeds break lines, the rest is escaped where it must be.
-fn plain(pieces: impl Iterator<Item = Piece>) -> String {
-    let mut text = String::new();
-    for piece in pieces {
-        match piece {
-            Piece::Char('\n') => text.push('\n'),
-            piece => push(&mut text, piece),
+    let mut text = String::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a string can't fail.
+            let _ = write!(text, "\\x{byte:02x}");
         }
     }
-    text
-}
-
-fn push(text: &mut String, piece: Piece) {
-    match piece {
-        Piece::Char(char) => push_printable(text, char),
-        Piece::Byte(byte) => text.push_str(&format!("\\x{byte:02x}")),
+    if !text.trim_ascii_start().starts_with(['{', '[']) {
+        return printable_lines(&text);
     }
-}
-
-#[derive(Debug, Default)]
-struct Indenter {
-    text: String,
-    depth: usize,
-    in_string: bool,
-    after_backslash: bool,
-    /// There was space since the last token.
-    after_space: bool,
-    /// An opening bracket was the last token: if it is closed at once, it stays on its line.
-    just_opened: bool,
-}
-
-impl Indenter {
-    fn run(mut self, pieces: impl Iterator<Item = Piece>) -> String {
-        for piece in pieces {
-            if self.in_string {
-                self.within_string(piece);
-            } else {
-                self.between_strings(piece);
-            }
-        }
-        self.text
-    }
-
-    fn within_string(&mut self, piece: Piece) {
-        push(&mut self.text, piece);
-        match piece {
-            _ if self.after_backslash => self.after_backslash = false,
-            Piece::Char('\\') => self.after_backslash = true,
-            Piece::Char('"') => self.in_string = false,
-            _ => {}
-        }
-    }
-
-    fn between_strings(&mut self, piece: Piece) {
-        match piece {
-            Piece::Char(' ' | '\t' | '\n' | '\r') => {
-                self.after_space = true;
-                return;
-            }
-            Piece::Char(bracket @ ('}' | ']')) => {
-                self.depth = self.depth.saturating_sub(1);
-                if !std::mem::take(&mut self.just_opened) {
-                    self.new_line();
-                }
-                self.text.push(bracket);
-            }
-            Piece::Char(',') => {
-                self.break_after_bracket();
-                self.text.push(',');
-                self.new_line();
-            }
-            Piece::Char(':') => {
-                self.break_after_bracket();
-                self.text.push_str(": ");
-            }
-            piece => {
-                self.break_after_bracket();
-                // No JSON, but two words all the same.
-                if self.after_space && !self.text.ends_with([' ', '\n']) && !self.text.is_empty() {
-                    self.text.push(' ');
-                }
-                self.token(piece);
-            }
-        }
-        self.after_space = false;
-    }
-
-    fn token(&mut self, piece: Piece) {
-        push(&mut self.text, piece);
-        match piece {
-            Piece::Char('{' | '[') => {
-                self.depth += 1;
-                self.just_opened = true;
-            }
-            piece => self.in_string = matches!(piece, Piece::Char('"')),
-        }
-    }
-
-    fn break_after_bracket(&mut self) {
-        if std::mem::take(&mut self.just_opened) {
-            self.new_line();
-        }
-    }
-
-    fn new_line(&mut self) {
-        // Line feeds of the body itself are escaped by now.
-        let length = self.text.trim_end_matches([' ', '\n']).len();
-        self.text.truncate(length);
-        self.text.push('\n');
-        self.text
-            .extend(std::iter::repeat_n("  ", self.depth.min(MAX_INDENT)));
-    }
+    layout::indented(&text, |shown, token| {
+        token.chars().for_each(|char| push_printable(shown, char));
+    })
 }
 
 #[cfg(test)]

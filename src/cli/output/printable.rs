@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// Whether a terminal shows it as itself: no control or format character, no separator but the blank, no
 /// private or unassigned code point, and none that is drawn as nothing.
 pub fn is_printable(char: char) -> bool {
@@ -33,7 +35,7 @@ pub fn printable(value: &str) -> String {
 }
 
 /// Text of several lines, with everything else escaped that isn't printable.
-pub(super) fn printable_lines(value: &str) -> String {
+pub fn printable_lines(value: &str) -> String {
     escaped(value, |char| (char == '\n').then_some(char))
 }
 
@@ -79,15 +81,13 @@ pub(super) fn printable_json(text: &str) -> String {
     json
 }
 
-/// As much of a printable line as surely fits into so many columns, with an ellipsis where something is
+/// As much of a printable line as fits into so many columns, with an ellipsis where something is
 /// missing.
 pub fn cut_columns(line: &str, columns: usize) -> String {
-    // Most characters beyond the European ones take two; too early a cut is better than a second line.
-    let width = |char: char| if char < '\u{1100}' { 1 } else { 2 };
     let mut used = 0;
     let mut end = 0;
     for (at, char) in line.char_indices() {
-        used += width(char);
+        used += char.width().unwrap_or(0);
         if used > columns {
             return format!("{}…", line[..end].trim_end());
         }

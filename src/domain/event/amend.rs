@@ -1,12 +1,12 @@
 //! Changing single fields of a body that may not be an event yet, for people who mend it.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::envelope::is_cloud_event;
+use crate::domain::json;
 
 /// Fields whose values are text: what is typed for them is text even if it looks like a number.
 const TEXT_FIELDS: [&str; 5] = [
@@ -101,7 +101,7 @@ fn with_member(object: &str, key: &str, value: &str) -> Option<String> {
 /// At the end, spaced like the members before it.
 fn with_new_member(
     object: &str,
-    members: &[(String, Range<usize>)],
+    members: &[(Cow<'_, str>, Range<usize>)],
     key: &str,
     value: &str,
 ) -> String {
@@ -127,29 +127,17 @@ fn with_new_member(
 }
 
 /// Key and place of the value of each member, twins included; `None` if it isn't an object.
-fn members(text: &str) -> Option<Vec<(String, Range<usize>)>> {
-    struct Members<'t>(&'t str);
-    impl<'t> Visitor<'t> for Members<'t> {
-        type Value = Vec<(String, Range<usize>)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = Vec::new();
-            while let Some((key, value)) = map.next_entry::<String, &'t RawValue>()? {
-                // A slice of the text itself.
-                let start = value.get().as_ptr() as usize - self.0.as_ptr() as usize;
-                found.push((key, start..start + value.get().len()));
-            }
-            Ok(found)
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let members = reader.deserialize_map(Members(text)).ok()?;
-    reader.end().ok()?;
-    Some(members)
+fn members(text: &str) -> Option<Vec<(Cow<'_, str>, Range<usize>)>> {
+    let (members, whole) = json::seen(text);
+    let place = |value: &str| {
+        // A slice of the text itself.
+        let start = value.as_ptr() as usize - text.as_ptr() as usize;
+        start..start + value.len()
+    };
+    whole.then(|| {
+        let placed = |(key, value)| (key, place(value));
+        members.into_iter().map(placed).collect()
+    })
 }
 
 #[cfg(test)]

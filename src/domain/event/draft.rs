@@ -2,7 +2,7 @@
 
 use super::{CompletionEvent, EventError};
 use crate::config::Limits;
-use crate::domain::json::Reader;
+use crate::domain::json;
 
 /// An event before it is checked, as a command line or a test has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,11 +32,9 @@ impl EventDraft {
     pub fn into_event(self, limits: &Limits) -> Result<CompletionEvent, EventError> {
         // On its own first: `{}, "tokens": 1` would become part of the message around it.
         if let Some(metadata) = &self.metadata {
-            Reader::new(metadata, limits.max_depth)
-                .document()
-                .map_err(|error| {
-                    EventError::malformed(error.inside("metadata").message("metadata"))
-                })?;
+            json::read(metadata, limits.max_depth, |_, _| {}).map_err(|error| {
+                EventError::malformed(error.inside("metadata").message("metadata"))
+            })?;
         }
         CompletionEvent::parse(self.to_json().as_bytes(), None, limits)
     }

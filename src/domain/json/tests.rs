@@ -3,9 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn document(text: &str) -> std::result::Result<Value<'_>, String> {
-    Reader::new(text, 5)
-        .document()
-        .map_err(|error| error.message("body"))
+    read(text, 5, |_, _| {}).map_err(|error| error.message("body"))
 }
 
 #[test]
@@ -42,11 +40,11 @@ const SYNTAX_ERRORS: &[(&str, &str)] = &[
     ("nul", "line 1, column 1: expected a value, got \"n\""),
     ("NaN", "line 1, column 1: expected a value, got \"N\""),
     ("+1", "line 1, column 1: expected a value, got \"+\""),
-    ("-", "line 1, column 2: expected a digit, got the end"),
+    ("-", "line 1, column 1: invalid number"),
     (".5", "line 1, column 1: expected a value, got \".\""),
-    ("1.", "line 1, column 3: expected a digit, got the end"),
-    ("1e+", "line 1, column 4: expected a digit, got the end"),
-    ("01", "line 1, column 2: expected nothing more, got \"1\""),
+    ("1.", "line 1, column 2: invalid number"),
+    ("1e+", "line 1, column 3: invalid number"),
+    ("01", "line 1, column 2: invalid number"),
     (
         "{} {}",
         "line 1, column 4: expected nothing more, got \"{\"",
@@ -80,26 +78,14 @@ const SYNTAX_ERRORS: &[(&str, &str)] = &[
         "[1",
         "line 1, column 3: expected a comma or the end of the array, got the end",
     ),
-    (
-        "\"a",
-        "line 1, column 3: expected the string to be closed, got the end",
-    ),
+    ("\"a", "line 1, column 3: EOF while parsing a string"),
     (
         "\"\t\"",
-        "line 1, column 2: expected control characters to be escaped, got \"\\t\"",
+        "line 1, column 1: control character (\\u0000-\\u001F) found while parsing a string",
     ),
-    (
-        "\"\\x\"",
-        "line 1, column 3: expected an escape such as \\n or \\u00e9, got \"x\"",
-    ),
-    (
-        "\"\\u+123\"",
-        "line 1, column 3: expected four hexadecimal digits after \\u, got \"u\"",
-    ),
-    (
-        "\"\\u12é\"",
-        "line 1, column 3: expected four hexadecimal digits after \\u, got \"u\"",
-    ),
+    ("\"\\x\"", "line 1, column 3: invalid escape"),
+    ("\"\\u+123\"", "line 1, column 7: invalid escape"),
+    ("\"\\u12é\"", "line 1, column 6: invalid escape"),
     (
         "\u{202e}",
         "line 1, column 1: expected a value, got \"\\u{202e}\"",
@@ -192,7 +178,7 @@ fn a_long_path_is_cut() {
         error.ends_with("…: the number 1e999 is out of range"),
         "{error}"
     );
-    assert!(error.len() <= PATH_BYTES + 40);
+    assert!(error.len() <= 256 + 40);
 }
 
 /// Text that is often nearly JSON.
@@ -250,10 +236,10 @@ fn nested() -> impl Strategy<Value = serde_json::Value> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// The second opinion: `serde_json` reads the same grammar, without the extra rules.
+    /// The extra rules take nothing away from what is read, and the grammar is nobody's own.
     #[test]
     fn the_grammar_is_that_of_serde_json(text in nearly_json()) {
-        let other = serde_json::from_str::<&serde_json::value::RawValue>(&text);
+        let other = serde_json::from_str::<&RawValue>(&text);
         match document(&text) {
             Ok(Value::String(string)) => {
                 prop_assert_eq!(serde_json::from_str::<String>(&text).unwrap(), string);

@@ -1,24 +1,31 @@
 //! Old and new lines of a body.
 
+use std::time::{Duration, Instant};
+
+use similar::{Algorithm, capture_diff_slices_deadline};
+
 use crate::cli::dlq::body::pretty;
 use crate::cli::output::cut_columns;
 
 /// Lines shown of each, and columns of a line.
 const LINES: usize = 30;
 const COLUMNS: usize = 160;
+/// For lines in common; later ones count as changed.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The lines that went (`-`) and those that came (`+`), one field a line where the body is JSON.
 pub(super) fn changes(old: &[u8], new: &[u8]) -> Vec<String> {
     let (old, new) = (pretty(old), pretty(new));
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let kept = common(&old, &new);
-    let (mut lines, mut at) = (Vec::new(), (0, 0));
-    for (in_old, in_new) in kept.into_iter().chain([(old.len(), new.len())]) {
-        lines.extend(marked('-', &old[at.0..in_old]));
-        lines.extend(marked('+', &new[at.1..in_new]));
-        at = (in_old + 1, in_new + 1);
-    }
-    lines
+    let deadline = Some(Instant::now() + PATIENCE);
+    capture_diff_slices_deadline(Algorithm::Myers, &old, &new, deadline)
+        .iter()
+        .filter(|part| part.tag() != similar::DiffTag::Equal)
+        .flat_map(|part| {
+            let went = marked('-', &old[part.old_range()]);
+            went.into_iter().chain(marked('+', &new[part.new_range()]))
+        })
+        .collect()
 }
 
 fn marked(mark: char, lines: &[&str]) -> Vec<String> {
@@ -28,54 +35,6 @@ fn marked(mark: char, lines: &[&str]) -> Vec<String> {
         marked.push(format!("{mark} … {} more lines", lines.len() - LINES));
     }
     marked
-}
-
-/// Places of lines that are in both, in order: as many as can be, unless the texts are too long to try.
-fn common(old: &[&str], new: &[&str]) -> Vec<(usize, usize)> {
-    const CELLS: usize = 1_000_000;
-    let start = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let (old_rest, new_rest) = (&old[start..], &new[start..]);
-    let end = old_rest
-        .iter()
-        .rev()
-        .zip(new_rest.iter().rev())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let (old_end, new_end) = (old.len() - end, new.len() - end);
-    let (middle_old, middle_new) = (&old[start..old_end], &new[start..new_end]);
-    let mut places: Vec<(usize, usize)> = (0..start).map(|at| (at, at)).collect();
-    if middle_old.len().saturating_mul(middle_new.len()) <= CELLS {
-        let middle = longest_common(middle_old, middle_new);
-        places.extend(middle.into_iter().map(|(a, b)| (a + start, b + start)));
-    }
-    places.extend((0..end).map(|at| (old_end + at, new_end + at)));
-    places
-}
-
-fn longest_common(old: &[&str], new: &[&str]) -> Vec<(usize, usize)> {
-    let width = new.len() + 1;
-    let mut lengths = vec![0_u32; (old.len() + 1) * width];
-    for a in (0..old.len()).rev() {
-        for b in (0..new.len()).rev() {
-            lengths[a * width + b] = if old[a] == new[b] {
-                lengths[(a + 1) * width + b + 1] + 1
-            } else {
-                lengths[(a + 1) * width + b].max(lengths[a * width + b + 1])
-            };
-        }
-    }
-    let (mut a, mut b, mut places) = (0, 0, Vec::new());
-    while a < old.len() && b < new.len() {
-        if old[a] == new[b] {
-            places.push((a, b));
-            (a, b) = (a + 1, b + 1);
-        } else if lengths[(a + 1) * width + b] >= lengths[a * width + b + 1] {
-            a += 1;
-        } else {
-            b += 1;
-        }
-    }
-    places
 }
 
 #[cfg(test)]
