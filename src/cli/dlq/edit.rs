@@ -168,16 +168,15 @@ fn by_fields(
 fn in_editor(draft: &Draft, limits: &Limits) -> anyhow::Result<Option<Changed>> {
     let current = draft.current();
     let text = std::str::from_utf8(current).ok();
-    let laid_out = text
-        .filter(|text| layout::is_json(text))
-        .map(|text| layout::indented(text, String::push_str) + "\n");
+    let laid_out = text.and_then(layout::indented).map(|text| text + "\n");
     let shown = laid_out.as_deref().map_or(current, str::as_bytes);
     // JSON that came in one line goes out in one line.
     let one_line = laid_out.is_some() && !current.trim_ascii().contains(&b'\n');
     editor::edit(draft.letter.id, shown, |saved| {
         let saved = saved.trim_ascii_end();
-        let body = match std::str::from_utf8(saved) {
-            Ok(text) if one_line && layout::is_json(text) => layout::compacted(text).into_bytes(),
+        let compacted = std::str::from_utf8(saved).ok().and_then(layout::compacted);
+        let body = match compacted {
+            Some(compacted) if one_line => compacted.into_bytes(),
             _ => saved.to_vec(),
         };
         CompletionEvent::parse(&body, draft.content_type.as_deref(), limits)
