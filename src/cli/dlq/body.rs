@@ -21,7 +21,7 @@ pub(super) fn pretty(body: &[u8]) -> String {
     if !text.trim_ascii_start().starts_with(['{', '[']) {
         return printable_lines(&text);
     }
-    layout::indented(&text, |shown, token| {
+    layout::laid_out(&text, |shown, token| {
         token.chars().for_each(|char| push_printable(shown, char));
     })
 }

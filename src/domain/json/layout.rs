@@ -13,7 +13,7 @@ const MAX_INDENT: usize = 32;
 
 /// The text with one member a line; `push` adds a token, or what is to be shown of it.
 #[must_use]
-pub fn indented(text: &str, push: impl Fn(&mut String, &str)) -> String {
+pub fn laid_out(text: &str, push: impl Fn(&mut String, &str)) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     let (mut depth, mut last) = (0_usize, "");
     let mut tokens = tokens(text).peekable();
@@ -53,16 +53,21 @@ pub fn indented(text: &str, push: impl Fn(&mut String, &str)) -> String {
     out
 }
 
-/// Whether a text is JSON, of whatever depth.
+/// The text with one member a line, if it is JSON.
 #[must_use]
-pub fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
+pub fn indented(text: &str) -> Option<String> {
+    is_json(text).then(|| laid_out(text, String::push_str))
 }
 
-/// A JSON text without the white space between its parts.
+/// The text without the white space between its parts, if it is JSON.
 #[must_use]
-pub fn compacted(text: &str) -> String {
-    tokens(text).collect()
+pub fn compacted(text: &str) -> Option<String> {
+    is_json(text).then(|| tokens(text).collect())
+}
+
+/// Of whatever depth.
+pub(super) fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// Brackets, commas, colons, strings, and whatever else stands together.
@@ -101,30 +106,26 @@ fn end_of_string(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn laid_out(text: &str) -> String {
-        indented(text, String::push_str)
-    }
-
     #[test]
     fn only_the_white_space_changes() {
         let text = r#" {"a":1.50e3,"a" : [ ],"b":[1 ,{"c":"x , \" }"}],"d":{} } "#;
         let shown = "{\n  \"a\": 1.50e3,\n  \"a\": [],\n  \"b\": [\n    1,\n    {\n      \
                      \"c\": \"x , \\\" }\"\n    }\n  ],\n  \"d\": {}\n}";
-        assert_eq!(laid_out(text), shown);
+        assert_eq!(indented(text).as_deref(), Some(shown));
         let short = r#"{"a":1.50e3,"a":[],"b":[1,{"c":"x , \" }"}],"d":{}}"#;
-        assert_eq!(compacted(text), short);
-        assert_eq!(compacted(shown), short);
-        assert_eq!(laid_out("\"\\\\\""), "\"\\\\\"");
+        assert_eq!(compacted(text).as_deref(), Some(short));
+        assert_eq!(compacted(shown).as_deref(), Some(short));
+        assert_eq!(indented("\"\\\\\"").as_deref(), Some("\"\\\\\""));
     }
 
     #[test]
-    fn json_is_known_at_any_depth() {
+    fn what_is_not_json_has_no_layout() {
         for text in ["", "{", "{\"a\":1,}", "nul", "1 2", "{} {}"] {
-            assert!(!is_json(text), "{text}");
+            assert_eq!((indented(text), compacted(text)), (None, None), "{text}");
         }
         let nested = "[".repeat(100_000) + &"]".repeat(100_000);
-        assert!(is_json(&nested));
-        assert_eq!(compacted(&nested), nested);
-        assert!(laid_out(&nested).len() < nested.len() * (MAX_INDENT * 2 + 2));
+        let longest = nested.len() * (MAX_INDENT * 2 + 2);
+        assert!(indented(&nested).is_some_and(|text| text.len() < longest));
+        assert_eq!(compacted(&nested), Some(nested));
     }
 }
