@@ -1,57 +1,44 @@
-//! `audit`: proves the books.
-
-use std::time::Duration;
+//! `audit`: checks the ledger for inconsistencies.
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{Format, Table, at_right, count, note, number, text, thousands};
-use super::{Ended, open_storage};
+use super::progress::{ProgressLine, shown};
+use super::{Ended, operating};
 use crate::config::Settings;
-use crate::operations::audit::{self, AuditReport, CHAIN, Progress};
+use crate::operations::{AuditProgress, AuditReport, CHAIN};
 
 #[derive(Debug, Args)]
 #[command(
-    about = "Prove the books",
-    long_about = "Prove the books: every charge, log, credit, balance and dead letter, in one consistent look.\n\n\
+    about = "Check the ledger for inconsistencies",
+    long_about = "Check the ledger for inconsistencies: every charge, log, credit, balance and dead letter, in one consistent look.\n\n\
         Changes that an application made by SQL of its own are listed as external; with \
         audit.external_writes = \"forbidden\" they are violations. Exit code 3: a violation was found.",
     after_help = "Example:\n  token-billing audit --output json > audit-$(date +%F).json"
 )]
 pub(super) struct AuditArgs {}
 
-pub(super) async fn run(
-    _args: AuditArgs,
-    settings: &Settings,
-    format: Format,
-) -> anyhow::Result<Ended> {
-    let storage = open_storage(settings).await?;
-    let bar = ProgressBar::new_spinner();
-    bar.enable_steady_tick(Duration::from_millis(100));
-    let style = ProgressStyle::with_template("{spinner} {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
-    bar.set_style(style);
-    let shown = |progress: Progress| {
-        let far = match progress.of {
-            0 => String::new(),
-            of => format!(": {} of {}", thousands(progress.done), thousands(of)),
+pub(super) fn run(settings: &Settings, format: Format) -> anyhow::Result<Ended> {
+    operating(settings, async |operations| {
+        let line = ProgressLine::spinner();
+        let show = |AuditProgress { check, done, of }| {
+            let far = match of {
+                0 => String::new(),
+                of => format!(": {} of {}", thousands(done), thousands(of)),
+            };
+            line.message(format!("checking {check}{far}"));
         };
-        bar.set_message(format!("checking {}{far}", progress.check));
-    };
-    let report = audit::run(settings, &storage, shown).await;
-    bar.finish_and_clear();
-    storage.close().await;
-    let report = report?;
-    format.print(&report, for_people)?;
-    let violations = report.violations_count();
-    if violations > 0 {
-        note(&format!(
-            "the books have {}",
-            count(violations, "violation")
-        ));
-        return Ok(Ended::NeedsPerson);
-    }
-    Ok(Ended::Done)
+        let report = shown(|progress| operations.audit(progress), show).await?;
+        drop(line);
+        format.print(&report, for_people)?;
+        let violations = report.violations_count();
+        if violations == 0 {
+            return Ok(Ended::Done);
+        }
+        let violations = count(violations, "violation");
+        note(&format!("the ledger has {violations}"));
+        Ok(Ended::NeedsPerson)
+    })
 }
 
 fn for_people(report: &AuditReport) -> String {

@@ -1,15 +1,17 @@
-//! Proves the books: every rule that must hold of them is checked against every row, in one consistent
-//! look, and whatever contradicts one is named.
+//! Checks the ledger: every rule that must hold of it is checked against every row, in one consistent look, and
+//! whatever contradicts one is named.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::{OperationError, Operations};
 use crate::{
-    config::{ExternalWrites, Settings},
+    config::ExternalWrites,
     domain::{Chain, Gap},
-    storage::{BooksSize, CHECKS, GivenAway, LedgerLine, Storage, StorageError, Violation},
+    storage::{CHECKS, GivenAway, LedgerLine, LedgerSize, Violation},
 };
 
 /// Violations and external changes of which the details are kept; all are counted.
@@ -46,7 +48,7 @@ pub struct Checked {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct AuditReport {
     /// How much was checked.
-    pub size: BooksSize,
+    pub size: LedgerSize,
     /// Each rule; the last is [`CHAIN`].
     pub checks: Vec<Checked>,
     /// What contradicts one, the first thousand.
@@ -94,8 +96,8 @@ impl AuditReport {
 }
 
 /// What an audit is at: the check, and how far it is of how much, in rows.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AuditProgress {
     /// The name of the check.
     pub check: &'static str,
     /// Rows done.
@@ -104,67 +106,62 @@ pub struct Progress {
     pub of: u64,
 }
 
-/// Checks everything.
-///
-/// # Errors
-///
-/// The database can't be asked, or not to the end.
-pub async fn run(
-    settings: &Settings,
-    storage: &Storage,
-    mut progress: impl FnMut(Progress),
-) -> Result<AuditReport, StorageError> {
-    let began = Instant::now();
-    let mut snapshot = storage.snapshot().await?;
-    let size = snapshot.size().await?;
-    let mut report = AuditReport {
-        size,
-        external_changes_forbidden: settings.audit.external_writes == ExternalWrites::Forbidden,
-        ..AuditReport::default()
-    };
-    // A record that became stale just after a pass waits for the next one, and for its claim.
-    let sweeper = &settings.sweeper;
-    let pending_allowed = sweeper.stale_after + 2 * (sweeper.interval + sweeper.claim);
-    for (name, proves, query) in CHECKS {
-        progress(Progress {
-            check: name,
-            done: 0,
-            of: 0,
-        });
-        let mut violations = 0;
-        let kept = &mut report.violations;
-        snapshot
-            .violations(query, pending_allowed, |violation| {
+impl Operations {
+    /// Checks everything.
+    ///
+    /// # Errors
+    ///
+    /// The database can't be asked, or not to the end.
+    pub async fn audit(
+        &self,
+        progress: watch::Sender<AuditProgress>,
+    ) -> Result<AuditReport, OperationError> {
+        let at = |check, done, of| {
+            progress.send_replace(AuditProgress { check, done, of });
+        };
+        let began = Instant::now();
+        let mut snapshot = self.storage.snapshot().await?;
+        let size = snapshot.size().await?;
+        let forbidden = self.settings.audit.external_writes == ExternalWrites::Forbidden;
+        let mut report = AuditReport {
+            size,
+            external_changes_forbidden: forbidden,
+            ..AuditReport::default()
+        };
+        // A record that became stale just after a pass waits for the next one, and for its claim.
+        let sweeper = &self.settings.sweeper;
+        let pending_allowed = sweeper.stale_after + 2 * (sweeper.interval + sweeper.claim);
+        for (name, proves, query) in CHECKS {
+            at(name, 0, 0);
+            let mut violations = 0;
+            let kept = &mut report.violations;
+            let found = |violation| {
                 violations += 1;
                 keep(kept, violation);
-            })
-            .await?;
-        report.checks.push(Checked {
-            name,
-            proves,
-            violations,
-        });
-    }
-    let mut follower = Follower::default();
-    let of = u64::try_from(size.records + size.credits).unwrap_or_default();
-    snapshot
-        .ledger(|line| {
+            };
+            snapshot.violations(query, pending_allowed, found).await?;
+            report.checks.push(Checked {
+                name,
+                proves,
+                violations,
+            });
+        }
+        let mut follower = Follower::default();
+        let of = u64::try_from(size.records + size.credits).unwrap_or_default();
+        let follow = |line| {
             follower.follow(&line, &mut report);
             if follower.lines.is_multiple_of(4096) {
-                progress(Progress {
-                    check: CHAIN,
-                    done: follower.lines,
-                    of,
-                });
+                at(CHAIN, follower.lines, of);
             }
-        })
-        .await?;
-    report.checks.push(report.chain());
-    report.given_away = snapshot.given_away().await?;
-    snapshot.close().await?;
-    report.seconds =
-        (began.elapsed().max(Duration::from_millis(1)).as_secs_f64() * 1000.0).round() / 1000.0;
-    Ok(report)
+        };
+        snapshot.ledger(follow).await?;
+        report.checks.push(report.chain());
+        report.given_away = snapshot.given_away().await?;
+        snapshot.close().await?;
+        let took = began.elapsed().max(Duration::from_millis(1));
+        report.seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
+        Ok(report)
+    }
 }
 
 /// Follows the movements of one company after the other.

@@ -5,16 +5,19 @@
 //! What goes wrong is an [`OperationError`]: which field, which conflict, which dependency. None of them knows a
 //! flag, a status code or a terminal.
 
-pub mod audit;
+mod audit;
 pub mod doctor;
 mod jobs;
 mod ledger;
+mod reconcile;
 pub mod replay;
 
 use std::sync::{Arc, OnceLock};
 
+pub use audit::{AuditProgress, AuditReport, CHAIN};
 pub use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
 pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
+pub use reconcile::Reconciliation;
 
 use thiserror::Error;
 

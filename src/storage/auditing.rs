@@ -1,5 +1,5 @@
-//! One consistent look at all of the books: a read-only, repeatable-read transaction on a connection of
-//! its own. Rows are streamed; memory doesn't grow with the books.
+//! One consistent look at the whole ledger: a read-only, repeatable-read transaction on a connection of its own. Rows
+//! are streamed; memory doesn't grow with the ledger.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Storage, StorageError, bounded::Bounded};
 use crate::domain::{Buckets, ChargeFigures, Movement};
 
-/// Something that can't be if the books are right.
+/// Something that can't be if the ledger is right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct Violation {
     /// Which kind, a stable word.
@@ -40,7 +40,7 @@ pub struct GivenAway {
 
 /// How much there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, FromRow)]
-pub struct BooksSize {
+pub struct LedgerSize {
     /// Rows of `company_subscriptions`.
     pub companies: i64,
     /// Rows of `token_deduction_records`.
@@ -60,7 +60,7 @@ pub struct LedgerLine {
     pub company_id: Uuid,
     /// When.
     pub at: OffsetDateTime,
-    /// The position in the books, and what happened; `None`: the balance of now.
+    /// The position in the ledger, and what happened; `None`: the balance of now.
     pub movement: Option<(i64, Movement)>,
     /// The balance of now, in its line; `None` there: the company is gone.
     pub now: Option<Buckets>,
@@ -133,8 +133,8 @@ pub const CHECKS: [(&str, &str, &str); 6] = [
     ),
     (
         "pending",
-        "nothing is owed longer than the sweeper allows",
-        "select 'owed_too_long' as kind, company_id, idempotency_key as subject,
+        "nothing is pending longer than the sweeper allows",
+        "select 'pending_too_long' as kind, company_id, idempotency_key as subject,
                 format('%s tokens, since %s', amount, coalesce(pending_since, created_at)) as detail
          from token_deduction_records
          where status = 'pending'
@@ -179,7 +179,7 @@ impl Storage {
 
 impl Snapshot {
     /// How much there is to check.
-    pub async fn size(&mut self) -> Result<BooksSize, StorageError> {
+    pub async fn size(&mut self) -> Result<LedgerSize, StorageError> {
         Ok(sqlx::query_as(
             "select (select count(*) from company_subscriptions) as companies,
                     (select count(*) from token_deduction_records) as records,
@@ -209,7 +209,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Every movement of every company, in the order of its books, and after them its balance of now.
+    /// Every movement of every company, in the ledger's order, and after them its balance of now.
     pub async fn ledger(&mut self, mut line: impl FnMut(LedgerLine)) -> Result<(), StorageError> {
         let mut rows = sqlx::query_as::<_, LedgerRow>(
             "select company_id, ledger_seq, coalesce(completed_at, created_at) as at, 'charge' as kind,

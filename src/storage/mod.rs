@@ -20,7 +20,7 @@ mod state;
 mod sweeping;
 mod timeline;
 
-pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
+pub use auditing::{CHECKS, GivenAway, LedgerLine, LedgerSize, Snapshot, Violation};
 pub use charging::PendingMark;
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
