@@ -156,7 +156,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Next> {
             return Ok(Next::Serve(settings.into(), Role::chosen(&args.roles)));
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
-        Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
+        Command::Publish(args) => publish::run(args, &settings()?, output),
         Command::Balance(args) => balance::run(&args, &settings()?, output),
         Command::Credit(args) => credit::run(args, &settings()?, output),
         Command::Reconcile(args) => reconcile::run(&args, &settings()?, output),

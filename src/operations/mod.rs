@@ -7,6 +7,7 @@
 
 mod audit;
 pub mod doctor;
+mod events;
 mod jobs;
 mod ledger;
 mod reconcile;
@@ -15,6 +16,7 @@ pub mod replay;
 use std::sync::{Arc, OnceLock};
 
 pub use audit::{AuditProgress, AuditReport, CHAIN};
+pub use events::{EventFile, EventPublisher, LineRange, PublishReport, RefusedFile};
 pub use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
 pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
 pub use reconcile::Reconciliation;
