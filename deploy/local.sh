@@ -6,7 +6,7 @@
 #   deploy/local.sh up                    start both (installs them first where they are missing)
 #   deploy/local.sh down [--purge]        stop both; the data stays unless --purge
 #   deploy/local.sh status                what runs where
-#   deploy/local.sh env                   settings for a shell:  eval "$(deploy/local.sh env)"
+#   deploy/local.sh env [demo]            settings for a shell:  eval "$(deploy/local.sh env)"
 #   deploy/local.sh psql [ARG]…           psql in the private database
 #   deploy/local.sh rabbitmqctl ARG…      rabbitmqctl on the private broker
 #   deploy/local.sh demo                  a guided tour: charges, duplicates, refusals
@@ -47,8 +47,8 @@ wait_until() { # SECONDS COMMAND…
 none() { [[ -z $("$1") ]] && sleep 0.05 && [[ -z $("$1") ]]; }
 some() { ! none "$1"; }
 
-# shellcheck source=deploy/servers.sh
-. "$ROOT/deploy/servers.sh"
+# shellcheck source=deploy/dev/servers.sh
+. "$ROOT/deploy/dev/servers.sh"
 
 heading() {
   local bold='' plain=''
@@ -113,7 +113,7 @@ args=("${@:2}")
 case $verb in
   up) takes && up ;;
   down) takes --purge && down "${args[@]}" ;;
-  env) takes && need_servers && print_env ;;
+  env) takes demo && need_servers && print_env "${args[@]}" ;;
   status) takes && need_servers && status ;;
   psql) need_servers && psql_here "${args[@]}" ;;
   rabbitmqctl) need_servers && rabbitmqctl_here "${args[@]}" ;;
@@ -121,8 +121,8 @@ case $verb in
   bench) bench "${args[@]}" ;;
   demo)
     takes
-    # shellcheck source=deploy/demo.sh
-    . "$ROOT/deploy/demo.sh"
+    # shellcheck source=deploy/dev/demo.sh
+    . "$ROOT/deploy/dev/demo.sh"
     demo
     ;;
   stop-postgres) takes && need_servers && lock && stop_postgres immediate ;;

@@ -9,8 +9,8 @@ use super::{Ended, UsageError, open_storage};
 use crate::config::Settings;
 use crate::storage::{self, Look, Purpose, Revoked, Severity, Storage};
 
-/// So many revoked rights are named one by one.
-const REVOKED_NAMED: usize = 10;
+/// So many revoked rights, or functions, are named one by one.
+const NAMED: usize = 10;
 /// Bytes of a name; `PostgreSQL` cuts off what is more.
 const ROLE_MAX: usize = 63;
 
@@ -25,7 +25,7 @@ const ROLE_MAX: usize = 63;
         token-billing migrate --print-grants billing_worker | psql -d billing"
 )]
 pub(super) struct MigrateArgs {
-    /// Only show which migrations would be applied
+    /// Only show which migrations and functions would be applied
     #[arg(long, conflicts_with = "print_grants")]
     dry_run: bool,
 
@@ -49,15 +49,15 @@ struct Report {
     dry_run: bool,
     applied: Vec<Migration>,
     pending: Vec<Migration>,
+    /// Functions whose text was applied, or would be: files in `migrations/functions`.
+    functions: Vec<&'static str>,
     /// Rights on objects of ours that others had by the server's defaults.
     revoked: Vec<Revoked>,
-    /// Records under another spelling of a job that has a record already.
-    other_spellings: Vec<String>,
     /// What stands in the way of charging, or of a part of it, each with its fix.
     to_be_fixed: Vec<String>,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 struct Migration {
     version: i64,
     description: String,
@@ -72,29 +72,35 @@ pub(super) async fn run(
         return print_grants(role, args.purpose.into(), settings, format).await;
     }
     let storage = open_storage(settings).await?;
-    let mut report = Report {
-        dry_run: args.dry_run,
-        applied: Vec::new(),
-        pending: pending(&storage).await?,
-        revoked: Vec::new(),
-        other_spellings: Vec::new(),
-        to_be_fixed: Vec::new(),
+    let waits = |holder: &str| {
+        eprintln!(
+            "waiting for a lock, nothing is changed yet: {}",
+            printable(holder)
+        );
     };
-    if !args.dry_run {
-        let waits = |holder: &str| {
-            eprintln!(
-                "waiting for a lock, nothing is changed yet: {}",
-                printable(holder)
-            );
-        };
-        let migrated = storage::migrate(&storage, &settings.database, waits).await?;
-        (report.revoked, report.other_spellings) = (migrated.revoked, migrated.other_spellings);
-        let left = pending(&storage).await?;
-        let before = std::mem::replace(&mut report.pending, left);
-        let done = before.into_iter();
-        report.applied = done.filter(|one| !report.pending.contains(one)).collect();
-        report.to_be_fixed = to_be_fixed(&storage, settings).await?;
-    }
+    let migrated = if args.dry_run {
+        storage::planned(&storage).await?
+    } else {
+        storage::migrate(&storage, &settings.database, waits).await?
+    };
+    let migrations = migrated.migrations.into_iter();
+    let migrations = migrations.map(|(version, description)| Migration {
+        version,
+        description,
+    });
+    let (pending, applied) = migrations.partition(|_| args.dry_run);
+    let report = Report {
+        dry_run: args.dry_run,
+        applied,
+        pending,
+        functions: migrated.functions,
+        revoked: migrated.revoked,
+        to_be_fixed: if args.dry_run {
+            Vec::new()
+        } else {
+            to_be_fixed(&storage, settings).await?
+        },
+    };
     storage.close().await;
     format.print(&report, for_people)?;
     Ok(Ended::Done)
@@ -145,41 +151,37 @@ async fn print_grants(
     Ok(Ended::Done)
 }
 
-async fn pending(storage: &Storage) -> anyhow::Result<Vec<Migration>> {
-    let pending = storage::pending_migrations(storage).await?;
-    let migration = |(version, description)| Migration {
-        version,
-        description,
-    };
-    Ok(pending.into_iter().map(migration).collect())
-}
-
 fn for_people(report: &Report) -> String {
     let (list, did) = if report.dry_run {
         (&report.pending, "would apply")
     } else {
         (&report.applied, "applied")
     };
-    let mut said = if list.is_empty() {
-        "the database is up to date".to_owned()
-    } else {
+    let mut said = Vec::new();
+    if !list.is_empty() {
         let mut table = Table::new([at_right("migration"), text("")]);
         for one in list {
             table.row([number(one.version), text(&one.description)]);
         }
         let number = count(list.len() as u64, "migration");
-        format!("{did} {number}\n\n{}", table.render())
-    };
+        said.push(format!("{did} {number}\n\n{}", table.render()));
+    }
+    match report.functions.len() {
+        0 if list.is_empty() => said.push("the database is up to date".to_owned()),
+        0 => {}
+        // Of a database that is new, each of them.
+        many if many > NAMED => said.push(format!("{did} {many} functions")),
+        few => said.push(format!(
+            "{did} {}: {}",
+            count(few as u64, "function"),
+            report.functions.join(", ")
+        )),
+    }
+    let mut said = said.join("\n\n");
     section(
         &mut said,
         "revoked what others had on objects of token-billing without a grant by name:",
         &revoked(&report.revoked),
-    );
-    section(
-        &mut said,
-        "charged or tried under another spelling of a job that has a record already; look at each, and refund \
-         what was charged twice:",
-        &report.other_spellings,
     );
     section(&mut said, "to be fixed:", &report.to_be_fixed);
     said
@@ -187,7 +189,7 @@ fn for_people(report: &Report) -> String {
 
 /// Each, or of many their number for each role.
 fn revoked(rights: &[Revoked]) -> Vec<String> {
-    if rights.len() <= REVOKED_NAMED {
+    if rights.len() <= NAMED {
         return rights.iter().map(ToString::to_string).collect();
     }
     let of_one = rights.chunk_by(|one, next| one.role == next.role);

@@ -145,13 +145,13 @@ pub const CHECKS: [(&str, &str, &str); 6] = [
         "no dead letter contradicts the books",
         "select case d.state when 'resolved' then 'letter_resolved_uncharged' else 'letter_open_though_charged' end as kind,
                 d.company_id, 'dead letter ' || d.id as subject,
-                format('%s, %s: job %s is %s', d.state, d.reason, d.job_id, d.money) as detail
-         from dead_letters_and_money d
+                format('%s, %s: job %s is %s', d.state, d.reason, d.job_id, d.charge_state) as detail
+         from dead_letters_with_charges d
          -- What was written off may be tried again, and fail for another reason.
-         where (d.state = 'resolved' and d.money not in ('charged', 'compensated')
-                and not d.is_settled and d.written_off_at is null)
+         where (d.state = 'resolved' and d.charge_state not in ('charged', 'compensated')
+                and not d.is_resolvable and d.written_off_at is null)
             -- The archivist resolves them every minute; what is older than an hour it has missed.
-            or (d.state in ('open', 'replayed') and d.is_settled
+            or (d.state in ('open', 'replayed') and d.is_resolvable
                 and coalesce(d.charged_at, d.written_off_at) < clock_timestamp() - interval '1 hour'
                 and d.archived_at < clock_timestamp() - interval '1 hour')",
     ),
@@ -257,9 +257,9 @@ impl Snapshot {
                  from (
                      select d.*, (select max(a.at) from dead_letter_actions l join operator_actions a on a.id = l.action_id
                                   where l.dead_letter_id = d.id and a.action = 'discard') as discarded_at
-                     from dead_letters_and_money d
+                     from dead_letters_with_charges d
                      left join token_deduction_records r on r.idempotency_key = d.job_id::text collate \"C\"
-                     where d.state = 'discarded' and d.money = 'never_charged'
+                     where d.state = 'discarded' and d.charge_state = 'never_charged'
                        and r.error_code is distinct from 'article_not_found'
                  ) discarded
                  union all

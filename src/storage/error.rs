@@ -29,6 +29,9 @@ pub enum StorageError {
     /// Only the owner of the tables can migrate.
     #[error("the tables belong to {0}: run migrate as that role, or as one that is a member of it")]
     NotOwner(String),
+    /// This version must not migrate what another one has made.
+    #[error("{0}")]
+    OtherVersion(String),
     /// A function answered with something that this version doesn't know.
     #[error("unexpected answer of {function}: {answer}")]
     Unexpected {
@@ -97,6 +100,7 @@ impl StorageError {
             | Self::NoAnswer
             | Self::ReadOnly
             | Self::NotOwner(_)
+            | Self::OtherVersion(_)
             | Self::Unprepared(_) => Fault::Unavailable,
             // What nobody foresaw is tried again and then owed, never written off.
             Self::Sqlx(_) | Self::Unexpected { .. } => Fault::Transient,

@@ -2,36 +2,63 @@
 //!
 //! All that is missing is applied in one transaction. If this process dies before the commit, nothing happened;
 //! and nobody ever sees an object of ours with the rights that the server's defaults gave to others.
+//!
+//! Two kinds of files, in this order:
+//!
+//! 1. `migrations/NNNN_*.sql`: tables, types, indexes, views. Each is applied once and never edited after that. None
+//!    calls a function of ours: the functions that are there are those of the version before, or none.
+//! 2. `migrations/functions/NAME.sql`: a function, or a trigger function with its triggers. Edited in place; applied
+//!    whenever the catalog differs from it, be it that a version has changed it or that somebody has by hand.
+//!
+//! # How two versions live together
+//!
+//! While a version is rolled out, its schema and processes of the version before work side by side, and a call that is
+//! under way may meet the new text of a function that it calls. So:
+//!
+//! - A function keeps its arguments, its result and what they mean. What changes one of these is a function with a new
+//!   name; the old one stays as it was for one version, and the next one drops it in a numbered migration. The same
+//!   goes for a column or table that the old functions or programs name.
+//! - An older program goes on with newer functions (it says that they are newer), and a newer one with older functions
+//!   as long as all that it calls are there. `migrate` comes before the programs.
+//! - An older program's `migrate` refuses: it would put back its own functions. `token_billing_version` tells.
 
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, migrate::MigrateError};
 
-use super::{Revoked, Storage, StorageError, installation::Holdings};
+use super::{
+    Revoked, Storage, StorageError, StrangeMigration,
+    installation::{
+        FILES, Holdings, TRIGGERS, enabled_triggers, strange_functions, strange_migrations,
+        this_version,
+    },
+};
 use crate::config;
 
-/// The migrations, embedded in the binary.
+/// The numbered migrations, embedded in the binary.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// Between two tries to get a lock: whoever waited behind the last one goes first.
 const PAUSE: Duration = Duration::from_secs(2);
-/// The first version that leaves nobody but the owner a right that was not granted by name.
-const FIRST_PRIVATE: i64 = 10;
-/// The version that gave each job one spelling.
-const CANONICAL_KEYS: i64 = 8;
 
-/// What [`migrate`] did.
+/// What [`migrate`] did, or would do.
 #[derive(Debug, Default)]
 pub struct Migrated {
-    /// Rights that others had on objects of ours, by the server's defaults, and have no more.
+    /// The migrations that were missing: number and description.
+    pub migrations: Vec<(i64, String)>,
+    /// The files in `migrations/functions` from which the database differed.
+    pub functions: Vec<&'static str>,
+    /// Rights that others had on new objects of ours, by the server's defaults, and have no more.
     pub revoked: Vec<Revoked>,
-    /// Records that were left under another spelling of their job, because the job has a record already.
-    pub other_spellings: Vec<String>,
 }
 
-/// Applies the migrations that are missing; safe to run by several at once, and while others work. If a lock can't
+/// Applies what is missing; safe to run by several at once, and while others work. If a lock can't
 /// be had within `limits.migrate_lock_timeout`, `waits` hears who has it, and all is tried again, until
 /// `limits.migrate_patience` is over.
+///
+/// # Errors
+///
+/// [`StorageError::OtherVersion`] where an older or an unreleased version would spoil what is there.
 pub async fn migrate(
     storage: &Storage,
     limits: &config::Database,
@@ -65,18 +92,13 @@ async fn apply(storage: &Storage, lock_timeout: Duration) -> Result<Migrated, St
         .execute(&mut *transaction)
         .await?;
     become_owner(&mut transaction).await?;
-    let applied = applied(&mut transaction).await?;
+    let migrations = missing_migrations(&mut transaction).await?;
     let before = Holdings::read(&mut transaction).await?;
     MIGRATIONS.run(&mut *transaction).await?;
-    let had = |version| applied.contains(&version);
-    let clean_old = !applied.is_empty() && !had(FIRST_PRIVATE);
     let migrated = Migrated {
-        revoked: before.take_rights(&mut transaction, clean_old).await?,
-        other_spellings: if had(CANONICAL_KEYS) {
-            Vec::new()
-        } else {
-            other_spellings(&mut transaction).await?
-        },
+        migrations,
+        functions: apply_functions(&mut transaction).await?,
+        revoked: before.take_rights(&mut transaction).await?,
     };
     transaction.commit().await?;
     connection.close().await?;
@@ -104,47 +126,93 @@ async fn become_owner(connection: &mut PgConnection) -> Result<(), StorageError>
     }
 }
 
-/// The migrations that [`migrate`] would apply: number and description.
-pub async fn pending_migrations(storage: &Storage) -> Result<Vec<(i64, String)>, StorageError> {
-    let applied = storage
-        .call(async |connection| applied(connection).await)
-        .await;
-    let applied = match applied {
+/// Brings functions and triggers to what their files say; the files that were applied.
+async fn apply_functions(connection: &mut PgConnection) -> sqlx::Result<Vec<&'static str>> {
+    // A function may call one that comes later. The schema is the one that the functions' search_path is pinned to.
+    sqlx::query(
+        "select set_config('check_function_bodies', 'off', true),
+                set_config('search_path', format('%s, pg_temp', c.relnamespace::regnamespace), true)
+         from pg_class c where c.oid = to_regclass('token_deduction_records')",
+    )
+    .execute(&mut *connection)
+    .await?;
+    let other = other_files(connection).await?;
+    for (_, text) in FILES.iter().filter(|(file, _)| other.contains(file)) {
+        sqlx::raw_sql(*text).execute(&mut *connection).await?;
+    }
+    sqlx::query(
+        "insert into token_billing_version (version) values ($1)
+         on conflict (is_current) do update set version = excluded.version
+         where token_billing_version.version <> excluded.version",
+    )
+    .bind(this_version())
+    .execute(connection)
+    .await?;
+    Ok(other)
+}
+
+/// The files from which the database differs: of an altered function, or one that is missing, or a trigger that is.
+async fn other_files(connection: &mut PgConnection) -> sqlx::Result<Vec<&'static str>> {
+    let functions = strange_functions(&mut *connection).await?;
+    let triggers = TRIGGERS.iter().zip(enabled_triggers(connection).await?);
+    let missing = triggers.filter(|(_, enabled)| enabled.is_none());
+    let mut files: Vec<&str> = missing.map(|(trigger, _)| trigger.file).collect();
+    files.extend(functions.iter().map(|one| one.function.file));
+    files.sort_unstable();
+    files.dedup();
+    Ok(files)
+}
+
+/// What [`migrate`] would do.
+pub async fn planned(storage: &Storage) -> Result<Migrated, StorageError> {
+    let mut connection = storage.connect_once().await?;
+    let migrations = match missing_migrations(&mut connection).await {
         // Whoever may not even look.
         Err(error) if code(&error).as_deref() == Some("42501") => {
-            let mut connection = storage.connect_once().await?;
             become_owner(&mut connection).await?;
             return Err(error);
         }
-        applied => applied?,
+        migrations => migrations?,
     };
+    let functions = other_files(&mut connection).await?;
+    connection.close().await?;
+    Ok(Migrated {
+        migrations,
+        functions,
+        revoked: Vec::new(),
+    })
+}
+
+/// The numbered migrations that aren't applied yet.
+async fn missing_migrations(
+    connection: &mut PgConnection,
+) -> Result<Vec<(i64, String)>, StorageError> {
+    let strange = strange_migrations(connection).await?;
+    // An unreleased version's database has numbers that are unknown here as well.
+    let refusal = strange.iter().find_map(|one| match one {
+        StrangeMigration::Altered(number) => Some(format!(
+            "this database was made by an unreleased version of token-billing (its migration {number} is another one): \
+             create a new database and migrate that"
+        )),
+        _ => None,
+    });
+    let newer = || {
+        strange.iter().find_map(|one| match one {
+            StrangeMigration::Unknown(_) | StrangeMigration::Newer(_) => Some(format!(
+                "the database is newer than this program, which doesn't know {one}, and is left as it is: \
+                 run migrate of the newer version"
+            )),
+            _ => None,
+        })
+    };
+    if let Some(refusal) = refusal.or_else(newer) {
+        return Err(StorageError::OtherVersion(refusal));
+    }
     Ok(MIGRATIONS
         .iter()
-        .filter(|migration| !applied.contains(&migration.version))
+        .filter(|migration| strange.contains(&StrangeMigration::Pending(migration.version)))
         .map(|migration| (migration.version, migration.description.to_string()))
         .collect())
-}
-
-async fn applied(connection: &mut PgConnection) -> sqlx::Result<Vec<i64>> {
-    let there: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
-        .fetch_one(&mut *connection)
-        .await?;
-    if !there {
-        return Ok(Vec::new());
-    }
-    sqlx::query_scalar("select version from _sqlx_migrations where success")
-        .fetch_all(connection)
-        .await
-}
-
-async fn other_spellings(connection: &mut PgConnection) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar(
-        "select format('%s (%s) of job %s', quote_literal(idempotency_key), status, canonical_key(idempotency_key))
-         from token_deduction_records
-         where canonical_key(idempotency_key) <> idempotency_key collate \"C\" order by idempotency_key",
-    )
-    .fetch_all(connection)
-    .await
 }
 
 /// A lock timeout, or a deadlock.

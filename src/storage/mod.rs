@@ -31,12 +31,12 @@ pub use dead_letters::{
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{
-    Durability, Excess, FINGERPRINTS, FUNCTIONS, Finding, Grant, Inspection, Look, Object,
-    OtherRole, Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction,
-    StrangeMigration, grants, grants_sql, print_grants,
+    Durability, Excess, FUNCTIONS, Finding, Function, Grant, Inspection, Look, Object, OtherRole,
+    Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction, StrangeMigration,
+    grants, grants_sql, print_grants,
 };
 pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
-pub use migrating::{MIGRATIONS, Migrated, migrate, pending_migrations};
+pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
 pub use scratch::Scratch;
 pub use state::{STATE_OF_THINGS, StateOfThings};

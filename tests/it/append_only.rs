@@ -85,14 +85,13 @@ async fn an_operator_can_neither_invent_nor_rewrite_who_did_what() {
         let refused = run(&mut connection, sql).await.expect_err(sql);
         assert!(refused.contains("permission denied"), "{sql}: {refused}");
     }
-    let begun =
-        "select record_operator_action('Mallory', 'replay', 'all', null, '{\"letters\": 3}')";
+    let begun = "select begin_replay('Mallory', 'all', null, '{\"letters\": 3}')";
     let action: i64 = sqlx::query_scalar(begun)
         .fetch_one(&mut connection)
         .await
         .expect("begun");
     let finish = async |connection: &mut PgConnection, details: &'static str| -> bool {
-        sqlx::query_scalar("select finish_operator_action($1, $2::jsonb)")
+        sqlx::query_scalar("select finish_replay($1, $2::jsonb)")
             .bind(action)
             .bind(details)
             .fetch_one(connection)

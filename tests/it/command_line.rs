@@ -339,7 +339,7 @@ async fn migrate_applies_everything_once_and_dry_run_nothing() {
     const REPORT: [&str; 6] = [
         "applied",
         "dry_run",
-        "other_spellings",
+        "functions",
         "pending",
         "revoked",
         "to_be_fixed",

@@ -82,7 +82,7 @@ async fn a_page_costs_a_page_however_many_letters_there_are() {
     ten_thousand(&site).await;
     let plan: Vec<(String,)> = sqlx::query_as(
         "explain (analyze, costs off, timing off, summary off)
-         select d.id, d.money from dead_letters_and_money d
+         select d.id, d.charge_state from dead_letters_with_charges d
          where (cardinality(array['open']) = 0 or d.state = any(array['open'])) order by d.id desc limit 50",
     )
     .fetch_all(site.db.pool())

@@ -175,11 +175,11 @@ async fn a_function_that_was_altered_in_any_way_is_named_with_where_its_text_is(
         let (finding, mend) = diagnosis.failure("functions");
         if back.is_none() {
             assert!(finding.contains(signature), "{alter}: {finding}");
-            assert!(mend.contains("migrations/0007_settle_pending.sql"), "{mend}");
+            assert!(mend.contains("migrations/functions/: job_of.sql"), "{mend}");
         }
         if let Some(back) = back {
             assert!(finding.contains("deduct_tokens_batch("), "{alter}: {finding}");
-            assert!(mend.contains("migrations/0012_charge.sql"), "{mend}");
+            assert!(mend.contains("deduct_tokens_batch.sql"), "{mend}");
             let of = "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])";
             site.db.execute(format!("alter function {of} {back}")).await;
         }

@@ -40,7 +40,7 @@ async fn a_right_to_write_past_the_functions_is_too_much() {
         "trigger on article_jobs",
         "update on sequence token_ledger_seq",
         "create on schema public",
-        "execute on function credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
+        "execute on function credit_tokens(text,uuid,bigint,bigint,timestamptz,text)",
     ] {
         site.db.execute(format!("grant {right} to {name}")).await;
         let diagnosis = site.doctor().await;

@@ -55,7 +55,7 @@ fn the_brokers_name_tells_nothing_of_its_password() {
     let made = Command::new("bash")
         .args([
             "-euc",
-            ". deploy/servers.sh; new_settings; echo \"$PASSWORD $NODE\"",
+            ". deploy/dev/servers.sh; new_settings; echo \"$PASSWORD $NODE\"",
         ])
         .current_dir(ROOT)
         .output()

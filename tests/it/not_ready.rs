@@ -106,10 +106,10 @@ async fn whatever_is_missing_is_named_with_its_fix_and_found_again_when_it_is_th
             format!("grant execute on function {charge} to {name}"),
         ),
         (
-            "create table kept as select * from _sqlx_migrations where version = 7;
-             delete from _sqlx_migrations where version = 7"
+            "create table kept as select * from _sqlx_migrations where version = 3;
+             delete from _sqlx_migrations where version = 3"
                 .to_owned(),
-            ["migrations", "not applied: 7", "token-billing migrate"],
+            ["migrations", "not applied: 3", "token-billing migrate"],
             "insert into _sqlx_migrations select * from kept; drop table kept".to_owned(),
         ),
         (

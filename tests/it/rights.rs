@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::books::{Books, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 28] = [
+const CALLS: [&str; 35] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select deduct_tokens_atomic('job', gen_random_uuid(), null, 1)",
     "select * from mark_deductions_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
@@ -17,7 +17,7 @@ const CALLS: [&str; 28] = [
     "select tokens_left(1::bigint, 1::bigint)",
     "select * from archive_dead_letters('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
                                         '{}')",
-    "select settle_dead_letters()",
+    "select resolve_dead_letters(null)",
     "select lock_dead_letters()",
     "select * from stale_deductions('1h', null, null, 1)",
     "select * from claim_stale_deductions('1h', null, null, 1, '1m')",
@@ -33,7 +33,14 @@ const CALLS: [&str; 28] = [
     "select refuse_change()",
     "select refuse_unless_one_row(1, gen_random_uuid())",
     "select record_operator_action('me', 'x', 'y', null, '{}')",
-    "select finish_operator_action(1, '{}')",
+    "select check_own_action(1, 'replay')",
+    "select begin_replay('me', 'y', null, '{}')",
+    "select * from claim_dead_letters(1, '{}', '1m')",
+    "select mark_dead_letters_replayed(1, '{}', now())",
+    "select release_dead_letters(1, '{}')",
+    "select finish_replay(1, '{}')",
+    "select * from change_dead_letters('discard', '{}', null, 'me', 'y', 'why')",
+    "select * from edit_dead_letter(1, '', '', null, null, null, null, 'me', 'why')",
     "select record_dead_letter_actions(1, '{}', null)",
 ];
 
@@ -61,7 +68,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(books.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 28, "a new function is called here too");
+    assert_eq!(functions, 35, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -90,18 +97,22 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
     let names: Vec<&str> = definers.iter().map(|(name, _)| name.as_str()).collect();
     let expected = [
         "archive_dead_letters",
+        "begin_replay",
+        "change_dead_letters",
         "charge_pending_deductions",
+        "claim_dead_letters",
         "claim_stale_deductions",
         "credit_tokens",
         "deduct_tokens_atomic",
         "deduct_tokens_batch",
-        "finish_operator_action",
+        "edit_dead_letter",
+        "finish_replay",
         "lock_dead_letters",
+        "mark_dead_letters_replayed",
         "mark_deductions_pending",
-        "record_dead_letter_actions",
-        "record_operator_action",
         "refund_tokens",
-        "settle_dead_letters",
+        "release_dead_letters",
+        "resolve_dead_letters",
         "stale_deductions",
         "write_off_pending_deductions",
     ];
@@ -193,6 +204,7 @@ async fn a_table_of_ours_is_closed_to_other_roles() {
         "dead_letter_actions",
         "token_deduction_attempts",
         "token_billing_locks",
+        "token_billing_version",
     ] {
         let mut transaction = books.pool().begin().await.expect("begun");
         run(

@@ -29,7 +29,7 @@ async fn a_role_that_default_privileges_gave_everything_is_found_with_sql_that_t
         "credit_tokens(",
         "company_subscriptions",
         "token_ledger_seq",
-        "dead_letters_and_money",
+        "dead_letters_with_charges",
     ] {
         assert!(fix.contains(part), "{part}: {fix}");
     }

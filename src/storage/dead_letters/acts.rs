@@ -1,7 +1,6 @@
 //! Writing letters off, and taking that back. Neither touches the books.
 
 use serde::Serialize;
-use sqlx::{Acquire as _, PgConnection};
 use uuid::Uuid;
 
 use super::{LetterState, Selection};
@@ -44,14 +43,6 @@ impl Act {
         match self {
             Self::Discard => LetterState::Open,
             Self::Restore => LetterState::Discarded,
-        }
-    }
-
-    /// Their state afterwards.
-    pub fn to(self) -> LetterState {
-        match self {
-            Self::Discard => LetterState::Discarded,
-            Self::Restore => LetterState::Open,
         }
     }
 }
@@ -128,13 +119,13 @@ impl Storage {
                         as tokens,
                     count(*) filter (where e.free and d.tokens is null) as without_tokens,
                     count(distinct d.company_id) filter (where e.free) as companies,
-                    count(*) filter (where e.free and d.money = 'charged') as charged,
-                    count(*) filter (where e.free and d.money = 'pending') as pending,
-                    count(*) filter (where e.free and d.money = 'compensated') as compensated,
+                    count(*) filter (where e.free and d.charge_state = 'charged') as charged,
+                    count(*) filter (where e.free and d.charge_state = 'pending') as pending,
+                    count(*) filter (where e.free and d.charge_state = 'compensated') as compensated,
                     count(*) filter (where not e.free and d.state = $11) as being_replayed,
                     count(*) filter (where d.state <> $11) as in_other_state,
                     max(d.id) as up_to
-             from dead_letters_and_money d
+             from dead_letters_with_charges d
              cross join lateral (select ", free_to_act_on!(), " as free) e
              where ",
             selected!()
@@ -175,106 +166,48 @@ impl Storage {
         let mut acted = Acted::default();
         let mut after = 0;
         loop {
-            let known = acted.action_id;
-            let (action_id, ids) = self
-                .call(async |connection| {
-                    act_on_page(connection, act, selection, signed, known, after).await
-                })
-                .await?;
-            let (Some(action_id), Some(&last)) = (action_id, ids.last()) else {
+            let ids = self.page(act, selection, after).await?;
+            let Some(&last) = ids.last() else {
                 return Ok(acted);
             };
-            acted.action_id = Some(action_id);
-            acted.letters += i64::try_from(ids.len()).unwrap_or(i64::MAX);
+            let change =
+                sqlx::query_as("select * from change_dead_letters($1, $2, $3, $4, $5, $6)")
+                    .bind(act.name())
+                    .bind(&ids)
+                    .bind(acted.action_id)
+                    .bind(signed.actor)
+                    .bind(selection.describe())
+                    .bind(signed.reason);
+            let (action_id, changed): (Option<i64>, i64) = self
+                .call(async |connection| change.fetch_one(connection).await)
+                .await?;
+            acted.action_id = action_id;
+            acted.letters += changed;
             after = last;
             done(acted.letters);
         }
     }
-}
 
-/// One transaction: the letters of the page, in order, and the action that they belong to.
-async fn act_on_page(
-    connection: &mut PgConnection,
-    act: Act,
-    selection: &Selection,
-    signed: Signed<'_>,
-    action_id: Option<i64>,
-    after: i64,
-) -> sqlx::Result<(Option<i64>, Vec<i64>)> {
-    let mut transaction = connection.begin().await?;
-    lock(&mut transaction).await?;
-    let page = sqlx::query_as::<_, (i64,)>(concat!(
-        "with page as (
-             select d.id from dead_letters d
-             where ",
-        selected!(),
-        " and ",
-        free_to_act_on!(),
-        " and d.id > $12 order by d.id limit $13
-         )
-         update dead_letters d set state = $14 from page where d.id = page.id returning d.id"
-    ));
-    let rows = selection
-        .bind(page)
-        .bind(act.from().as_str())
-        .bind(after)
-        .bind(PAGE)
-        .bind(act.to().as_str())
-        .fetch_all(&mut *transaction)
-        .await?;
-    if rows.is_empty() {
-        return Ok((action_id, Vec::new()));
+    /// The next dead letters that `act` can be done to, after that one, in order. Whether it still can be is looked at
+    /// again when it is done.
+    async fn page(
+        &self,
+        act: Act,
+        selection: &Selection,
+        after: i64,
+    ) -> Result<Vec<i64>, StorageError> {
+        let page = sqlx::query_as::<_, (i64,)>(concat!(
+            "select d.id from dead_letters d where ",
+            selected!(),
+            " and ",
+            free_to_act_on!(),
+            " and d.id > $12 order by d.id limit $13"
+        ));
+        let page = selection.bind(page).bind(act.from().as_str());
+        let page = page.bind(after).bind(PAGE);
+        let rows = self
+            .call(async |connection| page.fetch_all(connection).await)
+            .await?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
     }
-    let mut ids: Vec<i64> = rows.into_iter().map(|(id,)| id).collect();
-    ids.sort_unstable();
-    let action_id = match action_id {
-        Some(id) => id,
-        None => {
-            let subject = selection.describe();
-            record(&mut transaction, signed, act.name(), &subject, "{}").await?
-        }
-    };
-    touched(&mut transaction, action_id, &ids).await?;
-    transaction.commit().await?;
-    Ok((Some(action_id), ids))
-}
-
-/// The archive's lock, to the end of the transaction.
-pub(super) async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("select lock_dead_letters()")
-        .execute(connection)
-        .await
-        .map(drop)
-}
-
-/// A row of `operator_actions`; its id.
-pub(super) async fn record(
-    connection: &mut PgConnection,
-    signed: Signed<'_>,
-    action: &str,
-    subject: &str,
-    details: &str,
-) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select record_operator_action($1, $2, $3, $4, $5::text::jsonb)")
-        .bind(signed.actor)
-        .bind(action)
-        .bind(subject)
-        .bind(signed.reason)
-        .bind(details)
-        .fetch_one(connection)
-        .await
-}
-
-/// The letters that an action touched.
-pub(super) async fn touched(
-    connection: &mut PgConnection,
-    action_id: i64,
-    ids: &[i64],
-) -> sqlx::Result<()> {
-    sqlx::query("select record_dead_letter_actions($1, $2, null)")
-        .bind(action_id)
-        .bind(ids)
-        .execute(connection)
-        .await
-        .map(drop)
 }

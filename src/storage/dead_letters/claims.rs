@@ -1,6 +1,6 @@
-//! Letters in the hands of a replay: claimed, sent, marked.
+//! Dead letters in flight: claimed by a replay, sent, marked.
 //!
-//! A claim runs out by itself (`claimed_until`), since its replay may die. A run never takes a letter
+//! A claim runs out by itself (`claimed_until`), since its replay may die. A run never takes a dead letter
 //! twice, so that none can send the same one over and over because its claims run out too early.
 
 use std::time::Duration;
@@ -9,19 +9,8 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Selection, acts::lock};
+use super::Selection;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
-
-/// Letters that a run may take: open, in nobody's hands, and never in its own before.
-macro_rules! takeable {
-    ($run:literal) => {
-        concat!(
-            "d.state = 'open' and d.claimed_by is distinct from ",
-            $run,
-            " and (d.claimed_until is null or d.claimed_until <= clock_timestamp())"
-        )
-    };
-}
 
 /// A letter that is there to be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
@@ -85,9 +74,9 @@ impl Storage {
     ) -> Result<Vec<Claimable>, StorageError> {
         let query = sqlx::query_as(concat!(
             "select d.id, octet_length(coalesce(d.edited_body, d.body)) as body_bytes
-             from dead_letters d where ",
-            takeable!("$11"),
-            " and d.id > $12 and ",
+             from dead_letters d
+             where d.state = 'open' and d.claimed_by is distinct from $11
+               and (d.claimed_until is null or d.claimed_until <= clock_timestamp()) and d.id > $12 and ",
             selected!(),
             " order by d.id limit $13"
         ));
@@ -105,37 +94,23 @@ impl Storage {
     ) -> Result<Claim, StorageError> {
         let claim = async |connection: &mut PgConnection| {
             let mut transaction = connection.begin().await?;
-            lock(&mut transaction).await?;
-            // As settle_dead_letters() does for all.
-            let settled = sqlx::query(
-                "update dead_letters
-                 set state = 'resolved', resolved_at = clock_timestamp(), claimed_until = null
-                 where id in (
-                     select d.id from dead_letters_and_money d
-                     where d.id = any($1) and d.state = 'open' and d.is_settled)",
+            let settled: i64 = sqlx::query_scalar("select resolve_dead_letters($1)")
+                .bind(ids)
+                .fetch_one(&mut *transaction)
+                .await?;
+            let letters = sqlx::query_as(
+                "select * from claim_dead_letters($1, $2, make_interval(secs => $3))",
             )
-            .bind(ids)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-            let mut letters: Vec<Claimed> = sqlx::query_as(concat!(
-                "update dead_letters
-                 set claimed_by = $2, claimed_until = clock_timestamp() + make_interval(secs => $3)
-                 where id in (
-                     select d.id from dead_letters_and_money d where d.id = any($1) and ",
-                takeable!("$2"),
-                " and d.money <> 'compensated')
-                 returning id, coalesce(edited_body, body) as body, properties::text, headers::text, job_id,
-                           clock_timestamp() as claimed_at"
-            ))
-            .bind(ids)
             .bind(run)
+            .bind(ids)
             .bind(lease.as_secs_f64())
             .fetch_all(&mut *transaction)
             .await?;
             transaction.commit().await?;
-            letters.sort_unstable_by_key(|letter| letter.id);
-            Ok(Claim { letters, settled })
+            Ok(Claim {
+                letters,
+                settled: settled.unsigned_abs(),
+            })
         };
         self.call(claim).await
     }
@@ -148,53 +123,25 @@ impl Storage {
         ids: &[i64],
         claimed_at: OffsetDateTime,
     ) -> Result<u64, StorageError> {
-        // `is not distinct from`: by the letters' ids, never by the index of all that the run has had.
-        let mark = async |connection: &mut PgConnection| {
-            let mut transaction = connection.begin().await?;
-            lock(&mut transaction).await?;
-            let marked = sqlx::query(
-                "update dead_letters
-                 set state = case state when 'open' then 'replayed' else state end,
-                     replayed_at = $3, claimed_until = null
-                 where id = any($1) and claimed_by is not distinct from $2
-                   and (state <> 'open' or claimed_until > clock_timestamp())",
-            )
-            .bind(ids)
+        let query = sqlx::query_scalar("select mark_dead_letters_replayed($1, $2, $3)")
             .bind(run)
-            .bind(claimed_at)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-            // Sent is sent, whoever holds them now.
-            sqlx::query("select record_dead_letter_actions($2, $1, $3)")
-                .bind(ids)
-                .bind(run)
-                .bind(claimed_at)
-                .execute(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            Ok(marked)
-        };
-        self.call(mark).await
+            .bind(ids)
+            .bind(claimed_at);
+        let marked: i64 = self
+            .call(async |connection| query.fetch_one(connection).await)
+            .await?;
+        Ok(marked.unsigned_abs())
     }
 
-    /// Gives back claims of `run` on letters that are not certain to have been sent. `claimed_by` stays: if
+    /// Lets go of claims of `run` on dead letters that are not certain to have been sent. `claimed_by` stays: if
     /// one was sent after all and comes back, it is known whose it is.
     pub async fn release(&self, run: i64, ids: &[i64]) -> Result<(), StorageError> {
-        let release = async |connection: &mut PgConnection| {
-            let mut transaction = connection.begin().await?;
-            lock(&mut transaction).await?;
-            sqlx::query(
-                "update dead_letters set claimed_until = null
-                 where id = any($1) and claimed_by is not distinct from $2 and state = 'open'",
-            )
-            .bind(ids)
+        let query = sqlx::query("select release_dead_letters($1, $2)")
             .bind(run)
-            .execute(&mut *transaction)
-            .await?;
-            transaction.commit().await
-        };
-        self.call(release).await
+            .bind(ids);
+        self.call(async |connection| query.execute(connection).await)
+            .await
+            .map(drop)
     }
 
     /// What of the selection is open and was never in the hands of `run`.
@@ -206,8 +153,8 @@ impl Storage {
                         as first_free_ms,
                     coalesce(ceil(extract(epoch from max(claimed_until) - clock_timestamp()) * 1000), 0)::bigint
                         as last_free_ms
-             from dead_letters_and_money d
-             where d.state = 'open' and d.claimed_by is distinct from $11 and d.money <> 'compensated' and ",
+             from dead_letters_with_charges d
+             where d.state = 'open' and d.claimed_by is distinct from $11 and d.charge_state <> 'compensated' and ",
             selected!()
         ));
         let query = selection.bind(query).bind(run);

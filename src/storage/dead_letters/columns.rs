@@ -5,7 +5,7 @@ macro_rules! letter_columns {
     () => {
         "d.id, d.state, d.reason, d.error, d.group_id, d.job_id, d.company_id, d.article_id, d.tokens,
          d.attempts, d.occurrences, d.first_failed_at, d.last_failed_at, octet_length(d.body) as body_bytes,
-         d.edited_body is not null as edited, d.money, d.charged_tokens, d.charged_company_id, d.charged_at,
+         d.edited_body is not null as edited, d.charge_state, d.charged_tokens, d.charged_company_id, d.charged_at,
          d.replayed_at, d.failed_again_as, d.last_arrival"
     };
 }

@@ -1,12 +1,11 @@
 //! The body that a replay sends instead of the original one.
 
-use sqlx::{Acquire as _, PgConnection};
+use sqlx::{FromRow as _, Row as _, postgres::PgRow};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::acts::{Signed, lock, record, touched};
-use super::{Letter, LetterState};
+use super::{Letter, LetterState, acts::Signed};
 use crate::domain::CompletionEvent;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
@@ -123,7 +122,7 @@ impl Storage {
             letter_columns!(),
             ", d.body, d.edited_body, d.properties ->> 'content_type' as content_type,
              case d.state when 'open' then d.claimed_by end as half_replayed_by
-             from dead_letters_and_money d where d.id = $1"
+             from dead_letters_with_charges d where d.id = $1"
         ))
         .bind(id);
         self.call(async |connection| query.fetch_optional(connection).await)
@@ -137,93 +136,39 @@ impl Storage {
         edit: Edit<'_>,
         signed: Signed<'_>,
     ) -> Result<i64, EditError> {
-        self.call(async |connection| edit_in_transaction(connection, edit, signed).await)
-            .await?
+        let event = edit.event;
+        let query =
+            sqlx::query("select * from edit_dead_letter($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+                .bind(edit.id)
+                .bind(edit.seen)
+                .bind(edit.body)
+                .bind(event.job_id())
+                .bind(event.company_id())
+                .bind(event.article_id())
+                .bind(event.tokens())
+                .bind(signed.actor)
+                .bind(signed.reason);
+        let row = self
+            .call(async |connection| query.fetch_one(connection).await)
+            .await?;
+        answer(edit.id, &row).map_err(StorageError::from)?
     }
 }
 
-async fn edit_in_transaction(
-    connection: &mut PgConnection,
-    edit: Edit<'_>,
-    signed: Signed<'_>,
-) -> sqlx::Result<Result<i64, EditError>> {
-    let mut transaction = connection.begin().await?;
-    lock(&mut transaction).await?;
-    let id = edit.id;
-    let found: Option<(LetterState, bool, bool, Option<Uuid>)> = sqlx::query_as(
-        "select state, coalesce(claimed_until > clock_timestamp(), false), coalesce(edited_body, body) = $2, job_id
-         from dead_letters where id = $1",
-    )
-    .bind(id)
-    .bind(edit.seen)
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let refusal = match found {
-        None => Some(EditError::NotFound(id)),
-        Some((state, ..)) if state != LetterState::Open => Some(EditError::NotOpen { id, state }),
-        Some((_, true, ..)) => Some(EditError::BeingReplayed(id)),
-        Some((_, _, false, _)) => Some(EditError::EditedMeanwhile(id)),
-        Some(_) => None,
-    };
-    if let Some(refusal) = refusal {
-        return Ok(Err(refusal));
-    }
-    let job_before = found.and_then(|(.., job_id)| job_id);
-    let job_after = edit.event.job_id();
-    if let Some(settled) = settled(&mut transaction, id, job_before, job_after).await? {
-        return Ok(Err(EditError::Settled(settled)));
-    }
-
-    // Of several edits the bodies and jobs in between are kept here only.
-    let body = String::from_utf8_lossy(edit.body);
-    let details = serde_json::json!({ "job_before": job_before, "body": body }).to_string();
-    let action_id = record(&mut transaction, signed, "edit", &id.to_string(), &details).await?;
-    // Back to the original: then it is not an edited one any more.
-    sqlx::query(
-        "update dead_letters d
-         set edited_body = nullif($2, d.body), job_id = $3, article_id = $5, tokens = $6,
-             company_id = coalesce($4, (select j.company_id from article_jobs j where j.id = $3))
-         where d.id = $1",
-    )
-    .bind(id)
-    .bind(edit.body)
-    .bind(job_after)
-    .bind(edit.event.company_id())
-    .bind(edit.event.article_id())
-    .bind(edit.event.tokens())
-    .execute(&mut *transaction)
-    .await?;
-    touched(&mut transaction, action_id, &[id]).await?;
-    transaction.commit().await?;
-    Ok(Ok(action_id))
-}
-
-/// Of the jobs that the letter has ever stood for, and of the one that it is to stand for, one for which
-/// money has moved.
-async fn settled(
-    connection: &mut PgConnection,
-    id: i64,
-    job_before: Option<Uuid>,
-    job_after: Uuid,
-) -> sqlx::Result<Option<SettledJob>> {
-    let keys: Vec<String> = job_before
-        .into_iter()
-        .chain([job_after])
-        .map(|job| job.hyphenated().to_string())
-        .collect();
-    sqlx::query_as(
-        "select r.idempotency_key as job_id, r.status = 'compensated' as refunded, r.amount, r.company_id, r.completed_at
-         from token_deduction_records r
-         where r.idempotency_key = any ($1 || array(
-                   select a.details ->> 'job_before'
-                   from dead_letter_actions t join operator_actions a on a.id = t.action_id
-                   where t.dead_letter_id = $2 and a.action = 'edit'
-               ))
-           and r.status in ('completed', 'compensated')
-         order by r.ledger_seq limit 1",
-    )
-    .bind(keys)
-    .bind(id)
-    .fetch_optional(connection)
-    .await
+fn answer(id: i64, row: &PgRow) -> sqlx::Result<Result<i64, EditError>> {
+    Ok(Err(match row.try_get("error")? {
+        None => return Ok(Ok(row.try_get("action_id")?)),
+        Some("not_found") => EditError::NotFound(id),
+        Some("not_open") => EditError::NotOpen {
+            id,
+            state: row.try_get("state")?,
+        },
+        Some("being_replayed") => EditError::BeingReplayed(id),
+        Some("edited_meanwhile") => EditError::EditedMeanwhile(id),
+        Some("job_charged") => EditError::Settled(SettledJob::from_row(row)?),
+        Some(other) => EditError::Storage(StorageError::Unexpected {
+            function: "edit_dead_letter",
+            answer: other.to_owned(),
+        }),
+    }))
 }

@@ -116,6 +116,7 @@ pub struct Letter {
     /// A replay would send an edited body.
     pub edited: bool,
     /// What the books say of its job.
+    #[sqlx(rename = "charge_state")]
     pub money: Money,
     /// Tokens the job was charged, and perhaps given back.
     pub charged_tokens: Option<i64>,

@@ -23,6 +23,7 @@ pub struct Candidate {
     /// Bytes of what a replay would send.
     pub body_bytes: i32,
     /// What the books say of its job.
+    #[sqlx(rename = "charge_state")]
     pub money: Money,
 }
 
@@ -51,9 +52,9 @@ impl Storage {
         selection: &Selection,
     ) -> Result<Vec<Candidate>, StorageError> {
         let query = sqlx::query_as::<_, Candidate>(concat!(
-            "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.money,
+            "select d.id, coalesce(d.company_id, j.company_id) as company_id, d.charge_state,
                     octet_length(coalesce(d.edited_body, d.body)) as body_bytes
-             from dead_letters_and_money d left join article_jobs j on j.id = d.job_id
+             from dead_letters_with_charges d left join article_jobs j on j.id = d.job_id
              where d.state = 'open' and ",
             selected!(),
             " order by 2 nulls first, d.id"

@@ -66,7 +66,7 @@ impl Storage {
         note: Option<&str>,
         details: &Value,
     ) -> Result<i64, StorageError> {
-        let query = sqlx::query_scalar("select record_operator_action($1, 'replay', $2, $3, $4)")
+        let query = sqlx::query_scalar("select begin_replay($1, $2, $3, $4)")
             .bind(actor)
             .bind(subject)
             .bind(note)
@@ -77,7 +77,7 @@ impl Storage {
 
     /// Adds what has come of a run, once.
     pub async fn finish_replay(&self, run: i64, details: &Value) -> Result<(), StorageError> {
-        let query = sqlx::query("select finish_operator_action($1, $2)")
+        let query = sqlx::query("select finish_replay($1, $2)")
             .bind(run)
             .bind(details);
         self.call(async |connection| query.execute(connection).await)
@@ -103,17 +103,17 @@ impl Storage {
                  select d.id = any($2) as expected, d.charged_tokens,
                         case
                             when d.failed_again_as is not null then 'failed_again'
-                            when d.money in ('charged', 'compensated') and d.charged_at >= a.at
+                            when d.charge_state in ('charged', 'compensated') and d.charged_at >= a.at
                                 then case when row_number() over (
                                               partition by d.job_id, d.failed_again_as is null order by d.id) = 1
                                           then 'charged' else 'duplicate' end
                             -- A letter that complains about a charge is not answered by that charge.
-                            when d.is_settled then 'duplicate'
-                            when d.money = 'pending' then 'pending'
+                            when d.is_resolvable then 'duplicate'
+                            when d.charge_state = 'pending' then 'pending'
                             else 'unknown'
                         end as outcome
                  from dead_letter_actions a
-                 join dead_letters_and_money d on d.id = a.dead_letter_id
+                 join dead_letters_with_charges d on d.id = a.dead_letter_id
                  where a.action_id = $1
              ) sent",
         )

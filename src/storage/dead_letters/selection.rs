@@ -138,7 +138,7 @@ impl Storage {
         let query = sqlx::query_as(concat!(
             "select ",
             letter_columns!(),
-            " from dead_letters_and_money d where ",
+            " from dead_letters_with_charges d where ",
             selected!(),
             " and ($11::bigint is null or d.id < $11) order by d.id desc limit $12"
         ));

@@ -152,7 +152,7 @@ impl Storage {
              d.claimed_until, d.body, encode(d.body_sha256, 'hex') as body_sha256, d.edited_body,
              d.properties, d.headers,
              coalesce(d.properties ->> 'content_type', d.properties ->> 'content-type') as content_type
-             from dead_letters_and_money d where d.id = $1"
+             from dead_letters_with_charges d where d.id = $1"
         ))
         .bind(id);
         self.call(async |connection| query.fetch_optional(connection).await)

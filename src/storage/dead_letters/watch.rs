@@ -56,7 +56,7 @@ impl Storage {
         let query = sqlx::query_as(concat!(
             "select ",
             letter_columns!(),
-            " from dead_letters_and_money d where ",
+            " from dead_letters_with_charges d where ",
             selected!(),
             " and d.last_arrival <= $11 order by d.last_arrival desc limit $12"
         ));
@@ -138,7 +138,7 @@ impl Arrivals<'_> {
         let query = sqlx::query_as(concat!(
             "select ",
             letter_columns!(),
-            " from dead_letters_and_money d where ",
+            " from dead_letters_with_charges d where ",
             selected!(),
             " and d.last_arrival > $11 and d.last_arrival <= $12 order by d.last_arrival limit $13"
         ));

@@ -1,158 +1,240 @@
-//! Whether the functions are there, and are those of this version.
+//! Our functions and triggers: each has its text in one file, which the catalog is compared with.
+//!
+//! What the file says is all that is known of a function: nobody keeps a list of fingerprints, and whatever somebody
+//! replaced or altered by hand differs from the file.
+
+use std::{fmt, sync::LazyLock};
+
+use sqlx::PgConnection;
 
 use super::Inspection;
-use crate::storage::{MIGRATIONS, StorageError};
+use crate::storage::StorageError;
 
-/// Every function of ours and the fingerprint of its text and attributes, as the migrations make it.
-pub const FUNCTIONS: [(&str, &str); 28] = [
-    (
-        "archive_dead_letters(text[],text[],text[],bytea[],jsonb[],jsonb[],uuid[],uuid[],uuid[],bigint[],\
-         integer[],timestamp with time zone[],timestamp with time zone[],bigint[])",
-        "a8b8258509e8a9bd7d739f85e21a2d23",
-    ),
-    ("canonical_key(text)", "d8d658a488a849b926bf1ec666ab5f4d"),
-    ("canonical_keys(text[])", "71e1bee3e0aea624532fe5a98af1aeca"),
-    (
-        "charge_pending_deductions(text[])",
-        "d7b87311378eb19029b25d3ec945f7d9",
-    ),
-    (
-        "claim_stale_deductions(interval,timestamp with time zone,text,integer,interval)",
-        "22f3baf1f38baa2ccda1314ede2d7556",
-    ),
-    ("commit_durably()", "ea721b9ce94766602ca08a30f59778d4"),
-    (
-        "credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
-        "3df2eca197bb71d35b37aba5c379efb0",
-    ),
-    (
-        "deduct_tokens_atomic(text,uuid,uuid,bigint,jsonb)",
-        "429e42a60de0da4b0f42d93dd0e8f4ca",
-    ),
-    (
-        "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
-        "b1bd0e7aae0eacdaae3aaa1a43c232d2",
-    ),
-    (
-        "deduct_tokens_segment(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],integer)",
-        "a5f77599b2602e1e55762a579841a336",
-    ),
-    ("find_article(uuid)", "4989506a16a518bbf097c6e613cfa3a8"),
-    (
-        "finish_operator_action(bigint,jsonb)",
-        "6b56995727cc9ff165084ee802c12732",
-    ),
-    ("is_key(text)", "8ea3535a01d11bc36bc6eb6256d16675"),
-    ("job_of(text)", "5ce0b375e5eedb10d89b4bce2b175ae9"),
-    ("keep_attempt()", "ebaaa01b65c8db62c9132b9629708a91"),
-    ("lock_dead_letters()", "052493e03e04fdd5e499c84811430e0b"),
-    (
-        "mark_deductions_pending(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],text[])",
-        "8972b658f311f08c9ba0296bbd47dbe7",
-    ),
-    (
-        "record_dead_letter_actions(bigint,bigint[],timestamp with time zone)",
-        "6272a877919f933d8bf16d7359d810f7",
-    ),
-    (
-        "record_operator_action(text,text,text,text,jsonb)",
-        "aa9d807436ecdb1760ecdc1d9ad2c1be",
-    ),
-    (
-        "refund_tokens(text,text,text,text)",
-        "5d949f4a3bd055542d5b0836677a8e65",
-    ),
-    ("refuse_change()", "0c4232d4a2556edc4746c8bc3e720275"),
-    (
-        "refuse_unless_one_row(bigint,uuid)",
-        "42140f5851f69abc741b5536b2c69fd8",
-    ),
-    ("settle_dead_letters()", "e14159a4bbbcf65d16859a73e91a3097"),
-    (
-        "stale_deductions(interval,timestamp with time zone,text,integer)",
-        "17793c8f4a80c008e43d7ff3cca9a817",
-    ),
-    (
-        "tokens_left(bigint,bigint)",
-        "0c757ada96008b2494a5df943c94c9bb",
-    ),
-    (
-        "tokens_left_step(bigint,bigint,bigint)",
-        "fa22b78d33b8476294ef236364ebac0b",
-    ),
-    (
-        "update_article_jobs(uuid[],uuid[],text[])",
-        "fe150f3f5a7c97a091e9421b3275921b",
-    ),
-    (
-        "write_off_pending_deductions(text[])",
-        "5b30f4301120c1b310710f4fe2635608",
-    ),
-];
+/// Name and text of each `migrations/functions/NAME.sql`, in order (`build.rs`).
+pub(in crate::storage) const FILES: &[(&str, &str)] =
+    include!(concat!(env!("OUT_DIR"), "/functions.rs"));
 
-/// $1 signatures; the fingerprint of each, `NULL` where there is no such function. A search_path is right if
-/// it is pinned to the function's own schema, whatever that is called.
-pub const FINGERPRINTS: &str =
-    "select s.signature, case when p.oid is not null then md5(concat_ws('|', p.prosrc, l.lanname, p.prosecdef, p.provolatile, (
-                select string_agg(
-                    case when c.setting = format('search_path=%I, pg_temp', n.nspname) then 'search_path pinned'
-                         else c.setting end, ',' order by c.setting)
-                from unnest(p.proconfig) c (setting)))) end as fingerprint
-     from unnest($1::text[]) with ordinality s (signature, place)
+/// A function, as its file makes it.
+#[derive(Debug)]
+pub struct Function {
+    /// Its name; no other one of ours has it.
+    pub name: &'static str,
+    /// With the types of its arguments.
+    pub signature: String,
+    /// `migrations/functions/FILE.sql`.
+    pub(in crate::storage) file: &'static str,
+    /// Text and attributes, as [`COMPARE`] reads them from the catalog.
+    fingerprint: String,
+}
+
+/// A trigger, as its file makes it.
+#[derive(Debug)]
+pub(in crate::storage) struct Trigger {
+    pub(in crate::storage) name: &'static str,
+    pub(in crate::storage) table: &'static str,
+    /// `migrations/functions/FILE.sql`.
+    pub(in crate::storage) file: &'static str,
+}
+
+/// Every function of ours.
+pub static FUNCTIONS: LazyLock<Vec<Function>> = LazyLock::new(|| {
+    let functions = statements().filter(|(_, kind, _)| *kind != "trigger");
+    functions
+        .map(|(file, kind, text)| function(file, kind, text))
+        .collect()
+});
+
+/// Every trigger of ours.
+pub(in crate::storage) static TRIGGERS: LazyLock<Vec<Trigger>> = LazyLock::new(|| {
+    let triggers = statements().filter(|(_, kind, _)| *kind == "trigger");
+    triggers
+        .filter_map(|(file, _, text)| {
+            let mut words = text.split_whitespace();
+            let name = words.next()?;
+            let table = words.skip_while(|word| *word != "on").nth(1)?;
+            Some(Trigger { name, table, file })
+        })
+        .collect()
+});
+
+/// File, kind, and what follows.
+fn statements() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    FILES.iter().flat_map(|(file, text)| {
+        let statements = text.split("create or replace ").skip(1);
+        statements.filter_map(move |statement| {
+            let (kind, rest) = statement.split_once(' ')?;
+            Some((*file, kind, rest))
+        })
+    })
+}
+
+/// Reads `NAME(ARGUMENTS) … as $$BODY$$`. An argument is `NAME TYPE [default …]`, or begins with `out`; no
+/// default has a parenthesis.
+fn function(file: &'static str, kind: &str, text: &'static str) -> Function {
+    let (head, body) = text.split_once("$$").unwrap_or((text, ""));
+    let body = body.split("$$").next().unwrap_or_default();
+    let (name, _) = head.split_once('(').unwrap_or((head, ""));
+    let head: String = head
+        .lines()
+        .filter_map(|line| line.split("--").next())
+        .fold(String::new(), |head, line| head + line + "\n");
+    let (arguments, attributes) = head[name.len()..].split_once(')').unwrap_or_default();
+    let types: Vec<&str> = arguments[1..]
+        .split(',')
+        .map(str::trim)
+        .filter(|argument| !argument.starts_with("out "))
+        .filter_map(|argument| argument.split_once(' ')?.1.split(" default ").next())
+        .collect();
+    Function {
+        name,
+        signature: format!("{name}({})", types.join(",")),
+        file,
+        fingerprint: if kind == "aggregate" {
+            "aggregate_dummy|internal|f|i".to_owned()
+        } else {
+            fingerprint(body, attributes)
+        },
+    }
+}
+
+fn fingerprint(body: &str, attributes: &str) -> String {
+    let words: Vec<&str> = attributes.split_whitespace().collect();
+    let has = |word: &str| words.contains(&word);
+    let language = words.iter().skip_while(|word| **word != "language").nth(1);
+    let is_definer = if has("definer") { "t" } else { "f" };
+    let volatility = match (has("immutable"), has("stable")) {
+        (true, _) => "i",
+        (_, true) => "s",
+        _ => "v",
+    };
+    let mut settings: Vec<String> = words
+        .windows(4)
+        .filter_map(|four| match four {
+            ["set", "search_path", "from", "current"] => Some("search_path pinned".to_owned()),
+            ["set", name, "=", value] => Some(format!("{name}={value}")),
+            _ => None,
+        })
+        .collect();
+    settings.sort_unstable();
+    let language = language.unwrap_or(&"");
+    let mut fingerprint = format!("{body}|{language}|{is_definer}|{volatility}");
+    if !settings.is_empty() {
+        fingerprint += &format!("|{}", settings.join(","));
+    }
+    fingerprint
+}
+
+/// $1 signatures, $2 fingerprints; of each in order whether there is such a function, and as its file makes it: also
+/// owned by whom the tables belong to, as whom it may run. A search_path is right if it is pinned to the function's own
+/// schema, whatever that is called.
+const COMPARE: &str = "select p.oid is not null, coalesce(p.proowner = t.relowner and s.fingerprint = concat_ws('|',
+            p.prosrc, l.lanname, p.prosecdef, p.provolatile, (
+                select string_agg(f.setting, ',' order by f.setting collate \"C\")
+                from unnest(p.proconfig) c (setting)
+                cross join lateral (
+                    select case when c.setting = format('search_path=%I, pg_temp', n.nspname) then 'search_path pinned'
+                                else c.setting end) f (setting))), false)
+     from unnest($1::text[], $2::text[]) with ordinality s (signature, fingerprint, place)
+     left join pg_class t on t.oid = to_regclass('token_deduction_records')
      left join (pg_proc p join pg_language l on l.oid = p.prolang join pg_namespace n on n.oid = p.pronamespace)
             on p.oid = to_regprocedure(s.signature)
      order by s.place";
 
-/// A function that isn't as this version made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A function that isn't as this version makes it.
+#[derive(Debug, Clone, Copy)]
 pub struct StrangeFunction {
-    /// With the types of its arguments.
-    pub signature: &'static str,
-    /// There is none.
+    /// Which.
+    pub function: &'static Function,
+    /// There is none; else it has been altered.
     pub missing: bool,
-    /// The migration that has its text.
-    pub migration: String,
+}
+
+impl fmt::Display for StrangeFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.missing { "missing" } else { "altered" };
+        write!(f, "{} is {what}", self.function.signature)
+    }
+}
+
+/// The functions that are missing or are not those of this version.
+pub(in crate::storage) async fn strange_functions(
+    connection: &mut PgConnection,
+) -> sqlx::Result<Vec<StrangeFunction>> {
+    let fingerprints: Vec<&str> = FUNCTIONS
+        .iter()
+        .map(|one| one.fingerprint.as_str())
+        .collect();
+    let found: Vec<(bool, bool)> = sqlx::query_as(COMPARE)
+        .bind(signatures())
+        .bind(fingerprints)
+        .fetch_all(connection)
+        .await?;
+    let found = FUNCTIONS.iter().zip(found);
+    Ok(found
+        .filter(|(_, (_, is_ours))| !is_ours)
+        .map(|(function, (is_there, _))| StrangeFunction {
+            function,
+            missing: !is_there,
+        })
+        .collect())
+}
+
+/// Of each trigger whether it is enabled; `None`: there is none.
+pub(in crate::storage) async fn enabled_triggers(
+    connection: &mut PgConnection,
+) -> sqlx::Result<Vec<Option<bool>>> {
+    let (tables, names): (Vec<&str>, Vec<&str>) =
+        TRIGGERS.iter().map(|one| (one.table, one.name)).unzip();
+    sqlx::query_scalar(
+        "select t.tgenabled in ('O', 'A')
+         from unnest($1::text[], $2::text[]) with ordinality u (relation, name, place)
+         left join pg_trigger t on t.tgrelid = to_regclass(u.relation) and t.tgname = u.name
+         order by u.place",
+    )
+    .bind(tables)
+    .bind(names)
+    .fetch_all(connection)
+    .await
+}
+
+/// Of every function.
+pub(super) fn signatures() -> Vec<&'static str> {
+    FUNCTIONS.iter().map(|one| one.signature.as_str()).collect()
+}
+
+/// The signature of the function of that name.
+pub(super) fn signature(name: &'static str) -> &'static str {
+    let function = FUNCTIONS.iter().find(|one| one.name == name);
+    function.map_or(name, |one| one.signature.as_str())
 }
 
 impl Inspection {
     /// The functions that are missing or have been altered.
     pub async fn strange_functions(&mut self) -> Result<Vec<StrangeFunction>, StorageError> {
-        let signatures: Vec<&str> = FUNCTIONS.iter().map(|(signature, _)| *signature).collect();
-        let found = self
-            .ask(async |connection| {
-                sqlx::query_as::<_, (String, Option<String>)>(FINGERPRINTS)
-                    .bind(&signatures)
-                    .fetch_all(connection)
-                    .await
-            })
-            .await?;
-        let strange = FUNCTIONS.iter().zip(found);
-        Ok(strange
-            .filter(|((_, expected), (_, found))| found.as_deref() != Some(expected))
-            .map(|((signature, _), (_, found))| StrangeFunction {
-                signature,
-                missing: found.is_none(),
-                migration: migration_of(signature),
-            })
-            .collect())
+        self.ask(strange_functions).await
     }
 }
 
-/// `0003_deduct_tokens`: the last migration that creates the function.
-fn migration_of(signature: &str) -> String {
-    let name = signature.split('(').next().unwrap_or_default();
-    let creates = |text: &str| {
-        ["function", "aggregate"].iter().any(|kind| {
-            text.contains(&format!("create {kind} {name}("))
-                || text.contains(&format!("create or replace {kind} {name}("))
-        })
-    };
-    let mut last = String::new();
-    for migration in MIGRATIONS.iter() {
-        if creates(migration.sql.as_str()) {
-            let description = migration.description.replace(' ', "_");
-            last = format!("{:04}_{description}", migration.version);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_has_the_function_of_its_name() {
+        for (name, _) in FILES {
+            assert!(signature(name).contains('('), "{name}");
         }
     }
-    last
+
+    #[test]
+    fn what_a_file_says_is_read() {
+        let text = "f(p_a text[], p_b jsonb default '{}', -- a, b\n out c int) returns int\nlanguage sql stable \
+                    security definer\nset search_path from current\nset jit = off as $$ 1 $$;";
+        let function = function("f", "function", text);
+        assert_eq!(function.signature, "f(text[],jsonb)");
+        assert_eq!(
+            function.fingerprint,
+            " 1 |sql|t|s|jit=off,search_path pinned"
+        );
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::functions::signature;
+
 /// What a role is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -27,7 +29,7 @@ impl Purpose {
 pub enum Object {
     /// A table or view; of it these columns, or all if there are none.
     Table(&'static str, &'static [&'static str]),
-    /// A function, with the types of its arguments.
+    /// A function, by its name.
     Function(&'static str),
 }
 
@@ -50,7 +52,9 @@ impl fmt::Display for Grant {
             Object::Table(name, columns) => {
                 write!(f, "{} ({}) on {name}", self.privilege, columns.join(", "))
             }
-            Object::Function(signature) => write!(f, "{} on function {signature}", self.privilege),
+            Object::Function(name) => {
+                write!(f, "{} on function {}", self.privilege, signature(name))
+            }
         }
     }
 }
@@ -74,14 +78,10 @@ const fn table(
     }
 }
 
-const fn function(
-    signature: &'static str,
-    purposes: &'static [Purpose],
-    why: &'static str,
-) -> Grant {
+const fn function(name: &'static str, purposes: &'static [Purpose], why: &'static str) -> Grant {
     Grant {
         privilege: "execute",
-        object: Object::Function(signature),
+        object: Object::Function(name),
         purposes,
         why,
     }
@@ -96,6 +96,7 @@ pub(super) const GRANTS: &[Grant] = &[
         BOTH,
         VERSION,
     ),
+    table("select", "token_billing_version", &[], BOTH, VERSION),
     table(
         "select",
         "article_jobs",
@@ -131,22 +132,9 @@ pub(super) const GRANTS: &[Grant] = &[
         SERVE,
         STATE,
     ),
-    function(
-        "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
-        SERVE,
-        WORKER,
-    ),
-    function(
-        "mark_deductions_pending(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[],text[])",
-        SERVE,
-        WORKER,
-    ),
-    function(
-        "archive_dead_letters(text[],text[],text[],bytea[],jsonb[],jsonb[],uuid[],uuid[],uuid[],bigint[],integer[],\
-         timestamp with time zone[],timestamp with time zone[],bigint[])",
-        SERVE,
-        "the archivist",
-    ),
+    function("deduct_tokens_batch", SERVE, WORKER),
+    function("mark_deductions_pending", SERVE, WORKER),
+    function("archive_dead_letters", SERVE, "the archivist"),
     table("select", "company_subscriptions", &[], OPERATOR, READ),
     table("select", "article_jobs", &[], OPERATOR, READ),
     table("select", "articles", &[], OPERATOR, READ),
@@ -155,84 +143,47 @@ pub(super) const GRANTS: &[Grant] = &[
     table("select", "token_usage_logs", &[], OPERATOR, READ),
     table("select", "token_credits", &[], OPERATOR, READ),
     table("select", "dead_letters", &[], OPERATOR, READ),
-    table("select", "dead_letters_and_money", &[], OPERATOR, READ),
+    table("select", "dead_letters_with_charges", &[], OPERATOR, READ),
     table("select", "operator_actions", &[], OPERATOR, READ),
     table("select", "dead_letter_actions", &[], OPERATOR, READ),
-    function("job_of(text)", OPERATOR, READ),
-    function("find_article(uuid)", OPERATOR, READ),
-    table(
-        "update",
-        "dead_letters",
-        &[
-            "state",
-            "edited_body",
-            "job_id",
-            "company_id",
-            "article_id",
-            "tokens",
-            "claimed_by",
-            "claimed_until",
-            "replayed_at",
-            "resolved_at",
-        ],
-        OPERATOR,
-        ACTS,
-    ),
-    function("lock_dead_letters()", OPERATOR, ACTS),
+    function("job_of", OPERATOR, READ),
+    function("find_article", OPERATOR, READ),
+    function("edit_dead_letter", OPERATOR, ACTS),
+    function("change_dead_letters", OPERATOR, ACTS),
+    function("begin_replay", OPERATOR, ACTS),
+    function("claim_dead_letters", OPERATOR, ACTS),
+    function("mark_dead_letters_replayed", OPERATOR, ACTS),
+    function("release_dead_letters", OPERATOR, ACTS),
+    function("finish_replay", OPERATOR, ACTS),
+    function("credit_tokens", OPERATOR, "credit"),
+    function("refund_tokens", OPERATOR, "refund"),
     function(
-        "record_operator_action(text,text,text,text,jsonb)",
-        OPERATOR,
-        RECORDS,
-    ),
-    function("finish_operator_action(bigint,jsonb)", OPERATOR, RECORDS),
-    function(
-        "record_dead_letter_actions(bigint,bigint[],timestamp with time zone)",
-        OPERATOR,
-        RECORDS,
-    ),
-    function(
-        "credit_tokens(text,uuid,bigint,bigint,timestamp with time zone,text)",
-        OPERATOR,
-        "credit",
-    ),
-    function("refund_tokens(text,text,text,text)", OPERATOR, "refund"),
-    function(
-        "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])",
+        "deduct_tokens_batch",
         OPERATOR,
         "dlq show and replay: what would happen, rolled back",
     ),
     function(
-        "settle_dead_letters()",
+        "resolve_dead_letters",
         BOTH,
-        "letters whose job was charged meanwhile",
+        "dead letters whose job was charged meanwhile",
     ),
-    function(
-        "stale_deductions(interval,timestamp with time zone,text,integer)",
-        OPERATOR,
-        "reconcile --dry-run",
-    ),
-    function(
-        "claim_stale_deductions(interval,timestamp with time zone,text,integer,interval)",
-        BOTH,
-        SWEEPER,
-    ),
-    function("charge_pending_deductions(text[])", BOTH, SWEEPER),
-    function("write_off_pending_deductions(text[])", BOTH, SWEEPER),
+    function("stale_deductions", OPERATOR, "reconcile --dry-run"),
+    function("claim_stale_deductions", BOTH, SWEEPER),
+    function("charge_pending_deductions", BOTH, SWEEPER),
+    function("write_off_pending_deductions", BOTH, SWEEPER),
 ];
 
 /// What an application may be given besides, by its owner's own grant: charging by SQL.
-pub(super) const FOR_APPLICATIONS: &str = "deduct_tokens_atomic(text,uuid,uuid,bigint,jsonb)";
+pub(super) const FOR_APPLICATIONS: &str = "deduct_tokens_atomic";
 
-const VERSION: &str = "which migrations there are (doctor)";
+const VERSION: &str = "which version the database was brought to (doctor)";
 const RESOLVE: &str =
     "events that leave out company or article; compared where they name a company";
 const STATE: &str = "how things stand: counts and ages only";
 const WORKER: &str = "the worker";
 const SWEEPER: &str = "the sweeper, reconcile";
 const READ: &str = "balance, show, dlq, audit: looking";
-const ACTS: &str = "dlq discard, restore, edit, replay: never a body as it came";
-
-const RECORDS: &str = "who did what: recorded with the database role, and never changed";
+const ACTS: &str = "dlq edit, discard, restore, replay: never a body as it came, and recorded with the database role";
 
 /// The rights that a role needs for this.
 pub fn grants(purpose: Purpose) -> impl Iterator<Item = &'static Grant> {
@@ -278,7 +229,8 @@ pub fn grants_sql(role: &str, purpose: Purpose, database: &str, schema: &str) ->
                 let columns = columns.join(", ");
                 format!("grant {privilege} ({columns}) on {schema}.{name} to {role};\n")
             }
-            Object::Function(signature) => {
+            Object::Function(name) => {
+                let signature = signature(name);
                 format!("grant {privilege} on function {schema}.{signature} to {role};\n")
             }
         });

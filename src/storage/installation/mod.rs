@@ -11,23 +11,26 @@ mod interference;
 mod others;
 mod preflight;
 mod rights;
+mod versions;
 
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use super::{MIGRATIONS, StateOfThings, Storage, StorageError, state::state_of_things};
+use super::{StateOfThings, Storage, StorageError, state::state_of_things};
 
 pub use durability::Durability;
-pub use functions::{FINGERPRINTS, FUNCTIONS, StrangeFunction};
-use grants::GRANTS;
+pub(super) use functions::{FILES, TRIGGERS, enabled_triggers, strange_functions};
+pub use functions::{FUNCTIONS, Function, StrangeFunction};
 pub use grants::{Grant, Object, Purpose, grants, grants_sql};
 pub(super) use holdings::Holdings;
 pub use holdings::{RELATIONS, Revoked};
 pub use others::OtherRole;
 pub use preflight::{Finding, Look, Preflight, Severity, print_grants};
 pub use rights::Excess;
+pub use versions::StrangeMigration;
+pub(super) use versions::{strange_migrations, this_version};
 
 /// For one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -53,19 +56,6 @@ pub struct Server {
     pub role: String,
     /// Nothing can be written: a standby, or set so.
     pub read_only: bool,
-}
-
-/// A migration that isn't as it is in this binary.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StrangeMigration {
-    /// Not applied yet.
-    Pending(i64),
-    /// Applied by a newer version of this program.
-    Unknown(i64),
-    /// Begun and not finished.
-    Unfinished(i64),
-    /// Applied with another text.
-    Altered(i64),
 }
 
 impl Storage {
@@ -148,53 +138,6 @@ impl Inspection {
             Ok(ahead.as_seconds_f64())
         })
         .await
-    }
-
-    /// Whether there is a table of that name in this connection's schema.
-    pub async fn has_table(&mut self, name: &str) -> Result<bool, StorageError> {
-        self.ask(async |connection| {
-            sqlx::query_scalar("select to_regclass($1) is not null")
-                .bind(name)
-                .fetch_one(connection)
-                .await
-        })
-        .await
-    }
-
-    /// The migrations that aren't as this binary has them, in order.
-    pub async fn strange_migrations(&mut self) -> Result<Vec<StrangeMigration>, StorageError> {
-        let applied: Vec<(i64, bool, Vec<u8>)> = if self.has_table("_sqlx_migrations").await? {
-            self.ask(async |connection| {
-                sqlx::query_as(
-                    "select version, success, checksum from _sqlx_migrations order by version",
-                )
-                .fetch_all(connection)
-                .await
-            })
-            .await?
-        } else {
-            Vec::new()
-        };
-        let mut strange = Vec::new();
-        for migration in MIGRATIONS.iter() {
-            let version = migration.version;
-            match applied.iter().find(|(applied, ..)| *applied == version) {
-                None => strange.push(StrangeMigration::Pending(version)),
-                Some((_, false, _)) => strange.push(StrangeMigration::Unfinished(version)),
-                Some((.., checksum)) if *checksum != *migration.checksum => {
-                    strange.push(StrangeMigration::Altered(version));
-                }
-                Some(_) => {}
-            }
-        }
-        let known = |version: &i64| MIGRATIONS.iter().any(|known| known.version == *version);
-        let newer = applied.into_iter().map(|(version, ..)| version);
-        strange.extend(
-            newer
-                .filter(|version| !known(version))
-                .map(StrangeMigration::Unknown),
-        );
-        Ok(strange)
     }
 
     /// How things stand, with what happened within `window`.

@@ -4,7 +4,9 @@
 use std::fmt;
 
 use super::{
-    Inspection, Object, Purpose, grants,
+    Inspection, Object, Purpose,
+    functions::{signature, signatures},
+    grants,
     grants::{FOR_APPLICATIONS, quoted},
     rights,
 };
@@ -95,17 +97,16 @@ const RIGHTS: &str = "with place as (
 impl Inspection {
     /// Every other role that may execute one of our functions, write one of our tables, or change a balance.
     pub async fn other_roles(&mut self) -> Result<Vec<OtherRole>, StorageError> {
-        let functions: Vec<&str> = super::FUNCTIONS.iter().map(|(one, _)| *one).collect();
         let tables: Vec<&str> = rights::GUARDED
             .into_iter()
-            .chain(["dead_letters_and_money"])
+            .chain(["dead_letters_with_charges"])
             .collect();
         let rights: Vec<Right> = self
             .ask(async |connection| {
                 sqlx::query_as(RIGHTS)
                     .bind(&tables)
                     .bind(&rights::SEQUENCES[..])
-                    .bind(&functions)
+                    .bind(signatures())
                     .fetch_all(connection)
                     .await
             })
@@ -191,7 +192,7 @@ fn is_granted(right: &Right) -> bool {
     if right.role.is_none() {
         return false;
     }
-    if right.object == FOR_APPLICATIONS {
+    if right.object == signature(FOR_APPLICATIONS) {
         return true;
     }
     [Purpose::Serve, Purpose::Operator]
@@ -200,7 +201,7 @@ fn is_granted(right: &Right) -> bool {
         .any(|grant| {
             grant.privilege == right.privilege
                 && match grant.object {
-                    Object::Function(signature) => signature == right.object,
+                    Object::Function(name) => signature(name) == right.object,
                     Object::Table(name, columns) => {
                         let has = |column: &String| columns.contains(&column.as_str());
                         name == right.object

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{Inspection, Purpose, StrangeFunction, StrangeMigration};
+use super::{Inspection, Purpose, StrangeFunction, StrangeMigration, functions::signatures};
 use crate::storage::{Fault, StorageError};
 
 /// What is to be looked at.
@@ -146,7 +146,12 @@ impl Inspection {
             });
         }
         // A newer version's functions are not for this one to judge; it must still be able to call them.
-        if !has(|one| matches!(one, StrangeMigration::Unknown(_))) {
+        if !has(|one| {
+            matches!(
+                one,
+                StrangeMigration::Unknown(_) | StrangeMigration::Newer(_)
+            )
+        }) {
             findings.extend(functions(&self.strange_functions().await?));
         }
         findings.extend(self.overloads().await?);
@@ -194,7 +199,6 @@ impl Inspection {
     /// Functions with our names that a call may reach in place of ours: another one is taken if its types fit
     /// an unadorned literal better, or if it stands earlier on the search_path.
     async fn overloads(&mut self) -> Result<Vec<Finding>, StorageError> {
-        let signatures: Vec<&str> = super::FUNCTIONS.iter().map(|(one, _)| *one).collect();
         let found: Vec<(String, bool)> = self
             .ask(async |connection| {
                 sqlx::query_as(
@@ -215,7 +219,7 @@ impl Inspection {
                             or exists (select from ours o where o.proname = p.proname and o.proargtypes = p.proargtypes))
                      order by 1",
                 )
-                .bind(&signatures)
+                .bind(signatures())
                 .bind(CALLED_BY_HAND)
                 .fetch_all(connection)
                 .await
@@ -249,76 +253,48 @@ pub fn print_grants(role: &str, purpose: Purpose) -> String {
 /// The worst that there is to say of migrations. Another version's are no reason to stop: while one is being
 /// rolled out, both run.
 fn migrations(strange: &[StrangeMigration]) -> Option<Finding> {
-    let all = |pick: fn(&StrangeMigration) -> Option<i64>| {
-        let numbers: Vec<String> = strange
-            .iter()
-            .filter_map(pick)
-            .map(|number| number.to_string())
-            .collect();
-        (!numbers.is_empty()).then(|| numbers.join(", "))
-    };
-    let say = |severity, finding, fix| Some(Finding::new(severity, "migrations", finding, fix));
-    if let Some(numbers) = all(|one| match one {
-        StrangeMigration::Pending(number) => Some(*number),
-        _ => None,
-    }) {
-        return say(
-            Severity::Blocking,
-            format!("not applied: {numbers}"),
-            "token-billing migrate",
-        );
-    }
-    if let Some(numbers) = all(|one| match one {
-        StrangeMigration::Unknown(number) => Some(*number),
-        _ => None,
-    }) {
-        return say(
+    use StrangeMigration::{Altered, Newer, Pending, Unfinished, Unknown};
+    let worst = [
+        |one: &_| matches!(one, Pending(_)),
+        |one: &_| matches!(one, Altered(_)),
+        |one: &_| matches!(one, Unknown(_) | Newer(_)),
+        |one: &_| matches!(one, Unfinished(_)),
+    ];
+    let is_of = worst.into_iter().find(|kind| strange.iter().any(kind))?;
+    let those = strange.iter().filter(|one| is_of(one));
+    let numbers: Vec<String> = those.map(ToString::to_string).collect();
+    let (severity, what, fix) = match strange.iter().find(|one| is_of(one))? {
+        Pending(_) => (Severity::Blocking, "not applied: ", "token-billing migrate"),
+        Altered(_) => (
             Severity::Fault,
-            format!("the database is newer than this program, which doesn't know {numbers}"),
-            "run the version of token-billing that applied them, or a newer one",
-        );
-    }
-    if let Some(numbers) = all(|one| match one {
-        StrangeMigration::Altered(number) => Some(*number),
-        _ => None,
-    }) {
-        return say(
-            Severity::Fault,
-            format!("applied with another text than this program has: {numbers}"),
+            "applied with another text than this program has: ",
             "run the version of token-billing that applied them; no migration may be edited once it is applied",
-        );
-    }
-    let numbers = all(|one| match one {
-        StrangeMigration::Unfinished(number) => Some(*number),
-        _ => None,
-    })?;
-    say(
-        Severity::Blocking,
-        format!("begun and not finished: {numbers}"),
-        "look at what it left, delete its row from _sqlx_migrations, then: token-billing migrate",
-    )
+        ),
+        Unknown(_) | Newer(_) => (
+            Severity::Fault,
+            "the database is newer than this program, which doesn't know ",
+            "run the version of token-billing that applied them, or a newer one",
+        ),
+        Unfinished(_) => (
+            Severity::Blocking,
+            "begun and not finished: ",
+            "look at what it left, delete its row from _sqlx_migrations, then: token-billing migrate",
+        ),
+    };
+    let finding = format!("{what}{}", numbers.join(", "));
+    Some(Finding::new(severity, "migrations", finding, fix))
 }
 
 fn functions(strange: &[StrangeFunction]) -> Option<Finding> {
     if strange.is_empty() {
         return None;
     }
-    let finding: Vec<String> = strange
-        .iter()
-        .map(|one| {
-            let what = if one.missing { "missing" } else { "altered" };
-            format!("{} is {what}", one.signature)
-        })
-        .collect();
-    let mut texts: Vec<String> = strange
-        .iter()
-        .map(|one| format!("migrations/{}.sql", one.migration))
-        .collect();
-    texts.sort();
-    texts.dedup();
+    let finding: Vec<String> = strange.iter().map(ToString::to_string).collect();
+    let mut files: Vec<&str> = strange.iter().map(|one| one.function.file).collect();
+    files.dedup();
     let fix = format!(
-        "somebody changed what the migrations made: put back the text, settings and rights from {}",
-        texts.join(", ")
+        "token-billing migrate (makes them again as in migrations/functions/: {}.sql)",
+        files.join(".sql, ")
     );
     let severity = if strange.iter().any(|one| one.missing) {
         Severity::Blocking

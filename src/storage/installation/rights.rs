@@ -2,17 +2,22 @@
 
 use std::fmt;
 
-use super::{FUNCTIONS, Inspection, Object, Purpose, grants};
+use super::{
+    Inspection, Object, Purpose,
+    functions::{signature, signatures},
+    grants,
+};
 use crate::storage::StorageError;
 
 /// Tables that nobody but the functions writes, except where a grant says so.
-pub(super) const GUARDED: [&str; 10] = [
+pub(super) const GUARDED: [&str; 11] = [
     "company_subscriptions",
     "token_deduction_records",
     "token_usage_logs",
     "token_credits",
     "token_deduction_attempts",
     "token_billing_locks",
+    "token_billing_version",
     "operator_actions",
     "dead_letters",
     "dead_letter_actions",
@@ -20,7 +25,7 @@ pub(super) const GUARDED: [&str; 10] = [
 ];
 /// The application's, whose rows we may not know who changes. But a trigger on them would run with our rights.
 pub(super) const APPLICATIONS: [&str; 2] = ["article_jobs", "articles"];
-/// Who moves them breaks the order of the books.
+/// Who moves them breaks the order of the ledger.
 pub(super) const SEQUENCES: [&str; 2] = ["token_ledger_seq", "dead_letter_arrival_seq"];
 
 /// A right that the role has and shouldn't.
@@ -71,7 +76,7 @@ impl Inspection {
         let mut of = Vec::new();
         for grant in grants(purpose) {
             let (object, wanted) = match grant.object {
-                Object::Function(signature) => (signature, &[][..]),
+                Object::Function(name) => (signature(name), &[][..]),
                 Object::Table(name, columns) => (name, columns),
             };
             let all = wanted.is_empty().then_some(None);
@@ -107,7 +112,7 @@ impl Inspection {
         Ok(missing)
     }
 
-    /// What the role may do beyond that: to balances and books, or by making itself somebody else. What it may
+    /// What the role may do beyond that: to balances and the ledger, or by making itself somebody else. What it may
     /// read is not asked.
     pub async fn excessive_rights(
         &mut self,
@@ -200,21 +205,21 @@ impl Inspection {
     }
 
     async fn calls(&mut self, purpose: Purpose) -> Result<Vec<Excess>, StorageError> {
-        let signatures: Vec<&str> = FUNCTIONS.iter().map(|(signature, _)| *signature).collect();
         let callable: Vec<String> = self
             .ask(async |connection| {
                 sqlx::query_scalar(
                     "select u.signature from unnest($1::text[]) with ordinality u (signature, place)
                      where has_function_privilege(to_regprocedure(u.signature), 'execute') order by u.place",
                 )
-                .bind(&signatures)
+                .bind(signatures())
                 .fetch_all(connection)
                 .await
             })
             .await?;
-        let granted = |signature: &String| {
-            grants(purpose)
-                .any(|grant| matches!(grant.object, Object::Function(name) if name == signature))
+        let granted = |callable: &String| {
+            grants(purpose).any(
+                |grant| matches!(grant.object, Object::Function(name) if signature(name) == callable),
+            )
         };
         let beyond = callable.into_iter().filter(|signature| !granted(signature));
         Ok(beyond
