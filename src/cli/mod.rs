@@ -89,7 +89,7 @@ enum Command {
     Dlq(dlq::DlqArgs),
     Reconcile(reconcile::ReconcileArgs),
     Audit(audit::AuditArgs),
-    /// Check this installation, and say how to mend what is wrong
+    /// Check this installation, and say how to fix what is wrong
     Doctor(doctor::DoctorArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),

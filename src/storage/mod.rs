@@ -16,7 +16,7 @@ mod migrating;
 mod pool;
 mod scratch;
 mod session;
-mod state;
+mod status;
 mod sweeping;
 mod timeline;
 
@@ -39,7 +39,7 @@ pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
 pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
 pub use scratch::Scratch;
-pub use state::{STATE_OF_THINGS, StateOfThings};
+pub use status::{InstallationStatus, STATUS};
 pub use sweeping::{
     ArticleQuery, PendingDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
 };

@@ -61,5 +61,6 @@ fn open(path: &Path) -> io::Result<Box<dyn Twice>> {
     let mut spool = SpooledTempFile::new(IN_MEMORY);
     io::copy(&mut once, &mut spool)?;
     spool.flush()?;
+    spool.rewind()?;
     Ok(Box::new(spool))
 }
