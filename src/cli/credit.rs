@@ -12,8 +12,9 @@ use self::parked::Parked;
 use super::actor::ActorArgs;
 use super::dlq::sending;
 use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
-use super::{Ended, UsageError, one_line, operating, typed_moment};
+use super::{Ended, UsageError, one_line, operating};
 use crate::config::Settings;
+use crate::domain::moment;
 use crate::operations::replay::Report;
 use crate::operations::{Actor, CreditGrant, CreditRecord};
 use crate::storage::Storage;
@@ -46,7 +47,7 @@ pub(super) struct CreditArgs {
     monthly: Option<i64>,
 
     /// When the monthly quota expires, such as 2027-01-01T00:00:00Z
-    #[arg(long, value_name = "RFC3339", requires = "monthly", value_parser = moment)]
+    #[arg(long, value_name = "RFC3339", requires = "monthly", value_parser = period_end)]
     period_end: Option<OffsetDateTime>,
 
     /// What makes this credit this one, such as an invoice number
@@ -61,8 +62,8 @@ pub(super) struct CreditArgs {
     actor: ActorArgs,
 }
 
-fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    typed_moment(text).ok_or_else(|| "not a moment such as 2027-01-01T00:00:00Z".to_owned())
+fn period_end(text: &str) -> Result<OffsetDateTime, String> {
+    moment(text).ok_or_else(|| "not a moment such as 2027-01-01T00:00:00Z".to_owned())
 }
 
 impl CreditArgs {
@@ -79,7 +80,7 @@ impl CreditArgs {
 
 /// As a program reads it.
 #[derive(Debug, Serialize)]
-struct Document<'a> {
+struct CreditOutcome<'a> {
     #[serde(flatten)]
     record: &'a CreditRecord,
     #[serde(flatten)]
@@ -136,7 +137,7 @@ async fn with_parked(
         }
     }
     if format == Format::Json {
-        let document = Document {
+        let document = CreditOutcome {
             record,
             parked: &parked,
             replay: report.as_ref(),

@@ -7,6 +7,7 @@ mod event;
 pub mod excerpt;
 mod glimpse;
 mod json;
+mod moment;
 mod retry;
 mod signature;
 mod trace;
@@ -19,6 +20,7 @@ pub use event::{
 };
 pub use glimpse::Glimpse;
 pub use json::layout;
+pub(crate) use moment::moment;
 pub use retry::RetrySchedule;
 pub use signature::signature;
 pub use trace::TraceContext;

@@ -18,59 +18,50 @@ use crate::{
 const KEPT: usize = 1000;
 
 /// The name of the check that follows the movements of each company.
-pub const CHAIN: &str = "chain";
+pub(crate) const CHAIN: &str = "chain";
 
 /// A change of a balance that no movement explains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ExternalChange {
-    /// Whose balance.
-    pub company_id: Uuid,
+pub(crate) struct ExternalChange {
+    pub(crate) company_id: Uuid,
     /// Tokens that came or, negative, went.
-    pub tokens: i64,
+    pub(crate) tokens: i64,
     /// The movement before it, by its `ledger_seq`.
-    pub after_seq: Option<i64>,
+    pub(crate) after_seq: Option<i64>,
     /// The movement after it; `None`: there is none yet.
-    pub before_seq: Option<i64>,
+    pub(crate) before_seq: Option<i64>,
 }
 
 /// What one rule's check came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Checked {
-    /// Its name.
-    pub name: &'static str,
-    /// The rule.
-    pub proves: &'static str,
-    /// What contradicts it.
-    pub violations: u64,
+pub(crate) struct Checked {
+    pub(crate) name: &'static str,
+    pub(crate) proves: &'static str,
+    pub(crate) violations: u64,
 }
 
 /// What an audit found.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct AuditReport {
-    /// How much was checked.
-    pub size: LedgerSize,
+pub(crate) struct AuditReport {
+    pub(crate) size: LedgerSize,
     /// Each rule; the last is [`CHAIN`].
-    pub checks: Vec<Checked>,
+    pub(crate) checks: Vec<Checked>,
     /// What contradicts one, the first thousand.
-    pub violations: Vec<Violation>,
+    pub(crate) violations: Vec<Violation>,
     /// Changes from outside, the first thousand.
-    pub external_changes: Vec<ExternalChange>,
-    /// All of them.
-    pub external_changes_count: u64,
-    /// The sum of their tokens.
-    pub external_changes_tokens: i64,
+    pub(crate) external_changes: Vec<ExternalChange>,
+    pub(crate) external_changes_count: u64,
+    pub(crate) external_changes_tokens: i64,
     /// They are violations.
-    pub external_changes_forbidden: bool,
-    /// Tokens given away, by day and reason.
-    pub given_away: Vec<GivenAway>,
-    /// How long it took.
-    pub seconds: f64,
+    pub(crate) external_changes_forbidden: bool,
+    pub(crate) given_away: Vec<GivenAway>,
+    pub(crate) seconds: f64,
 }
 
 impl AuditReport {
     /// All violations, those beyond the first thousand too.
     #[must_use]
-    pub fn violations_count(&self) -> u64 {
+    pub(crate) fn violations_count(&self) -> u64 {
         self.checks.iter().map(|check| check.violations).sum()
     }
 
@@ -97,22 +88,15 @@ impl AuditReport {
 
 /// What an audit is at: the check, and how far it is of how much, in rows.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct AuditProgress {
-    /// The name of the check.
-    pub check: &'static str,
-    /// Rows done.
-    pub done: u64,
-    /// Rows there are.
-    pub of: u64,
+pub(crate) struct AuditProgress {
+    pub(crate) check: &'static str,
+    pub(crate) done: u64,
+    pub(crate) of: u64,
 }
 
 impl Operations {
     /// Checks everything.
-    ///
-    /// # Errors
-    ///
-    /// The database can't be asked, or not to the end.
-    pub async fn audit(
+    pub(crate) async fn audit(
         &self,
         progress: watch::Sender<AuditProgress>,
     ) -> Result<AuditReport, OperationError> {

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::{Actor, JobKey, OperationError, Operations};
-pub use crate::storage::{Balance, CreditGrant, CreditRecord, RefundRecord};
-use crate::storage::{Refusal, StorageError};
+pub(crate) use crate::storage::{Balance, CreditGrant, CreditRecord, RefundRecord};
+use crate::storage::{LedgerRefusal, StorageError};
 
 const NO_KEY: &str = "is not 1 to 1024 bytes without control characters";
 
@@ -14,7 +14,7 @@ impl Operations {
     /// # Errors
     ///
     /// [`OperationError::NotFound`]: no such company.
-    pub async fn balance(&self, company: Uuid) -> Result<Balance, OperationError> {
+    pub(crate) async fn balance(&self, company: Uuid) -> Result<Balance, OperationError> {
         let balance = self.storage.balance(company).await?;
         balance.ok_or_else(|| no_company(company))
     }
@@ -24,7 +24,7 @@ impl Operations {
     /// # Errors
     ///
     /// [`OperationError::NotFound`]: no such company; [`OperationError::Conflict`] with the code of `credit_tokens`.
-    pub async fn credit(
+    pub(crate) async fn credit(
         &self,
         key: &str,
         company: Uuid,
@@ -43,7 +43,7 @@ impl Operations {
     ///
     /// [`OperationError::NotFound`]: no such charge; [`OperationError::Conflict`] with the code of `refund_tokens`;
     /// [`OperationError::Invalid`] without a reason.
-    pub async fn refund(
+    pub(crate) async fn refund(
         &self,
         job: &JobKey,
         reason: &str,
@@ -66,76 +66,71 @@ fn no_company(company: Uuid) -> OperationError {
 }
 
 fn credit_refused(
-    refusal: Refusal,
+    refusal: LedgerRefusal,
     key: &str,
     company: Uuid,
     grant: CreditGrant,
 ) -> OperationError {
-    let (code, why) = match (refusal.code.as_str(), grant) {
-        ("company_not_found", _) => return no_company(company),
+    match (refusal.code.as_str(), grant) {
+        ("company_not_found", _) => no_company(company),
         ("invalid_request", CreditGrant::Purchased(..1)) => {
-            return OperationError::invalid("purchased", "is below 1");
+            OperationError::invalid("purchased", "is below 1")
         }
         ("invalid_request", CreditGrant::Monthly { quota: ..0, .. }) => {
-            return OperationError::invalid("monthly", "is below 0");
+            OperationError::invalid("monthly", "is below 0")
         }
-        ("invalid_request", _) => {
-            return OperationError::invalid("key", NO_KEY);
-        }
-        ("idempotency_key_reused", _) => (
+        ("invalid_request", _) => OperationError::invalid("key", NO_KEY),
+        ("idempotency_key_reused", _) => OperationError::conflict(
             "idempotency_key_reused",
             format!("key {key:?} was used for a different credit; nothing was changed"),
         ),
-        ("period_end_passed", _) => (
+        ("period_end_passed", _) => OperationError::conflict(
             "period_end_passed",
-            "the end of the period is in the past; nothing was changed".to_owned(),
+            "the end of the period is in the past; nothing was changed",
         ),
-        ("balance_too_large", _) => too_large(),
-        _ => return unexpected("credit_tokens", refusal),
-    };
-    OperationError::Conflict { code, why }
+        _ => refused("credit_tokens", refusal),
+    }
 }
 
-fn refund_refused(refusal: Refusal, job: &str, reason: &str) -> OperationError {
-    let (code, why) = match refusal.code.as_str() {
-        "not_found" => {
-            let why = format!("job {job:?} is not in the ledger: nothing was charged for it");
-            return OperationError::NotFound(why);
-        }
+fn refund_refused(refusal: LedgerRefusal, job: &str, reason: &str) -> OperationError {
+    match refusal.code.as_str() {
+        "not_found" => OperationError::NotFound(format!(
+            "job {job:?} is not in the ledger: nothing was charged for it"
+        )),
         "invalid_request" if reason.trim().is_empty() => {
-            return OperationError::invalid("reason", "is empty");
+            OperationError::invalid("reason", "is empty")
         }
-        "invalid_request" => return OperationError::invalid("job_id", NO_KEY),
+        "invalid_request" => OperationError::invalid("job_id", NO_KEY),
         "not_charged" => {
             let status = refusal.status.unwrap_or_default();
-            let why = format!(
-                "job {job:?} was not charged, its record is {status}: there is nothing to give back"
-            );
-            ("not_charged", why)
+            OperationError::conflict(
+                "not_charged",
+                format!(
+                    "job {job:?} was not charged, its record is {status}: there is nothing to give back"
+                ),
+            )
         }
-        "company_not_found" => (
+        "company_not_found" => OperationError::conflict(
             "company_not_found",
             format!("the company of job {job:?} is not in company_subscriptions any more"),
         ),
-        "compensated_elsewhere" => (
+        "compensated_elsewhere" => OperationError::conflict(
             "compensated_elsewhere",
             format!(
                 "job {job:?} was marked compensated by other means: no refund of it is in token_credits, and none was \
                  made now"
             ),
         ),
-        "balance_too_large" => too_large(),
-        _ => return unexpected("refund_tokens", refusal),
-    };
-    OperationError::Conflict { code, why }
+        _ => refused("refund_tokens", refusal),
+    }
 }
 
-fn too_large() -> (&'static str, String) {
-    let why = format!("the balance would exceed {}; nothing was changed", i64::MAX);
-    ("balance_too_large", why)
-}
-
-fn unexpected(function: &'static str, refusal: Refusal) -> OperationError {
+/// What either of them refuses.
+fn refused(function: &'static str, refusal: LedgerRefusal) -> OperationError {
     let answer = refusal.code;
+    if answer == "balance_too_large" {
+        let why = format!("the balance would exceed {}; nothing was changed", i64::MAX);
+        return OperationError::conflict("balance_too_large", why);
+    }
     StorageError::Unexpected { function, answer }.into()
 }

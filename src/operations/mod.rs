@@ -15,11 +15,11 @@ pub mod replay;
 
 use std::sync::{Arc, OnceLock};
 
-pub use audit::{AuditProgress, AuditReport, CHAIN};
-pub use events::{EventFile, EventPublisher, LineRange, PublishReport, RefusedFile};
-pub use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
-pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
-pub use reconcile::Reconciliation;
+pub(crate) use audit::{AuditProgress, AuditReport, CHAIN};
+pub(crate) use events::{EventFile, EventPublisher, PublishReport};
+pub(crate) use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
+pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
+pub(crate) use reconcile::Reconciliation;
 
 use thiserror::Error;
 
@@ -159,6 +159,12 @@ impl OperationError {
         let why = why.into();
         Self::Invalid { field, why }
     }
+
+    /// `code` for programs; where an SQL function answered, its own.
+    pub fn conflict(code: &'static str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self::Conflict { code, why }
+    }
 }
 
 impl From<StorageError> for OperationError {
@@ -202,3 +208,13 @@ impl From<ConfigError> for OperationError {
         Self::Internal(error.to_string())
     }
 }
+
+/// What takes long can be spawned, and followed from elsewhere, as by an HTTP handler. That it compiles is the test.
+#[cfg(test)]
+const _: fn(&'static Operations, &'static EventPublisher, EventFile<std::fs::File>) =
+    |operations, events, file| {
+        fn spawned(_: impl Future + Send + 'static) {}
+        spawned(operations.audit(Default::default()));
+        spawned(operations.reconcile(None, false));
+        spawned(events.file(file, None, Default::default()));
+    };

@@ -10,27 +10,22 @@ use crate::sweeper::{Held, SweepError, SweepReport, Sweeper};
 
 /// What a pass did, or in a dry run would do, and what it couldn't.
 #[derive(Debug, Serialize)]
-pub struct Reconciliation {
-    /// Nothing was changed.
-    pub dry_run: bool,
+pub(crate) struct Reconciliation {
+    pub(crate) dry_run: bool,
     /// What was pending for longer was looked at.
-    pub older_than_seconds: u64,
+    pub(crate) older_than_seconds: u64,
     /// What became of it.
     #[serde(flatten)]
-    pub report: SweepReport,
+    pub(crate) report: SweepReport,
     /// What others have claimed or locked.
     #[serde(flatten)]
-    pub held: Held,
+    pub(crate) held: Held,
 }
 
 impl Operations {
     /// One pass over what is pending for longer than that; by default than `sweeper.stale_after`. Dropped before its
     /// end, what it has claimed and not processed is free again after `sweeper.claim`.
-    ///
-    /// # Errors
-    ///
-    /// The database can't be asked, or not to the end: what was processed before stays so.
-    pub async fn reconcile(
+    pub(crate) async fn reconcile(
         &self,
         older_than: Option<Duration>,
         dry_run: bool,

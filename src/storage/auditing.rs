@@ -14,61 +14,56 @@ use crate::domain::{Buckets, ChargeFigures, Movement};
 
 /// Something that can't be if the ledger is right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub struct Violation {
+pub(crate) struct Violation {
     /// Which kind, a stable word.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Of which company, if it is of one.
-    pub company_id: Option<Uuid>,
+    pub(crate) company_id: Option<Uuid>,
     /// The key, log, letter or credit that it is about.
-    pub subject: String,
+    pub(crate) subject: String,
     /// The same for a person.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// Tokens that nobody was charged, or that somebody lost, on one day (UTC) for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub struct GivenAway {
+pub(crate) struct GivenAway {
     /// `2026-11-21`.
-    pub day: String,
+    pub(crate) day: String,
     /// `article_not_found`, `discarded`, `forfeited_by_renewal` or `forfeited_by_refund`.
-    pub reason: String,
+    pub(crate) reason: String,
     /// How many records, letters or credits.
-    pub count: i64,
+    pub(crate) count: i64,
     /// Tokens, where they are known.
-    pub tokens: i64,
+    pub(crate) tokens: i64,
 }
 
-/// How much there is.
+/// How many rows there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, FromRow)]
-pub struct LedgerSize {
-    /// Rows of `company_subscriptions`.
-    pub companies: i64,
-    /// Rows of `token_deduction_records`.
-    pub records: i64,
-    /// Rows of `token_usage_logs`.
-    pub usage_logs: i64,
-    /// Rows of `token_credits`.
-    pub credits: i64,
-    /// Rows of `dead_letters`.
-    pub dead_letters: i64,
+pub(crate) struct LedgerSize {
+    pub(crate) companies: i64,
+    pub(crate) records: i64,
+    pub(crate) usage_logs: i64,
+    pub(crate) credits: i64,
+    pub(crate) dead_letters: i64,
 }
 
 /// A company's movement, or its balance at the end of its movements.
 #[derive(Debug, Clone, Copy)]
-pub struct LedgerLine {
+pub(crate) struct LedgerLine {
     /// Whose.
-    pub company_id: Uuid,
+    pub(crate) company_id: Uuid,
     /// When.
-    pub at: OffsetDateTime,
+    pub(crate) at: OffsetDateTime,
     /// The position in the ledger, and what happened; `None`: the balance of now.
-    pub movement: Option<(i64, Movement)>,
+    pub(crate) movement: Option<(i64, Movement)>,
     /// The balance of now, in its line; `None` there: the company is gone.
-    pub now: Option<Buckets>,
+    pub(crate) now: Option<Buckets>,
 }
 
 /// The checks that are one query each: a name, what it proves, and how to find what contradicts it.
 /// $1 is the age in seconds past which nothing may be pending.
-pub const CHECKS: [(&str, &str, &str); 6] = [
+pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
     (
         "usage logs",
         "each charge has one usage log, each refunded charge two that sum to zero, each log its record",
@@ -103,13 +98,13 @@ pub const CHECKS: [(&str, &str, &str); 6] = [
 
 /// The look.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     connection: PgConnection,
 }
 
 impl Storage {
     /// Begins it. All that it tells is of this one moment.
-    pub async fn snapshot(&self) -> Result<Snapshot, StorageError> {
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, StorageError> {
         let mut connection = self.connect_once().await?;
         sqlx::raw_sql(
             "set statement_timeout = 0; set jit = off; set work_mem = '64MB'; set time zone 'UTC';
@@ -123,7 +118,7 @@ impl Storage {
 
 impl Snapshot {
     /// How much there is to check.
-    pub async fn size(&mut self) -> Result<LedgerSize, StorageError> {
+    pub(crate) async fn size(&mut self) -> Result<LedgerSize, StorageError> {
         Ok(sqlx::query_as(
             "select (select count(*) from company_subscriptions) as companies,
                     (select count(*) from token_deduction_records) as records,
@@ -136,7 +131,7 @@ impl Snapshot {
     }
 
     /// What contradicts one of [`CHECKS`], one by one.
-    pub async fn violations(
+    pub(crate) async fn violations(
         &mut self,
         check: &'static str,
         pending_allowed: Duration,
@@ -154,7 +149,10 @@ impl Snapshot {
     }
 
     /// Every movement of every company, in the ledger's order, and after them its balance of now.
-    pub async fn ledger(&mut self, mut line: impl FnMut(LedgerLine)) -> Result<(), StorageError> {
+    pub(crate) async fn ledger(
+        &mut self,
+        mut line: impl FnMut(LedgerLine),
+    ) -> Result<(), StorageError> {
         let mut rows = sqlx::query_as::<_, LedgerRow>(include_str!("auditing/movements.sql"))
             .fetch(&mut self.connection);
         while let Some(row) = rows.try_next().await? {
@@ -167,14 +165,14 @@ impl Snapshot {
     }
 
     /// Tokens that were given away, by day and reason.
-    pub async fn given_away(&mut self) -> Result<Vec<GivenAway>, StorageError> {
+    pub(crate) async fn given_away(&mut self) -> Result<Vec<GivenAway>, StorageError> {
         Ok(sqlx::query_as(include_str!("auditing/given_away.sql"))
             .fetch_all(&mut self.connection)
             .await?)
     }
 
     /// Ends it.
-    pub async fn close(self) -> Result<(), StorageError> {
+    pub(crate) async fn close(self) -> Result<(), StorageError> {
         Ok(self.connection.close().await?)
     }
 }

@@ -20,7 +20,7 @@ mod status;
 mod sweeping;
 mod timeline;
 
-pub use auditing::{CHECKS, GivenAway, LedgerLine, LedgerSize, Snapshot, Violation};
+pub(crate) use auditing::{CHECKS, GivenAway, LedgerLine, LedgerSize, Violation};
 pub use charging::PendingMark;
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
@@ -35,7 +35,7 @@ pub use installation::{
     Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction, StrangeMigration,
     grants, grants_sql, print_grants,
 };
-pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
+pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, LedgerRefusal, RefundRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
 pub use scratch::Scratch;
@@ -43,4 +43,4 @@ pub use status::{InstallationStatus, STATUS};
 pub use sweeping::{
     ArticleQuery, PendingDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
 };
-pub use timeline::{ApplicationJob, JobLetter, JobLife, Moment};
+pub(crate) use timeline::{JobLetter, JobLife, Moment};

@@ -11,7 +11,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::{DeductionRecord, Storage, StorageError, bounded::Bounded};
-pub use letters::JobLetter;
+pub(crate) use letters::JobLetter;
 
 /// Moments that are told of one job, at most.
 const MANY: i64 = 1000;
@@ -39,54 +39,54 @@ const MOMENTS: &str = include_str!("timeline/moments.sql");
 
 /// One moment in the life of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// When; `None`: the application's table has no time for it that means anything.
     #[serde(with = "time::serde::rfc3339::option")]
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
-    pub at: Option<OffsetDateTime>,
+    pub(crate) at: Option<OffsetDateTime>,
     /// What happened, a stable word.
-    pub what: String,
+    pub(crate) what: String,
     /// Who did it, where a person did.
-    pub actor: Option<String>,
+    pub(crate) actor: Option<String>,
     /// The dead letter that it is about.
-    pub dead_letter_id: Option<i64>,
+    pub(crate) dead_letter_id: Option<i64>,
     /// Tokens that it moved or tried to.
-    pub tokens: Option<i64>,
+    pub(crate) tokens: Option<i64>,
     /// Tries that had been made by then.
-    pub attempts: Option<i32>,
+    pub(crate) attempts: Option<i32>,
     /// The same for a person.
-    pub detail: Option<String>,
+    pub(crate) detail: Option<String>,
 }
 
 /// What the application's table says of a job now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub struct ApplicationJob {
+pub(crate) struct ApplicationJob {
     /// Its status, in the application's words.
-    pub status: Option<String>,
+    pub(crate) status: Option<String>,
     /// What it says to people.
-    pub error_message: Option<String>,
+    pub(crate) error_message: Option<String>,
     /// Since when; `None`: its table has no time that means anything.
     #[serde(with = "time::serde::rfc3339::option")]
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
-    pub updated_at: Option<OffsetDateTime>,
+    pub(crate) updated_at: Option<OffsetDateTime>,
 }
 
 /// Everything that is known of one job.
 #[derive(Debug, Clone, Serialize)]
-pub struct JobLife {
+pub(crate) struct JobLife {
     /// How its charge stands.
-    pub record: Option<DeductionRecord>,
+    pub(crate) record: Option<DeductionRecord>,
     /// How the application's row stands.
-    pub job: Option<ApplicationJob>,
+    pub(crate) job: Option<ApplicationJob>,
     /// How its dead letters stand, the oldest first.
-    pub dead_letters: Vec<JobLetter>,
+    pub(crate) dead_letters: Vec<JobLetter>,
     /// What happened, the oldest first.
-    pub timeline: Vec<Moment>,
+    pub(crate) timeline: Vec<Moment>,
 }
 
 impl Storage {
     /// The life of the job of this key. An empty timeline: nothing is known of it.
-    pub async fn job_life(&self, key: &str) -> Result<JobLife, StorageError> {
+    pub(crate) async fn job_life(&self, key: &str) -> Result<JobLife, StorageError> {
         let job = sqlx::query_as(
             "select status::text, error_message,
                     case when updated_at between '0001-01-02' and '9999-12-30' then updated_at end as updated_at

@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::cli::{UsageError, typed_moment};
+use crate::cli::UsageError;
+use crate::domain;
 use crate::storage::{LetterState, Selection};
 
 /// The flags of a selection. Each one restricts; several restrict together.
@@ -194,7 +195,7 @@ fn group(text: &str) -> Result<String, String> {
 
 /// A moment, or one so long ago.
 pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    if let Some(moment) = typed_moment(text) {
+    if let Some(moment) = domain::moment(text) {
         return Ok(moment);
     }
     let ago = humantime::parse_duration(text).ok();

@@ -16,35 +16,28 @@ const WINDOW: usize = 1024;
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
 /// A file of which every line is an event that may be published.
-pub struct EventFile<S> {
+pub(crate) struct EventFile<S> {
     /// What people call it.
     pub(super) name: String,
     lines: Lines<BufReader<S>>,
     limits: Limits,
-    /// How many there are.
-    pub events: u64,
+    pub(crate) events: u64,
     /// The line of the last one.
     pub(super) last_line: u64,
 }
 
 /// A file with lines that are no events that may be published.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RefusedFile {
-    /// All of its events.
-    pub events: u64,
-    /// Those that can't be published.
-    pub refused: u64,
+pub(crate) struct RefusedFile {
+    pub(crate) events: u64,
+    pub(crate) refused: u64,
     /// The first of them: the line, from 1, and what is wrong with it.
-    pub first: Vec<(u64, String)>,
+    pub(crate) first: Vec<(u64, String)>,
 }
 
 impl<S: Read + Seek> EventFile<S> {
-    /// Reads all of it and checks each line: an event by the rules for messages.
-    ///
-    /// # Errors
-    ///
-    /// It can't be read. What is in it, if that can't be published, is the inner one.
-    pub fn check(
+    /// Reads all of it and checks each line: an event by the rules for messages. The outer error: it can't be read.
+    pub(crate) fn check(
         name: String,
         source: S,
         limits: &Limits,

@@ -14,13 +14,13 @@ use super::OperationError;
 use crate::broker::{BrokerError, Outgoing, PublishError, Publisher, Topology};
 use crate::config::{Limits, Settings, redacted_url};
 use crate::domain::{CompletionEvent, RetrySchedule, TraceContext};
-pub use file::{EventFile, RefusedFile};
+pub(crate) use file::EventFile;
 
 const AGAIN: &str = "run it again: what was charged is not charged twice";
 
 /// The way for completion events to the broker; needs no database. Connects when something is published.
 #[derive(Debug)]
-pub struct EventPublisher {
+pub(crate) struct EventPublisher {
     publisher: Publisher,
     topology: Topology,
     limits: Limits,
@@ -32,40 +32,31 @@ pub struct EventPublisher {
 
 /// What came of publishing.
 #[derive(Debug, Default, Serialize)]
-pub struct PublishReport {
+pub(crate) struct PublishReport {
     /// Confirmed by the broker.
-    pub published: u64,
+    pub(crate) published: u64,
     /// To be published.
-    pub events: u64,
-    /// How long it took.
-    pub seconds: f64,
-    /// Confirmed in each of them.
-    pub events_per_second: f64,
+    pub(crate) events: u64,
+    pub(crate) seconds: f64,
+    pub(crate) events_per_second: f64,
     /// Lines of the file with events that were not confirmed; some may have been published all the same.
-    pub unconfirmed_lines: Vec<LineRange>,
+    pub(crate) unconfirmed_lines: Vec<LineRange>,
     /// Why not all were confirmed.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
-/// From one line to another, both included.
+/// From one line to another, both included and counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct LineRange {
-    /// From 1.
-    pub first: u64,
-    /// The last of them.
-    pub last: u64,
+pub(crate) struct LineRange {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
 }
 
 /// Where an event of a file stands, and its job.
 type Place = (u64, Uuid);
 
 impl EventPublisher {
-    /// By these settings.
-    ///
-    /// # Errors
-    ///
-    /// Without `broker.url`.
-    pub fn new(settings: &Settings) -> Result<Self, OperationError> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, OperationError> {
         let broker = settings.require_broker()?;
         let topology = Topology::new(broker, &RetrySchedule::new(&settings.retry));
         Ok(Self {
@@ -78,22 +69,20 @@ impl EventPublisher {
     }
 
     /// Why the broker takes no messages at present, in its own words.
-    pub fn alarm(&self) -> watch::Receiver<Option<String>> {
+    pub(crate) fn alarm(&self) -> watch::Receiver<Option<String>> {
         self.publisher.alarm()
     }
 
     /// How long an alarm is waited out.
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// Closes the connection.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.publisher.close().await;
     }
 
-    /// Publishes one event.
-    pub async fn event(
+    pub(crate) async fn event(
         &self,
         event: &CompletionEvent,
         trace: Option<&TraceContext>,
@@ -103,7 +92,7 @@ impl EventPublisher {
     }
 
     /// Publishes these bytes as one message, unchecked; `name` is what an error calls them.
-    pub async fn unchecked(
+    pub(crate) async fn unchecked(
         &self,
         body: Vec<u8>,
         name: &str,
@@ -127,7 +116,7 @@ impl EventPublisher {
     }
 
     /// Publishes a checked file, up to the first window with a failure in it. Tells how many are confirmed.
-    pub async fn file<S: Read + Seek>(
+    pub(crate) async fn file<S: Read + Seek>(
         &self,
         mut file: EventFile<S>,
         trace: Option<&TraceContext>,

@@ -5,28 +5,29 @@
 
 use serde::Serialize;
 use sqlx::FromRow;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::Moment;
+use crate::domain::moment;
 use crate::storage::{LetterState, Storage, StorageError, bounded::Bounded};
 
 /// A dead letter of a job, as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub struct JobLetter {
+pub(crate) struct JobLetter {
     /// Its id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// Where it stands.
-    pub state: LetterState,
+    pub(crate) state: LetterState,
     /// Why it is dead.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What its last arrival says.
-    pub error: String,
+    pub(crate) error: String,
     /// How often it has arrived while open, at least.
-    pub occurrences: i32,
+    pub(crate) occurrences: i32,
     /// When it failed last.
     #[serde(with = "time::serde::rfc3339")]
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
-    pub last_failed_at: OffsetDateTime,
+    pub(crate) last_failed_at: OffsetDateTime,
 }
 
 /// A dead letter with what is left of its first arrival.
@@ -60,7 +61,7 @@ impl Archived {
             Some(error) if self.moved_at.is_none() => error,
             _ => &self.now.error,
         };
-        let moment = |at, what: &str| Moment {
+        let happened = |at, what: &str| Moment {
             at: Some(at),
             what: what.to_owned(),
             actor: None,
@@ -71,16 +72,16 @@ impl Archived {
         };
         let mut moments = Vec::new();
         if let Some(first) = first.filter(|first| *first < died) {
-            moments.push(moment(first, "failed_first"));
+            moments.push(happened(first, "failed_first"));
         }
         moments.push(Moment {
             attempts: Some(tries.unwrap_or(0).max(0).saturating_add(1)),
             detail: Some(format!("{}: {said}", self.now.reason)),
-            ..moment(died, "dead_lettered")
+            ..happened(died, "dead_lettered")
         });
         moments.push(Moment {
             tokens: None,
-            ..moment(self.archived_at, "archived")
+            ..happened(self.archived_at, "archived")
         });
         moments
     }
@@ -107,13 +108,6 @@ impl Storage {
         self.call(async |connection| query.fetch_all(connection).await)
             .await
     }
-}
-
-fn moment(text: &str) -> Option<OffsetDateTime> {
-    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    // At either end of the calendar another offset may have no date for it.
-    let at = at.checked_to_offset(UtcOffset::UTC)?;
-    (1..=9999).contains(&at.year()).then_some(at)
 }
 
 fn seconds(text: &str) -> Option<OffsetDateTime> {
