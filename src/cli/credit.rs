@@ -170,18 +170,11 @@ fn for_people(record: &CreditRecord) -> String {
             "already credited under this key ({key}, by {actor}); nothing was changed. It did:"
         ));
     }
-    let mut table = Table::new([
-        text(&record.kind.replace('_', "-")),
-        at_right("before"),
-        text(""),
-        at_right("after"),
-    ]);
-    let mut row = |name, before, after| {
-        table.row([text(name), number(before), text("→"), number(after)]);
-    };
-    row("monthly", record.monthly_before, record.monthly_after);
-    row("purchased", record.purchased_before, record.purchased_after);
-    lines.push(table.render());
+    lines.push(before_and_after(
+        &record.kind.replace('_', "-"),
+        (record.monthly_before, record.monthly_after),
+        (record.purchased_before, record.purchased_after),
+    ));
     if record.forfeited_amount > 0 {
         let forfeited = record.forfeited_amount.unsigned_abs();
         lines.push(format!("{} forfeited", count(forfeited, "token")));
@@ -191,4 +184,14 @@ fn for_people(record: &CreditRecord) -> String {
         thousands(record.ledger_seq)
     ));
     lines.join("\n")
+}
+
+/// Balances in tokens, before and after.
+pub(super) fn before_and_after(what: &str, monthly: (i64, i64), purchased: (i64, i64)) -> String {
+    let heading = [text(what), at_right("before"), text(""), at_right("after")];
+    let mut table = Table::new(heading);
+    for (name, (before, after)) in [("monthly", monthly), ("purchased", purchased)] {
+        table.row([text(name), number(before), text("→"), number(after)]);
+    }
+    table.render()
 }

@@ -85,7 +85,7 @@ enum Command {
     Credit(credit::CreditArgs),
     Refund(refund::RefundArgs),
     Show(show::ShowArgs),
-    /// Watch the dead letters, and put right what failed
+    /// Look into dead letters, and replay, edit or discard them
     Dlq(dlq::DlqArgs),
     Reconcile(reconcile::ReconcileArgs),
     Audit(audit::AuditArgs),
@@ -199,7 +199,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         .block_on(work)
 }
 
-/// The books, after one successful look that they are there. Says which database it was otherwise.
+/// The database, after one successful look that it is there. Says which database it was otherwise.
 async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
     let database = settings.require_database()?;
     let place = || format!("database {}", redacted_url(&database.url));

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{OperationError, Operations};
 use crate::domain::RetrySchedule;
-pub(crate) use crate::storage::{JobLetter, JobLife, Moment};
+pub(crate) use crate::storage::{JobDeadLetter, JobLife, Moment};
 
 /// What a job is charged under. A UUID in any spelling is one key; other callers of the functions may use keys that
 /// are no UUIDs, which are taken as they are.

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 pub(crate) use audit::{AuditProgress, AuditReport, CHAIN};
 pub(crate) use events::{EventFile, EventPublisher, PublishReport};
-pub(crate) use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
+pub(crate) use jobs::{JobDeadLetter, JobHistory, JobKey, JobLife, Moment};
 pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
 pub(crate) use reconcile::Reconciliation;
 

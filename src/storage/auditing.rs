@@ -19,7 +19,7 @@ pub(crate) struct Violation {
     pub(crate) kind: String,
     /// Of which company, if it is of one.
     pub(crate) company_id: Option<Uuid>,
-    /// The key, log, letter or credit that it is about.
+    /// The key, log, dead letter or credit that it is about.
     pub(crate) subject: String,
     /// The same for a person.
     pub(crate) detail: String,
@@ -32,7 +32,7 @@ pub(crate) struct GivenAway {
     pub(crate) day: String,
     /// `article_not_found`, `discarded`, `forfeited_by_renewal` or `forfeited_by_refund`.
     pub(crate) reason: String,
-    /// How many records, letters or credits.
+    /// Records, dead letters or credits.
     pub(crate) count: i64,
     /// Tokens, where they are known.
     pub(crate) tokens: i64,
@@ -91,7 +91,7 @@ pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
     ),
     (
         "dead letters",
-        "no dead letter contradicts the books",
+        "no dead letter contradicts the ledger",
         include_str!("auditing/dead_letters.sql"),
     ),
 ];

@@ -43,4 +43,4 @@ pub use status::{InstallationStatus, STATUS};
 pub use sweeping::{
     ArticleQuery, PendingDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
 };
-pub(crate) use timeline::{JobLetter, JobLife, Moment};
+pub(crate) use timeline::{JobDeadLetter, JobLife, Moment};

@@ -30,7 +30,7 @@ pub struct InstallationStatus {
 
 /// Each part through an index that has little or nothing else in it: what is pending and what is open have
 /// partial ones, of which counting reads nothing but the index; the last minutes are a few pages by the
-/// BRINs. The oldest letter is the one with the smallest id, since letters are archived one writer at a time.
+/// BRINs. The oldest dead letter is the one with the smallest id, since there is one archiving writer at a time.
 ///
 /// $1 is the window in seconds.
 pub const STATUS: &str = include_str!("status.sql");

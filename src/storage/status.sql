@@ -1,6 +1,6 @@
 select extract(epoch from w.length)::bigint as window_seconds,
        due.pending, due.oldest_pending_age_seconds, logged.charged, logged.refunded, refused.refused,
-       letters.open_dead_letters, letters.oldest_dead_letter_age_seconds
+       dead.open_dead_letters, dead.oldest_dead_letter_age_seconds
 from (select make_interval(secs => $1::float8) as length) w
 cross join lateral (
     select count(*) as pending,
@@ -29,4 +29,4 @@ cross join lateral (
            (select greatest(extract(epoch from clock_timestamp() - d.archived_at), 0)
             from dead_letters d where d.id = o.oldest)::bigint as oldest_dead_letter_age_seconds
     from (select count(*) as open_dead_letters, min(d.id) as oldest from dead_letters d where d.state = 'open') o
-) letters
+) dead

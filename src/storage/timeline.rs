@@ -4,14 +4,14 @@
 //! So what was told once is told every time. What changes is how things stand: the record, the application's row,
 //! the dead letters' states and their latest arrivals.
 
-mod letters;
+mod dead_letters;
 
 use serde::Serialize;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::{DeductionRecord, Storage, StorageError, bounded::Bounded};
-pub(crate) use letters::JobLetter;
+pub(crate) use dead_letters::JobDeadLetter;
 
 /// Moments that are told of one job, at most.
 const MANY: i64 = 1000;
@@ -23,7 +23,7 @@ const ORDER: [&str; 13] = [
     "charge_tried",
     "charge_refused",
     "failed_first",
-    "charge_owed",
+    "charge_pending",
     "dead_lettered",
     "archived",
     "replay",
@@ -79,7 +79,7 @@ pub(crate) struct JobLife {
     /// How the application's row stands.
     pub(crate) job: Option<ApplicationJob>,
     /// How its dead letters stand, the oldest first.
-    pub(crate) dead_letters: Vec<JobLetter>,
+    pub(crate) dead_letters: Vec<JobDeadLetter>,
     /// What happened, the oldest first.
     pub(crate) timeline: Vec<Moment>,
 }
@@ -101,7 +101,7 @@ impl Storage {
         let mut timeline: Vec<Moment> = self
             .call(async |connection| moments.fetch_all(connection).await)
             .await?;
-        timeline.extend(archived.iter().flat_map(letters::Archived::moments));
+        timeline.extend(archived.iter().flat_map(dead_letters::Archived::moments));
         timeline.sort_by_key(|moment| (moment.at, rank(&moment.what), moment.dead_letter_id));
         Ok(JobLife {
             record: self.deduction_record(key).await?,

@@ -195,7 +195,7 @@ async fn the_dead_letter_of_a_charge_that_was_written_off_is_resolved_and_its_al
     let life = ["show", &job.to_string(), "--output", "json"];
     let life = site.run(&life).await.document();
     let happened = life["timeline"].as_array().expect("a list");
-    for what in ["charge_owed", "written_off", "resolved"] {
+    for what in ["charge_pending", "written_off", "resolved"] {
         assert!(
             happened.iter().any(|moment| moment["what"] == what),
             "{what}: {life:#}"

@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Check, Interrupted, PATIENCE};
 use crate::{
     broker::{
-        self, BrokerError, Compared, Connection, Found, KEPT, KEPT_FOR, PROBE_DELAY, ProbeError,
-        Topology, greeting,
+        self, BrokerError, Compared, Connection, KEPT, KEPT_FOR, PROBE_DELAY, PartFound,
+        ProbeError, Topology, greeting,
     },
     config::{Settings, redacted_url},
     domain::RetrySchedule,
@@ -110,25 +110,25 @@ fn check_version(said: Option<(String, String)>) -> Check {
 fn check_part(compared: &Compared, topology: &Topology) -> Check {
     let Compared { kind, name, found } = compared;
     let check = match found {
-        Found::Exchange => Check::ok(kind, "as declared"),
-        Found::Queue { ready, .. } if *ready > 0 && *name == topology.unreadable() => {
+        PartFound::Exchange => Check::ok(kind, "as declared"),
+        PartFound::Queue { ready, .. } if *ready > 0 && *name == topology.unreadable() => {
             unreadable(kind, *ready)
         }
-        Found::Queue { ready, consumers } => Check::ok(
+        PartFound::Queue { ready, consumers } => Check::ok(
             kind,
             format!("as declared; {ready} ready, {consumers} consuming"),
         ),
-        Found::Missing => Check::failed(
+        PartFound::Missing => Check::failed(
             kind,
             "is not there",
             "start token-billing serve: it declares what is missing whenever it connects",
         ),
-        Found::Differs(words) => Check::failed(
+        PartFound::Differs(words) => Check::failed(
             kind,
             format!("is not as it would be declared: {words}"),
             topology.remedy(name),
         ),
-        Found::Refused(words) => Check::failed(
+        PartFound::Refused(words) => Check::failed(
             kind,
             format!("can't be declared: {words}"),
             "give the broker's user the rights to configure, write and read what starts with broker.prefix, and to \

@@ -21,7 +21,7 @@ select * from (
     cross join lateral find_article(a.article_id) f
     where f.is_there
     union all
-    select at, case when status = 'pending' then 'charge_owed'
+    select at, case when status = 'pending' then 'charge_pending'
                     when error_code = 'article_not_found' then 'written_off'
                     else 'charge_refused' end,
            null, null, amount,
@@ -31,7 +31,7 @@ select * from (
     select created_at, 'charge_tried', null, null, amount, null, null
     from untold where completed_at is null or retry_count > 0
     union all
-    select coalesce(pending_since, created_at), 'charge_owed', null, null, amount, null,
+    select coalesce(pending_since, created_at), 'charge_pending', null, null, amount, null,
            case when status = 'pending' then error_message end
     from untold where pending_since is not null or status = 'pending'
     union all

@@ -1,6 +1,6 @@
 //! A job's dead letters: how they stand, and what their first arrivals said.
 //!
-//! A later arrival of the same letter overwrites its error, its tries and its times, and raises a count. Only the
+//! A later arrival of the same one overwrites its error, its tries and its times, and raises a count. Only the
 //! headers stay those of the first one, so the past is read from them.
 
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::storage::{LetterState, Storage, StorageError, bounded::Bounded};
 
 /// A dead letter of a job, as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub(crate) struct JobLetter {
+pub(crate) struct JobDeadLetter {
     /// Its id.
     pub(crate) id: i64,
     /// Where it stands.
@@ -34,7 +34,7 @@ pub(crate) struct JobLetter {
 #[derive(Debug, FromRow)]
 pub(super) struct Archived {
     #[sqlx(flatten)]
-    pub(super) now: JobLetter,
+    pub(super) now: JobDeadLetter,
     tokens: Option<i64>,
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     archived_at: OffsetDateTime,
@@ -56,7 +56,7 @@ impl Archived {
         let died = died.unwrap_or(self.archived_at);
         let first = self.first_failed_at.as_deref().and_then(moment);
         let tries = self.attempt.as_deref().and_then(|n| n.parse::<i32>().ok());
-        // The broker's own words are not among the headers: they are those of the letter.
+        // The broker's own words are not among the headers: they are its error now.
         let said = match &self.error_header {
             Some(error) if self.moved_at.is_none() => error,
             _ => &self.now.error,
