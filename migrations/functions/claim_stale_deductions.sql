@@ -1,4 +1,4 @@
--- Takes the next stale records for p_lease. What somebody is charging at this moment is left to him.
+-- Takes the next stale records for p_lease. What somebody is charging at this moment is left alone.
 --
 -- The claim is committed in a short transaction of its own. A sweeper never holds records' rows while it charges: a
 -- charge locks the company first and then its keys, and whoever has the keys first deadlocks with it. If the sweeper

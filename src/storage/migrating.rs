@@ -16,8 +16,8 @@
 //! under way may meet the new text of a function that it calls. So:
 //!
 //! - A function keeps its arguments, its result and what they mean. What changes one of these is a function with a new
-//!   name; the old one stays as it was for one version, and the next one drops it in a numbered migration. The same
-//!   goes for a column or table that the old functions or programs name.
+//!   name. The old one's file stays for one version; the next version deletes it, with a `drop function if exists` in a
+//!   numbered migration. The same goes for a column or table that the old functions or programs name.
 //! - An older program goes on with newer functions (it says that they are newer), and a newer one with older functions
 //!   as long as all that it calls are there. `migrate` comes before the programs.
 //! - An older program's `migrate` refuses: it would put back its own functions. `token_billing_version` tells.

@@ -103,6 +103,15 @@ async fn an_operator_can_neither_invent_nor_rewrite_who_did_what() {
         !finish(&mut another, "{\"sent\": 9}").await,
         "another role's run"
     );
+    for sql in [
+        format!("select * from claim_dead_letters({action}, '{{}}', '1m')"),
+        format!("select mark_dead_letters_replayed({action}, '{{}}', now())"),
+        format!("select release_dead_letters({action}, '{{}}')"),
+        format!("select change_dead_letters('discard', '{{}}', {action}, 'Mallory', 'all', 'why')"),
+    ] {
+        let refused = run(&mut another, &sql).await.expect_err(&sql);
+        assert!(refused.contains(" of role "), "{sql}: {refused}");
+    }
     // What was said at the beginning stays; the rest can be said once.
     assert!(finish(&mut connection, "{\"sent\": 2, \"letters\": 7}").await);
     assert!(!finish(&mut connection, "{\"sent\": 3}").await, "finished");

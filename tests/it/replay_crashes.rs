@@ -122,7 +122,10 @@ async fn two_replays_of_the_same_letters_at_once_send_each_once() {
     let count =
         |document: &serde_json::Value| document["replay"]["sent"].as_u64().expect("a number");
     assert_eq!(count(&one) + count(&other), 500, "{one:#} {other:#}");
-    assert!(count(&one) > 0 && count(&other) > 0, "both took part");
+    assert!(
+        count(&one) > 0 && count(&other) > 0,
+        "both took part: {one:#} {other:#}"
+    );
     let sent = sent(&site).await;
     assert_eq!(sent.len(), 500);
     assert_eq!(sent.iter().collect::<HashSet<_>>().len(), ids.len());

@@ -134,6 +134,24 @@ async fn a_database_of_an_unreleased_version_is_refused_in_one_sentence() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_made_leaves_nothing_behind() {
+    let site = bare().await;
+    // Somebody's, with another result: it can't be replaced.
+    site.db
+        .execute("create function job_of(text) returns text language sql as 'select $1'")
+        .await;
+    let ran = site.run(&["migrate"]).await;
+    assert!(
+        ran.refused(1).contains("cannot change return type"),
+        "{ran:#?}"
+    );
+    let relations = "select count(*) from pg_class where relnamespace = 'public'::regnamespace";
+    assert_eq!(site.number(relations).await, 0);
+    site.db.execute("drop function job_of").await;
+    site.run(&["migrate"]).await.done();
+}
+
+#[tokio::test]
 async fn what_somebody_changed_by_hand_is_put_back_and_a_grant_stays() {
     let (site, _role) = healthy().await;
     let operator = TestRole::granted(&site, "operator").await;

@@ -1,4 +1,4 @@
-//! Writing letters off, and taking that back. Neither touches the books.
+//! Writing dead letters off, and taking that back. Neither touches the ledger.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -70,11 +70,11 @@ pub struct ActSums {
     pub companies: i64,
     /// Letters whose job was charged.
     pub charged: i64,
-    /// Letters whose job the sweeper settles.
+    /// Letters whose job is pending: the sweeper charges it or writes it off.
     pub pending: i64,
     /// Letters whose job was charged and refunded.
     pub compensated: i64,
-    /// Selected, but in the hands of a replay: left out.
+    /// Selected, but claimed by a replay: left out.
     pub being_replayed: i64,
     /// Selected, but in another state: left out.
     pub in_other_state: i64,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Selection;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
-/// A letter that is there to be claimed.
+/// A dead letter that is there to be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Claimable {
     /// The letter.
@@ -21,7 +21,7 @@ pub struct Claimable {
     pub body_bytes: i32,
 }
 
-/// A letter in the hands of a run, to be sent.
+/// A dead letter that a run has claimed, to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Claimed {
     /// The letter.
@@ -51,9 +51,9 @@ pub struct Claim {
 /// What of a selection a run hasn't had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Rest {
-    /// Letters, those in other hands included.
+    /// Dead letters, those that others have claimed included.
     pub letters: i64,
-    /// Those in the hands of another run, dead or alive.
+    /// Those that another run has claimed, dead or alive.
     pub held: i64,
     /// Until the first of their claims runs out, in milliseconds.
     pub first_free_ms: i64,
@@ -63,7 +63,7 @@ pub struct Rest {
 
 impl Storage {
     /// The next letters that `run` may claim, oldest first, from after `cursor`. Some of them may belong
-    /// to refunded jobs, which a claim leaves out: without the books this is a walk along an index that
+    /// to refunded jobs, which a claim leaves out: without the ledger this is a walk along an index that
     /// ends at the limit.
     pub async fn claimable(
         &self,
@@ -144,7 +144,7 @@ impl Storage {
             .map(drop)
     }
 
-    /// What of the selection is open and was never in the hands of `run`.
+    /// What of the selection is open and was never claimed by `run`.
     pub async fn rest(&self, selection: &Selection, run: i64) -> Result<Rest, StorageError> {
         let query = sqlx::query_as(concat!(
             "select count(*) as letters,

@@ -21,7 +21,7 @@ pub struct Draft {
     pub edited_body: Option<Vec<u8>>,
     /// The content type under which it was published, and goes out again.
     pub content_type: Option<String>,
-    /// The replay that had it in hand last and didn't mark it as sent: it may have been sent all the same.
+    /// The replay that claimed it last and didn't mark it as sent: it may have been sent all the same.
     pub half_replayed_by: Option<i64>,
 }
 
@@ -65,7 +65,7 @@ pub enum EditError {
     /// Another edit came in between.
     #[error("dead letter {0} was edited by somebody else meanwhile; nothing was changed")]
     EditedMeanwhile(i64),
-    /// Money has moved for one of the jobs.
+    /// Tokens have moved for one of the jobs.
     #[error("{0}")]
     Settled(SettledJob),
     /// The database.
@@ -73,7 +73,7 @@ pub enum EditError {
     Storage(#[from] StorageError),
 }
 
-/// A job for which money has moved.
+/// A job for which tokens have moved.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct SettledJob {
     /// The job.
@@ -129,7 +129,7 @@ impl Storage {
             .await
     }
 
-    /// Gives a letter a new body beside its original one; the id of the action. Refused if money has
+    /// Gives a letter a new body beside its original one; the id of the action. Refused if tokens have
     /// moved for any job that it stands or stood for: what was charged stays what it is.
     pub async fn edit_dead_letter(
         &self,

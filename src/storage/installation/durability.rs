@@ -10,7 +10,7 @@ pub struct Durability {
     pub fsync: bool,
     /// `off`: a crash of the machine can leave torn pages.
     pub full_page_writes: bool,
-    /// Tables of the books and balances that a crash empties.
+    /// Tables of the ledger and balances that a crash empties.
     pub unlogged: Vec<String>,
     /// `synchronous_standby_names`.
     pub synchronous: String,

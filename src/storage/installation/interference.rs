@@ -6,36 +6,7 @@ use crate::storage::StorageError;
 /// Where row level security is in force for a role that needs all rows: the owner of our functions, or the
 /// connected one where it reads. A policy that lets the role see everything does no harm.
 /// $1 tables.
-const HIDDEN: &str =
-    "with place as (
-         select c.relnamespace as schema, (
-             select p.proowner from pg_proc p
-             where p.oid = to_regprocedure('deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])')
-         ) as owner
-         from pg_class c where c.oid = to_regclass('token_deduction_records')
-     )
-     select c.relname::text, r.rolname::text, w.is_owner
-     from place p
-     cross join lateral (
-         values (p.owner, true), ((select oid from pg_roles where rolname = current_user), false)
-     ) w (role, is_owner)
-     join pg_roles r on r.oid = w.role
-     join pg_class c on c.relnamespace = p.schema and c.relname = any ($1) and c.relrowsecurity
-     where not r.rolsuper and not r.rolbypassrls
-       and not (pg_has_role(r.oid, c.relowner, 'usage') and not c.relforcerowsecurity)
-       and (w.is_owner or w.role <> p.owner and has_any_column_privilege(r.oid, c.oid, 'select'))
-       and (not exists (
-                select from pg_policy y
-                where y.polrelid = c.oid and y.polpermissive and pg_get_expr(y.polqual, y.polrelid) = 'true'
-                  and (y.polcmd = '*' or y.polcmd = 'r' and not w.is_owner)
-                  and exists (select from unnest(y.polroles) g (role)
-                              where g.role = 0 or pg_has_role(r.oid, nullif(g.role, 0), 'usage')))
-            or exists (
-                select from pg_policy y
-                where y.polrelid = c.oid and not y.polpermissive
-                  and exists (select from unnest(y.polroles) g (role)
-                              where g.role = 0 or pg_has_role(r.oid, nullif(g.role, 0), 'usage'))))
-     order by w.is_owner desc, c.relname";
+const HIDDEN: &str = include_str!("row_security.sql");
 
 impl Inspection {
     pub(super) async fn row_security(
@@ -86,32 +57,16 @@ impl Inspection {
                 let role = sqlx::query_scalar("select current_setting('session_replication_role')")
                     .fetch_one(&mut *connection)
                     .await?;
-                let triggers = sqlx::query_as(
-                    "with place as (
-                         select relnamespace as schema from pg_class where oid = to_regclass('token_deduction_records')
-                     )
-                     select c.relname::text, t.tgname::text, t.tgfoid::regproc::text, t.tginitdeferred
-                     from place p
-                     join pg_class c on c.relnamespace = p.schema and c.relname in ('company_subscriptions', 'article_jobs')
-                     join pg_trigger t on t.tgrelid = c.oid
-                     where not t.tgisinternal and t.tgenabled in ('O', 'A') and t.tgtype::int & 16 <> 0
-                     union all
-                     select c.relname::text, r.rulename::text, '', false
-                     from place p
-                     join pg_class c on c.relnamespace = p.schema and c.relname in ('company_subscriptions', 'article_jobs')
-                     join pg_rewrite r on r.ev_class = c.oid
-                     where r.ev_type = '2' and c.relkind in ('r', 'p')
-                     order by 1, 2",
-                )
-                .fetch_all(connection)
-                .await?;
+                let triggers = sqlx::query_as(include_str!("triggers.sql"))
+                    .fetch_all(connection)
+                    .await?;
                 Ok((role, triggers))
             })
             .await?;
         let mut findings = Vec::new();
         if role != "origin" {
             let finding = format!(
-                "session_replication_role is {role}: triggers that keep the books don't run"
+                "session_replication_role is {role}: triggers that keep the ledger don't run"
             );
             let fix = "alter database … reset session_replication_role, and the same for the role";
             findings.push(Finding::new(Severity::Blocking, "triggers", finding, fix));
