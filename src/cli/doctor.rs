@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -23,26 +23,7 @@ use crate::storage::{InstallationStatus, Purpose};
 pub(super) struct DoctorArgs {
     /// What the database role of these settings is for
     #[arg(long = "for", value_enum, default_value_t, value_name = "PURPOSE")]
-    purpose: PurposeArg,
-}
-
-/// What a database role is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum PurposeArg {
-    /// Running serve, all roles of it
-    #[default]
-    Serve,
-    /// Running the commands that people use
-    Operator,
-}
-
-impl From<PurposeArg> for Purpose {
-    fn from(purpose: PurposeArg) -> Self {
-        match purpose {
-            PurposeArg::Serve => Self::Serve,
-            PurposeArg::Operator => Self::Operator,
-        }
-    }
+    purpose: Purpose,
 }
 
 pub(super) async fn run(
@@ -60,7 +41,7 @@ pub(super) async fn run(
         }
         told.cancel();
     });
-    let diagnosis = doctor::examine(settings, args.purpose.into(), &stop).await?;
+    let diagnosis = doctor::examine(settings, args.purpose, &stop).await?;
     format.print(&diagnosis, for_people)?;
     if diagnosis.healthy {
         return Ok(Ended::Done);

@@ -60,13 +60,8 @@ fn for_people(history: &JobHistory) -> String {
         ));
     }
     now.extend(dead_letters.iter().map(dead_letter));
-    let mut table = Table::new([
-        text("when (UTC)"),
-        text("what"),
-        at_right("tokens"),
-        text("who"),
-        text("more"),
-    ]);
+    let [when_at, what, who, more_of] = ["when (UTC)", "what", "who", "more"].map(text);
+    let mut table = Table::new([when_at, what, at_right("tokens"), who, more_of]);
     for moment in timeline {
         table.row([
             text(&when(moment.at)),

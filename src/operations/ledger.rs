@@ -31,9 +31,22 @@ impl Operations {
         grant: CreditGrant,
         actor: &Actor,
     ) -> Result<CreditRecord, OperationError> {
+        let below = match grant {
+            CreditGrant::Purchased(..1) => Some("purchased"),
+            CreditGrant::Monthly { quota: ..1, .. } => Some("monthly"),
+            _ => None,
+        };
+        if let Some(field) = below {
+            return Err(OperationError::invalid(field, "is below 1"));
+        }
         let answer = self.storage.credit(key, company, grant, actor.name());
-        let refused = |refusal| credit_refused(refusal, key, company, grant);
-        answer.await?.map_err(refused)
+        answer
+            .await?
+            .map_err(|refusal| match refusal.code.as_str() {
+                "company_not_found" => no_company(company),
+                "invalid_request" => OperationError::invalid("key", NO_KEY),
+                _ => refused("credit_tokens", refusal, &format!("key {key:?}")),
+            })
     }
 
     /// Gives a charge back, once: to the buckets it came from, as far as those are still there. The second time gives
@@ -50,14 +63,18 @@ impl Operations {
         actor: &Actor,
         dry_run: bool,
     ) -> Result<RefundRecord, OperationError> {
-        let expired_monthly = self.settings.refund.expired_monthly;
+        if reason.trim().is_empty() {
+            return Err(OperationError::invalid("reason", "is empty"));
+        }
+        let expired = self.settings.refund.expired_monthly;
         let (key, actor) = (job.as_str(), actor.name());
-        let answer = self
-            .storage
-            .refund(key, reason, expired_monthly, actor, dry_run);
+        let answer = self.storage.refund(key, reason, expired, actor, dry_run);
         answer
             .await?
-            .map_err(|refusal| refund_refused(refusal, key, reason))
+            .map_err(|refusal| match refusal.code.as_str() {
+                "invalid_request" => OperationError::invalid("job_id", NO_KEY),
+                _ => refused("refund_tokens", refusal, &format!("job {key:?}")),
+            })
     }
 }
 
@@ -65,72 +82,47 @@ fn no_company(company: Uuid) -> OperationError {
     OperationError::NotFound(format!("company {company} is not in company_subscriptions"))
 }
 
-fn credit_refused(
-    refusal: LedgerRefusal,
-    key: &str,
-    company: Uuid,
-    grant: CreditGrant,
-) -> OperationError {
-    match (refusal.code.as_str(), grant) {
-        ("company_not_found", _) => no_company(company),
-        ("invalid_request", CreditGrant::Purchased(..1)) => {
-            OperationError::invalid("purchased", "is below 1")
+/// What either function refuses, of a key or a job.
+fn refused(function: &'static str, refusal: LedgerRefusal, what: &str) -> OperationError {
+    let status = refusal.status.unwrap_or_default();
+    let (code, why) = match refusal.code.as_str() {
+        "not_found" => {
+            let why = format!("{what} is not in the ledger: nothing was charged for it");
+            return OperationError::NotFound(why);
         }
-        ("invalid_request", CreditGrant::Monthly { quota: ..0, .. }) => {
-            OperationError::invalid("monthly", "is below 0")
-        }
-        ("invalid_request", _) => OperationError::invalid("key", NO_KEY),
-        ("idempotency_key_reused", _) => OperationError::conflict(
+        "idempotency_key_reused" => (
             "idempotency_key_reused",
-            format!("key {key:?} was used for a different credit; nothing was changed"),
+            format!("{what} was used for a different credit; nothing was changed"),
         ),
-        ("period_end_passed", _) => OperationError::conflict(
+        "period_end_passed" => (
             "period_end_passed",
-            "the end of the period is in the past; nothing was changed",
+            "the end of the period is in the past; nothing was changed".to_owned(),
         ),
-        _ => refused("credit_tokens", refusal),
-    }
-}
-
-fn refund_refused(refusal: LedgerRefusal, job: &str, reason: &str) -> OperationError {
-    match refusal.code.as_str() {
-        "not_found" => OperationError::NotFound(format!(
-            "job {job:?} is not in the ledger: nothing was charged for it"
-        )),
-        "invalid_request" if reason.trim().is_empty() => {
-            OperationError::invalid("reason", "is empty")
-        }
-        "invalid_request" => OperationError::invalid("job_id", NO_KEY),
-        "not_charged" => {
-            let status = refusal.status.unwrap_or_default();
-            OperationError::conflict(
-                "not_charged",
-                format!(
-                    "job {job:?} was not charged, its record is {status}: there is nothing to give back"
-                ),
-            )
-        }
-        "company_not_found" => OperationError::conflict(
-            "company_not_found",
-            format!("the company of job {job:?} is not in company_subscriptions any more"),
-        ),
-        "compensated_elsewhere" => OperationError::conflict(
-            "compensated_elsewhere",
+        "not_charged" => (
+            "not_charged",
             format!(
-                "job {job:?} was marked compensated by other means: no refund of it is in token_credits, and none was \
-                 made now"
+                "{what} was not charged, its record is {status}: there is nothing to give back"
             ),
         ),
-        _ => refused("refund_tokens", refusal),
-    }
-}
-
-/// What either of them refuses.
-fn refused(function: &'static str, refusal: LedgerRefusal) -> OperationError {
-    let answer = refusal.code;
-    if answer == "balance_too_large" {
-        let why = format!("the balance would exceed {}; nothing was changed", i64::MAX);
-        return OperationError::conflict("balance_too_large", why);
-    }
-    StorageError::Unexpected { function, answer }.into()
+        "company_not_found" => (
+            "company_not_found",
+            format!("the company of {what} is not in company_subscriptions any more"),
+        ),
+        "compensated_elsewhere" => (
+            "compensated_elsewhere",
+            format!(
+                "{what} was marked compensated by other means: no refund of it is in token_credits, and none was made \
+                 now"
+            ),
+        ),
+        "balance_too_large" => (
+            "balance_too_large",
+            format!("the balance would exceed {}; nothing was changed", i64::MAX),
+        ),
+        _ => {
+            let answer = refusal.code;
+            return StorageError::Unexpected { function, answer }.into();
+        }
+    };
+    OperationError::Conflict { code, why }
 }

@@ -7,8 +7,8 @@ use super::{Check, CheckOutcome, PATIENCE, WINDOW};
 use crate::{
     config::{Settings, redacted_url},
     storage::{
-        Durability, Excess, Fault, Finding, Inspection, InstallationStatus, Look, OtherRole,
-        Preflight, Purpose, Server, Severity, StaleDeduction, Storage, StorageError, print_grants,
+        Excess, Fault, Finding, Inspection, InstallationStatus, Look, OtherRole, Preflight,
+        Purpose, Server, Severity, StaleDeduction, Storage, StorageError, print_grants,
     },
 };
 
@@ -167,51 +167,47 @@ impl From<&Finding> for Check {
 
 async fn check_durability(inspection: &mut Inspection) -> Check {
     const CHECK: &str = "durability";
-    let durability = match inspection.durability().await {
-        Ok(durability) => durability,
+    let found = match inspection.durability().await {
+        Ok(found) => found,
         Err(error) => return unanswered(CHECK, &error),
     };
-    let Durability {
-        fsync,
-        full_page_writes,
-        unlogged,
-        synchronous,
-        standbys,
-        behind_bytes,
-    } = durability;
-    let off: Vec<&str> = [("fsync", fsync), ("full_page_writes", full_page_writes)]
-        .into_iter()
-        .filter_map(|(name, is_on)| (!is_on).then_some(name))
-        .collect();
+    let switches = [
+        ("fsync", found.fsync),
+        ("full_page_writes", found.full_page_writes),
+    ];
+    let off = switches.iter().filter(|(_, is_on)| !is_on);
+    let (off, on): (Vec<&str>, Vec<String>) = off
+        .map(|(name, _)| (*name, format!("alter system set {name} = on; ")))
+        .unzip();
     if !off.is_empty() {
-        let finding = format!(
-            "off: {}: a crash of the machine loses charges",
-            off.join(", ")
-        );
-        let on: Vec<String> = off
-            .iter()
-            .map(|name| format!("alter system set {name} = on"))
-            .collect();
-        let fix = format!("{}; select pg_reload_conf()", on.join("; "));
+        let off = off.join(", ");
+        let finding = format!("off: {off}: a crash of the machine loses charges");
+        let fix = format!("{}select pg_reload_conf()", on.concat());
         return Check::failed(CHECK, finding, fix);
     }
-    if !unlogged.is_empty() {
-        let finding = format!("unlogged, so a crash empties: {}", unlogged.join(", "));
-        let logged: Vec<String> = unlogged
-            .iter()
-            .map(|name| format!("alter table {name} set logged"))
-            .collect();
-        return Check::failed(CHECK, finding, logged.join("; "));
+    if !found.unlogged.is_empty() {
+        let finding = format!(
+            "unlogged, so a crash empties: {}",
+            found.unlogged.join(", ")
+        );
+        let logged = found.unlogged.iter();
+        let logged = logged.map(|name| format!("alter table {name} set logged"));
+        return Check::failed(CHECK, finding, logged.collect::<Vec<_>>().join("; "));
     }
-    if standbys > 0 && synchronous.is_empty() {
-        let behind = behind_bytes.map_or_else(String::new, |bytes| format!(" (now {bytes} bytes)"));
+    if found.standbys > 0 && found.synchronous.is_empty() {
+        let behind = found
+            .behind_bytes
+            .map(|bytes| format!(" (now {bytes} bytes)"));
+        let (standbys, behind) = (found.standbys, behind.unwrap_or_default());
         let finding = format!(
             "{standbys} standby(s), all asynchronous: a failover to one loses what it has not received yet{behind}, \
              charges whose events are acked included"
         );
-        let mut check = Check::unchecked(CHECK, finding);
-        check.fix = Some("name them in synchronous_standby_names, or publish the last events again after a failover".to_owned());
-        return check;
+        let fix = "name them in synchronous_standby_names, or publish the last events again after a failover";
+        return Check {
+            fix: Some(fix.to_owned()),
+            ..Check::unchecked(CHECK, finding)
+        };
     }
     Check::ok(CHECK, "what is committed is on disk")
 }
@@ -230,10 +226,9 @@ async fn check_others(inspection: &mut Inspection) -> Vec<Check> {
         let listed = |wanted: fn(&OtherRole) -> bool| {
             let those = fine.iter().filter(|other| wanted(other));
             let names: Vec<&str> = those.filter_map(|other| other.role.as_deref()).collect();
-            if names.is_empty() {
-                "nobody".to_owned()
-            } else {
-                names.join(", ")
+            match names.is_empty() {
+                true => "nobody".to_owned(),
+                false => names.join(", "),
             }
         };
         let (all, balances) = (listed(|_| true), listed(|other| !other.balances.is_empty()));
@@ -244,19 +239,13 @@ async fn check_others(inspection: &mut Inspection) -> Vec<Check> {
     }
     let say = |other: &OtherRole| {
         let mut rights = other.excess.clone();
-        rights.extend(
-            other
-                .balances
-                .iter()
-                .map(|right| format!("{right} on company_subscriptions")),
-        );
-        let more = rights.len().saturating_sub(NAMED);
-        rights.truncate(NAMED);
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
+        let balances = other.balances.iter();
+        rights.extend(balances.map(|right| format!("{right} on company_subscriptions")));
+        let more = match rights.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
         };
+        rights.truncate(NAMED);
         let role = other.role.as_deref().unwrap_or("PUBLIC");
         let finding = format!(
             "may do what no printed grant gives: {}{more}",
