@@ -2,7 +2,7 @@
 //! only; a release build holds none of it.
 //!
 //! `TOKEN_BILLING_FAILPOINT=after_charge:8b0c…` aborts the process when it comes to that step with that
-//! job in hand.
+//! job in flight.
 
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ pub fn hit(step: &str, jobs: impl IntoIterator<Item = Uuid>) {
         && named_step == step
         && jobs.into_iter().any(|job| job == *named_job)
     {
-        tracing::error!(step, job_id = %named_job, "failpoint: aborting");
+        tracing::error!(step, job.id = %named_job, "failpoint: aborting");
         std::process::abort();
     }
     #[cfg(not(debug_assertions))]

@@ -20,6 +20,7 @@
 //!
 //! Floor 2, engines:
 //!
+//! - [`consuming`]: keeping a queue consumed, whatever fails.
 //! - [`worker`]: what happens to one message.
 //! - [`sweeper`]: what happens to a charge that is pending.
 //! - [`archivist`]: dead letters, from their queue into the archive.
@@ -47,6 +48,7 @@ pub mod broker;
 pub mod storage;
 
 pub mod archivist;
+pub mod consuming;
 pub mod readiness;
 pub mod sweeper;
 pub mod worker;

@@ -1,8 +1,8 @@
-//! Settles what is owed: records that have been `pending` for too long.
+//! Sweeps what has been `pending` for too long.
 //!
 //! A pass takes stale records oldest first, in batches, and for each batch asks whether the articles exist.
 //! Those that do are charged by the function that charges everything; those that don't are ended as failed;
-//! where that can't be told, the record stays owed and a person is told. Any number of sweepers share the
+//! where that can't be told, the record stays pending and a person is told. Any number of sweepers share the
 //! work: a record is taken by committing `claimed_until`.
 //!
 //! If the process dies:
@@ -11,8 +11,8 @@
 //! |---|---|
 //! | after a batch was claimed | its claims run out after `sweeper.claim`; a later pass takes them |
 //! | after the articles were looked for | the same; nothing was decided |
-//! | after charging or writing off was committed | those are settled; the next pass doesn't meet them |
-//! | before the letters were settled | the next settling finds the charged jobs |
+//! | after charging or writing off was committed | those are done; the next pass doesn't meet them |
+//! | before the dead letters were resolved | the archivist, or the next pass, finds the charged jobs |
 
 mod held;
 mod report;
@@ -24,12 +24,11 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
     config::{self, Settings},
     failpoint,
-    storage::{ArticleQuery, StaleDeduction, StaleLook, Storage, StorageError, Waited},
+    storage::{ArticleQuery, StaleDeduction, StaleLook, Storage, StorageError, Waited, isolate},
 };
 
 pub use held::Held;
@@ -37,9 +36,6 @@ pub use report::SweepReport;
 
 /// Records of which an application's query is asked on one connection, in one go.
 const ASKED_AT_ONCE: usize = 16;
-
-/// Failures of one company after which the rest of it is set aside.
-const FAILED_ENOUGH: u32 = 2;
 
 /// Whether an article exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +56,18 @@ impl From<Option<bool>> for Article {
             None => Self::Unknown,
         }
     }
+}
+
+/// What a pass did to one record.
+#[derive(Debug, Clone, Copy)]
+enum Swept {
+    Charged,
+    Refused,
+    WrittenOff {
+        tokens: i64,
+    },
+    /// Somebody else was first.
+    Meanwhile,
 }
 
 /// Why a pass ended early.
@@ -95,13 +103,15 @@ pub async fn run(sweeper: Sweeper, stop: CancellationToken) {
         match sweeper.run_once(sweeper.settings.stale_after, &stop).await {
             Ok(report) if report == SweepReport::default() => tracing::debug!("swept: {report}"),
             Ok(report) => tracing::info!("swept: {report}"),
-            Err(error) => tracing::error!(%error, "the sweep ended early; the next one goes on"),
+            Err(error) => {
+                tracing::error!(error.message = %error, "the sweep ended early; the next one goes on");
+            }
         }
     }
 }
 
 impl Sweeper {
-    /// A sweeper of these books.
+    /// A sweeper of this ledger.
     pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
         Self {
             settings: settings.sweeper.clone(),
@@ -127,16 +137,16 @@ impl Sweeper {
     ///
     /// # Errors
     ///
-    /// The database can't be asked. What was settled before is settled.
+    /// The database can't be asked. What was swept before is done.
     pub async fn run_once(
         &self,
         stale_after: Duration,
         stop: &CancellationToken,
     ) -> Result<SweepReport, SweepError> {
-        self.pass(stale_after, stop, &mut HashSet::new()).await
+        Ok(self.pass(stale_after, stop).await?.0)
     }
 
-    /// The same for whoever wants to know whether all is settled now: also what is in other hands.
+    /// The same for whoever wants to know whether anything is pending now: also what is in other hands.
     ///
     /// # Errors
     ///
@@ -146,20 +156,18 @@ impl Sweeper {
         stale_after: Duration,
         stop: &CancellationToken,
     ) -> Result<(SweepReport, Held), SweepError> {
-        let mut left = HashSet::new();
-        let report = self.pass(stale_after, stop, &mut left).await?;
+        let (report, left) = self.pass(stale_after, stop).await?;
         Ok((report, self.held(stale_after, &left).await?))
     }
 
-    /// One pass. `left` becomes what it has claimed and perhaps not settled.
+    /// One pass, and what it has claimed and perhaps left pending.
     async fn pass(
         &self,
         stale_after: Duration,
         stop: &CancellationToken,
-        left: &mut HashSet<String>,
-    ) -> Result<SweepReport, SweepError> {
+    ) -> Result<(SweepReport, HashSet<String>), SweepError> {
         let query = self.article_query().await?;
-        let mut report = SweepReport::default();
+        let (mut report, mut left) = (SweepReport::default(), HashSet::new());
         let mut look = self.first_look(stale_after);
         while !stop.is_cancelled() {
             let lease = self.settings.claim;
@@ -173,20 +181,20 @@ impl Sweeper {
             let articles = self
                 .find_articles(query.as_ref(), &stale, &mut report)
                 .await?;
-            self.settle(&stale, &articles, stop, &mut report).await?;
+            self.sweep(&stale, &articles, &mut report).await?;
             if report.needs_person() {
                 left.extend(stale.into_iter().map(|one| one.idempotency_key));
             }
         }
         if report.undecidable > 0 {
             tracing::warn!(
-                records = report.undecidable,
-                "owed, and whether their articles exist can't be told: no article is named, or the table \
+                pending_deductions = report.undecidable,
+                "pending, and whether their articles exist can't be told: no article is named, or the table \
                  articles is empty and sweeper.article_exists_query is not set"
             );
         }
         self.storage.settle_dead_letters().await?;
-        Ok(report)
+        Ok((report, left))
     }
 
     /// What a pass would find now, and what is in other hands; changes nothing. A charge may still be refused.
@@ -209,11 +217,8 @@ impl Sweeper {
                 .await?;
             for (one, article) in stale.iter().zip(articles) {
                 match article {
-                    Article::Exists => report.charged += 1,
-                    Article::Missing => {
-                        report.written_off += 1;
-                        report.written_off_tokens += one.amount;
-                    }
+                    Article::Exists => report.add(Swept::Charged),
+                    Article::Missing => report.add(Swept::WrittenOff { tokens: one.amount }),
                     Article::Unknown => report.undecidable += 1,
                     Article::NotAsked => {}
                 }
@@ -240,153 +245,116 @@ impl Sweeper {
         let Some(query) = query else {
             return Ok(stale.iter().map(|one| one.article_exists.into()).collect());
         };
+        let ask = |some: Vec<_>| async move {
+            match self.storage.articles_exist(query, &some).await {
+                // It is the application's query, which may be slow for some.
+                Err(error @ StorageError::NoAnswer) => Ok(Err(error)),
+                answer => self.storage.blame(answer).await,
+            }
+        };
+        let stale: Vec<&StaleDeduction> = stale.iter().collect();
         let mut articles = Vec::with_capacity(stale.len());
         for some in stale.chunks(ASKED_AT_ONCE) {
-            match self.storage.articles_exist(query, some).await {
-                Ok(answers) => articles.extend(answers.into_iter().map(Article::from)),
-                Err(error) if self.stops_asking(&error).await => return Err(error),
-                Err(_) => {
-                    for one in some {
-                        articles.push(self.find_article(query, one, report).await?);
-                    }
-                }
+            let answers = isolate(some, |one| &one.idempotency_key, ask).await?;
+            for (one, answer) in some.iter().zip(answers) {
+                articles.push(answer.map_or_else(
+                    |error| {
+                        report.set_aside(one, "sweeper.article_exists_query failed", &error);
+                        Article::NotAsked
+                    },
+                    Article::from,
+                ));
             }
         }
         Ok(articles)
     }
 
-    async fn find_article(
-        &self,
-        query: &ArticleQuery,
-        one: &StaleDeduction,
-        report: &mut SweepReport,
-    ) -> Result<Article, StorageError> {
-        match self
-            .storage
-            .articles_exist(query, std::slice::from_ref(one))
-            .await
-        {
-            Ok(answers) => Ok(answers.first().copied().flatten().into()),
-            Err(error) if self.stops_asking(&error).await => Err(error),
-            Err(error) => {
-                tracing::error!(
-                    idempotency_key = one.idempotency_key, %error,
-                    "sweeper.article_exists_query failed: set aside"
-                );
-                report.set_aside += 1;
-                Ok(Article::NotAsked)
-            }
-        }
-    }
-
-    async fn settle(
+    /// Charges those whose articles exist and writes off those whose articles don't. What fails is set aside: its
+    /// claim keeps it out of the way until a later pass.
+    async fn sweep(
         &self,
         stale: &[StaleDeduction],
         articles: &[Article],
-        stop: &CancellationToken,
         report: &mut SweepReport,
     ) -> Result<(), StorageError> {
-        let those = |article| -> Vec<&StaleDeduction> {
-            let those = stale.iter().zip(articles).filter(|(_, is)| **is == article);
-            those.map(|(one, _)| one).collect()
-        };
-        self.in_pieces(&those(Article::Exists), stop, report, Self::charge)
-            .await?;
-        self.in_pieces(&those(Article::Missing), stop, report, Self::write_off)
-            .await?;
-        for one in those(Article::Unknown) {
-            let idempotency_key = one.idempotency_key.as_str();
-            tracing::debug!(idempotency_key, "undecidable");
-            report.undecidable += 1;
-        }
-        Ok(())
-    }
-
-    /// All in one transaction; if that fails, one by one, and what fails alone is set aside: its claim
-    /// keeps it out of the way until a later pass. The rest of a company of which two have failed is set
-    /// aside unasked: its row is locked, perhaps, and each try would wait for that again.
-    async fn in_pieces(
-        &self,
-        stale: &[&StaleDeduction],
-        stop: &CancellationToken,
-        report: &mut SweepReport,
-        act: impl AsyncFn(&Self, &[&str], &mut SweepReport) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        let keys: Vec<&str> = stale.iter().map(|one| &*one.idempotency_key).collect();
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let Err(error) = act(self, &keys, report).await else {
-            return Ok(());
-        };
-        if self.storage.hits_everybody(&error).await {
-            return Err(error);
-        }
-        let mut failed: HashMap<Uuid, u32> = HashMap::new();
-        for one in stale {
-            let failures = failed.entry(one.company_id).or_default();
-            if *failures >= FAILED_ENOUGH || stop.is_cancelled() {
-                report.set_aside += 1;
+        for decided in [Article::Exists, Article::Missing] {
+            let those = stale.iter().zip(articles).filter(|(_, is)| **is == decided);
+            let those: Vec<&StaleDeduction> = those.map(|(one, _)| one).collect();
+            if those.is_empty() {
                 continue;
             }
-            let idempotency_key = one.idempotency_key.as_str();
-            if let Err(error) = act(self, &[idempotency_key], report).await {
-                if self.storage.hits_everybody(&error).await {
-                    return Err(error);
+            let swept = isolate(
+                &those,
+                |one| one.company_id,
+                |some| async move {
+                    let keys: Vec<&str> = some.iter().map(|one| &*one.idempotency_key).collect();
+                    let swept = match decided {
+                        Article::Exists => self.charge(&keys).await,
+                        _ => self.write_off(&keys).await,
+                    };
+                    let each = |mut swept: HashMap<String, Swept>| {
+                        let of = |key: &&str| swept.remove(*key).unwrap_or(Swept::Meanwhile);
+                        keys.iter().map(of).collect()
+                    };
+                    self.storage.blame(swept.map(each)).await
+                },
+            )
+            .await?;
+            for (one, swept) in those.into_iter().zip(swept) {
+                match swept {
+                    Ok(swept) => report.add(swept),
+                    Err(error) => report.set_aside(one, "could not be swept", &error),
                 }
-                tracing::error!(idempotency_key, %error, "could not be settled: set aside");
-                report.set_aside += 1;
-                *failures += 1;
             }
         }
+        let undecidable = articles.iter().filter(|is| **is == Article::Unknown);
+        report.undecidable += undecidable.count() as u64;
         Ok(())
     }
 
-    /// Whether asking the application's query about the others makes no sense. Several together may take too long.
-    async fn stops_asking(&self, error: &StorageError) -> bool {
-        !matches!(error, StorageError::NoAnswer) && self.storage.hits_everybody(error).await
-    }
-
-    async fn charge(&self, keys: &[&str], report: &mut SweepReport) -> Result<(), StorageError> {
+    /// What became of those that were still pending, by key.
+    async fn charge(&self, keys: &[&str]) -> Result<HashMap<String, Swept>, StorageError> {
         let answers = self.storage.charge_pending(keys).await?;
-        report.settled_meanwhile += (keys.len() - answers.len()) as u64;
-        for answer in answers {
-            let (key, error) = (&answer.idempotency_key, &answer.job_status_error);
-            if let Some(error) = error {
+        let swept = answers.into_iter().map(|answer| {
+            let key = answer.idempotency_key;
+            if let Some(error) = answer.job_status_error {
                 tracing::warn!(
-                    idempotency_key = key,
-                    error,
+                    charge.idempotency_key = key,
+                    error.message = error,
                     "article_jobs refused the new status"
                 );
             }
-            match (answer.success, answer.idempotent) {
-                (true, false) => report.charged += 1,
-                (true, true) => report.settled_meanwhile += 1,
+            let swept = match (answer.success, answer.idempotent) {
+                (true, false) => Swept::Charged,
+                (true, true) => Swept::Meanwhile,
                 (false, _) => {
-                    let error = answer.error_message.as_deref().unwrap_or_default();
-                    tracing::warn!(idempotency_key = key, error, "owed, but refused");
-                    report.refused += 1;
+                    let error = answer.error_message.unwrap_or_default();
+                    tracing::warn!(
+                        charge.idempotency_key = key,
+                        error.message = error,
+                        "pending, but refused"
+                    );
+                    Swept::Refused
                 }
-            }
-        }
-        Ok(())
+            };
+            (key, swept)
+        });
+        Ok(swept.collect())
     }
 
-    async fn write_off(&self, keys: &[&str], report: &mut SweepReport) -> Result<(), StorageError> {
+    /// The same.
+    async fn write_off(&self, keys: &[&str]) -> Result<HashMap<String, Swept>, StorageError> {
         let answers = self.storage.write_off_pending(keys).await?;
-        report.settled_meanwhile += (keys.len() - answers.len()) as u64;
-        for answer in answers {
-            let (key, tokens) = (&answer.idempotency_key, answer.amount);
-            let job_status_error = answer.job_status_error.as_deref();
+        let swept = answers.into_iter().map(|answer| {
+            let (key, tokens) = (answer.idempotency_key, answer.amount);
             tracing::warn!(
-                idempotency_key = key,
-                tokens,
-                job_status_error,
+                charge.idempotency_key = key,
+                charge.tokens = tokens,
+                error.message = answer.job_status_error,
                 "no such article: written off"
             );
-            report.written_off += 1;
-            report.written_off_tokens += tokens;
-        }
-        Ok(())
+            (key, Swept::WrittenOff { tokens })
+        });
+        Ok(swept.collect())
     }
 }

@@ -73,11 +73,11 @@ SQL
 
   chapter 'What could not be charged yet waited in a delay queue (1 s, 2 s, 4 s)'
   demo_table <<'SQL'
-SELECT left(l.line ->> 'job_id', 8) || '…' AS job, (l.line ->> 'delay_ms')::int / 1000 || ' s' AS delay,
+SELECT left(l.line ->> 'job.id', 8) || '…' AS job, (l.line ->> 'retry.delay_ms')::int / 1000 || ' s' AS delay,
        to_char(extract(epoch FROM r.completed_at - (l.line ->> 'timestamp')::timestamptz), '0.99') || ' s later' AS charged,
-       CASE WHEN l.line ->> 'error' LIKE '%has no row of this job'
-            THEN 'no company, and no row of the job yet' ELSE left(l.line ->> 'error', 37) END AS reason
-FROM demo.log l JOIN token_deduction_records r ON r.idempotency_key = l.line ->> 'job_id'
+       CASE WHEN l.line ->> 'error.message' LIKE '%has no row of this job'
+            THEN 'no company, and no row of the job yet' ELSE left(l.line ->> 'error.message', 37) END AS reason
+FROM demo.log l JOIN token_deduction_records r ON r.idempotency_key = l.line ->> 'job.id'
 WHERE l.line ->> 'message' = 'retrying later' ORDER BY l.line ->> 'timestamp'
 SQL
 

@@ -1,125 +1,185 @@
-//! Committing letters, whatever the database thinks of one of them.
+//! Committing dead letters, whatever they hold, and whatever the database thinks of one of them.
 
-use std::{sync::atomic::Ordering, time::Instant};
-
-use tokio_util::sync::CancellationToken;
-
-use super::{Archivist, Tally, arrival};
-use crate::{
-    reconnect::Reconnect,
-    storage::{Arrival, Fault, StorageError, Waited},
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-/// A call that fails so often while the database looks well has a fault of its own.
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Archivist, Tally, copies::Copies};
+use crate::{
+    broker::{Batch, Delivered},
+    consuming::{Hold, NotAcked, Requeue},
+    domain::{Glimpse, excerpt, signature},
+    failpoint,
+    reconnect::Reconnect,
+    storage::{Arrival, Fault, StorageError, isolate},
+};
+
+/// What fails so often while others are archived has a fault of its own.
 const ENOUGH_TRIES: u32 = 3;
+/// Bytes of the database's words in the error of a bare dead letter.
+const REFUSAL_MAX: usize = 512;
 
 impl Archivist {
-    /// The same as [`Archivist::archive`], again and again where the database is there and refuses (a right or a
-    /// migration is missing, a lock is held), with the letters in hand: given back, each would count a delivery every
-    /// few seconds, and come to the limit of its queue within hours. Not for ever: before the broker takes them back
-    /// by itself.
-    pub(super) async fn archive_in_hand(
+    /// Commit, copies, ack: in this order.
+    pub(super) async fn process(
         &self,
-        arrivals: &[Arrival],
-        stop: &CancellationToken,
-    ) -> Result<Vec<i64>, StorageError> {
-        let until = Instant::now() + self.settings.worker.hold_max;
+        batch: Batch,
+        copies: &Copies,
+        hold: &Hold,
+    ) -> Result<(), NotAcked> {
+        let arrivals: Vec<Arrival> = batch.messages().iter().map(arrival).collect();
+        let jobs: Vec<Uuid> = arrivals.iter().filter_map(|one| one.job_id).collect();
+        failpoint::hit("before_archive", jobs.iter().copied());
+        let ids = self.archive(&arrivals, hold).await?;
+        failpoint::hit("after_archive", jobs.iter().copied());
+        Tally::add(&self.tally.archived, ids.len());
+        for ((message, arrival), id) in batch.messages().iter().zip(&arrivals).zip(ids) {
+            tracing::debug!(
+                dead_letter.id = id,
+                job.id = arrival.job_id.map(tracing::field::display),
+                dead_letter.reason = arrival.reason,
+                "archived"
+            );
+            copies.offer(message, id);
+        }
+        failpoint::hit("after_copy", jobs);
+        Ok(batch.ack().await?)
+    }
+
+    /// Archives all, in one transaction if nothing is wrong with any; their ids, in order.
+    ///
+    /// Where the database is there and refuses (a lock is held), again and again with the dead letters in flight:
+    /// requeued, each would count a delivery every few seconds, and come to the limit of its queue within hours.
+    async fn archive(&self, arrivals: &[Arrival], hold: &Hold) -> Result<Vec<i64>, Requeue> {
+        let held = Held(&self.held);
         let mut pause = Reconnect::new(&self.settings.reconnect);
-        loop {
-            let error = match self.archive(arrivals, stop).await {
-                Err(error) if !is_everybodys(&error) => error,
-                done => return done,
-            };
-            self.held.store(arrivals.len(), Ordering::Relaxed);
-            tracing::error!(%error, letters = arrivals.len(), "not archived: trying again");
-            let again = async {
-                pause.wait(stop).await
-                    && self.storage.wait_until_available(stop).await != Waited::Cancelled
-            };
-            if !matches!(tokio::time::timeout_at(until.into(), again).await, Ok(true)) {
-                return Err(error);
-            }
-        }
-    }
-
-    /// Archives all, in one transaction if nothing is wrong with any; the letters' ids, in order. The error
-    /// that remains is nobody's letter's fault, or comes from being told to stop.
-    async fn archive(
-        &self,
-        arrivals: &[Arrival],
-        stop: &CancellationToken,
-    ) -> Result<Vec<i64>, StorageError> {
-        if arrivals.len() > 1 {
-            match self.try_archive(arrivals, stop).await {
-                Err(refusal) if !is_everybodys(&refusal) && !stop.is_cancelled() => {
-                    tracing::warn!(error = %refusal, letters = arrivals.len(), "batch refused: archiving one by one");
-                }
-                done => return done,
-            }
-        }
-        let mut ids = Vec::with_capacity(arrivals.len());
-        for arrival in arrivals {
-            ids.extend(self.archive_one(arrival, stop).await?);
-        }
-        Ok(ids)
-    }
-
-    async fn archive_one(
-        &self,
-        arrival: &Arrival,
-        stop: &CancellationToken,
-    ) -> Result<Vec<i64>, StorageError> {
-        let one = std::slice::from_ref(arrival);
-        let refusal = match self.try_archive(one, stop).await {
-            Err(refusal) if !is_everybodys(&refusal) && !stop.is_cancelled() => refusal,
-            done => return done,
-        };
-        if refusal.fault() != Fault::Rejected {
-            // Nothing in hand takes the same lock by the same function: if that fails too, the letter is innocent.
-            self.storage.archive(&[]).await?;
-            if let Ok(id) = self.storage.archive(one).await {
-                return Ok(id);
-            }
-        }
-        let bare = arrival::bare(arrival, &refusal);
-        let id = self.storage.archive(std::slice::from_ref(&bare)).await?;
-        tracing::warn!(
-            error = %refusal,
-            dead_letter_id = id.first(),
-            job_id = arrival.job_id.map(tracing::field::display),
-            "archived without headers, properties and error: the database refused it whole"
-        );
-        Tally::add(&self.tally.bare, 1);
-        Ok(id)
-    }
-
-    /// Again, a few times, if it may be bad luck: behind a held lock each try has waited already.
-    async fn try_archive(
-        &self,
-        arrivals: &[Arrival],
-        stop: &CancellationToken,
-    ) -> Result<Vec<i64>, StorageError> {
-        let mut reconnect = Reconnect::new(&self.settings.reconnect);
+        let mut ids: Vec<Option<i64>> = vec![None; arrivals.len()];
         let mut tries = 0;
         loop {
-            let error = match self.storage.archive(arrivals).await {
-                Ok(ids) => return Ok(ids),
-                Err(error) => error,
+            let left = (0..arrivals.len()).filter(|&at| ids[at].is_none());
+            let left: Vec<usize> = left.collect();
+            let ask = |some: Vec<usize>| async move {
+                let some: Vec<&Arrival> = some.iter().map(|&at| &arrivals[at]).collect();
+                self.storage.blame(self.storage.archive(&some).await).await
             };
-            tries += 1;
-            if error.fault() == Fault::Installation {
-                // If something is missing that everybody needs, what comes next finds it, and says so.
-                self.storage.doubt();
+            let outcomes = isolate(&left, |at| at, ask).await.map_err(|error| {
+                self.note_outage(&error);
+                tracing::error!(error.message = %error, "not archived");
+                Requeue
+            })?;
+            let mut refused = Vec::new();
+            for (at, outcome) in left.into_iter().zip(outcomes) {
+                match outcome {
+                    Ok(id) => ids[at] = Some(id),
+                    Err(refusal) => refused.push((at, refusal)),
+                }
             }
-            let may_pass = matches!(error.fault(), Fault::Transient | Fault::Installation);
-            if !may_pass || tries == ENOUGH_TRIES || !reconnect.wait(stop).await {
-                return Err(error);
+            let mut last = None;
+            if !refused.is_empty() {
+                // None at all takes the same lock by the same function: if that fails too, these are innocent.
+                tries += u32::from(self.storage.archive(&[] as &[Arrival]).await.is_ok());
+            }
+            for (at, refusal) in refused {
+                if refusal.fault() == Fault::Rejected || tries >= ENOUGH_TRIES {
+                    ids[at] = self.archive_bare(&arrivals[at], &refusal).await;
+                }
+                last = last.or(ids[at].is_none().then_some(refusal));
+            }
+            let Some(error) = last else {
+                return Ok(ids.into_iter().flatten().collect());
+            };
+            let dead_letters = ids.iter().filter(|id| id.is_none()).count();
+            held.0.store(dead_letters, Ordering::Relaxed);
+            tracing::error!(error.message = %error, dead_letters, "not archived: trying again");
+            hold.during(async {
+                pause.wait(&hold.stop).await;
+                self.storage.wait_until_available(&hold.stop).await;
+            })
+            .await?;
+        }
+    }
+
+    /// Archives what the database refuses, without whatever that may be about; `None`: not even that.
+    async fn archive_bare(&self, whole: &Arrival, refusal: &Arc<StorageError>) -> Option<i64> {
+        // If it isn't refused for good, what was in its way may have gone meanwhile.
+        if refusal.fault() != Fault::Rejected
+            && let Ok(ids) = self.storage.archive(&[whole]).await
+        {
+            return ids.first().copied();
+        }
+        match self.storage.archive(&[bare(whole, refusal)]).await {
+            Ok(ids) => {
+                tracing::warn!(
+                    error.message = %refusal,
+                    dead_letter.id = ids.first(),
+                    job.id = whole.job_id.map(tracing::field::display),
+                    "archived without headers, properties and error: the database refused it whole"
+                );
+                Tally::add(&self.tally.bare, 1);
+                ids.first().copied()
+            }
+            Err(error) => {
+                tracing::warn!(error.message = %error, "not even archived bare");
+                None
             }
         }
     }
 }
 
-/// The database as a whole, or the way to it.
-fn is_everybodys(error: &StorageError) -> bool {
-    matches!(error.fault(), Fault::Unavailable | Fault::Disconnected)
+/// Counts dead letters as held as long as it lives, whatever ends it.
+struct Held<'a>(&'a AtomicUsize);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What the archive keeps of a message. Nothing that it holds can make this fail.
+fn arrival(message: &Delivered) -> Arrival {
+    let glimpse = Glimpse::of(&message.body, message.content_type());
+    let error = message.error();
+    Arrival {
+        reason: message.reason().to_owned(),
+        error_signature: signature(&error),
+        error,
+        body: message.body.clone(),
+        properties: message.properties_json(),
+        headers: message.headers_json(),
+        job_id: glimpse.job_id,
+        company_id: glimpse.company_id,
+        article_id: glimpse.article_id,
+        tokens: glimpse.tokens,
+        attempts: i32::try_from(message.attempt())
+            .unwrap_or(i32::MAX)
+            .saturating_add(1),
+        first_failed_at: message.first_failed_at(),
+        last_failed_at: message.failed_at(),
+        replay_of: message.replay_of(),
+    }
+}
+
+/// The last resort for what the database refuses: the body byte for byte, the reason, what could be read of
+/// the body, and the refusal, without anything else that somebody sent along.
+fn bare(arrival: &Arrival, refusal: &StorageError) -> Arrival {
+    let refusal = refusal.to_string().replace('\0', "");
+    let error = format!(
+        "Archived without its headers, properties and error, which the database refused: {}",
+        excerpt::cut(&refusal, REFUSAL_MAX)
+    );
+    let now = OffsetDateTime::now_utc();
+    Arrival {
+        error_signature: signature(&error),
+        error,
+        properties: "{}".to_owned(),
+        headers: "{}".to_owned(),
+        attempts: 1,
+        first_failed_at: now,
+        last_failed_at: now,
+        ..arrival.clone()
+    }
 }

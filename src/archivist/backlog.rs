@@ -66,7 +66,7 @@ pub async fn watch_backlog(
             }
             Err(error) => {
                 connection = None;
-                tracing::debug!(%error, "could not look how many dead letters wait");
+                tracing::debug!(error.message = %error, "could not look how many dead letters wait");
             }
         }
     }
@@ -84,7 +84,7 @@ async fn look(
         None => Connection::open(&archivist.settings.broker, "backlog").await?,
     };
     let ready = open.ready_count(&archivist.topology.dead_letters()).await?;
-    // What is in hand is not ready, but waits as well while the database doesn't take it.
+    // What is in flight is not ready, but waits as well while the database doesn't take it.
     let held = archivist.held.load(Ordering::Relaxed);
     let waiting = ready.saturating_add(u32::try_from(held).unwrap_or(u32::MAX));
     let unreadable = match open.ready_count(&archivist.topology.unreadable()).await {
@@ -101,7 +101,7 @@ async fn look(
 struct Looks {
     waiting: u32,
     archived: u64,
-    /// When the queue was last seen empty or shrinking, or a letter archived.
+    /// When the queue was last seen empty or shrinking, or a dead letter archived.
     moved_at: Instant,
 }
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_that_wait_while_none_is_archived_are_stuck() {
+    fn dead_letters_that_wait_while_none_is_archived_are_stuck() {
         use Waiting::{Short, Stuck};
         assert_eq!(
             judged(&[

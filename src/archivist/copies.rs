@@ -1,4 +1,4 @@
-//! Copies of archived letters for whoever watches. What can't be sent at once is lost: nothing waits.
+//! Copies of archived dead letters for whoever watches. What can't be sent at once is lost: nothing waits.
 
 use std::{
     sync::{
@@ -30,8 +30,7 @@ pub(super) struct Copies {
     queue: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
     topology: Topology,
-    tally: Arc<Tally>,
-    losing: Arc<AtomicBool>,
+    losses: Arc<Losses>,
 }
 
 /// The sending task's end.
@@ -39,8 +38,7 @@ pub(super) struct Copies {
 pub(super) struct Sending {
     queue: mpsc::Receiver<Waiting>,
     copier: Copier,
-    tally: Arc<Tally>,
-    losing: Arc<AtomicBool>,
+    losses: Arc<Losses>,
 }
 
 #[derive(Debug)]
@@ -49,45 +47,47 @@ struct Waiting {
     _room: OwnedSemaphorePermit,
 }
 
+/// What both ends count.
+#[derive(Debug)]
+struct Losses {
+    tally: Arc<Tally>,
+    /// The last copy was lost.
+    losing: AtomicBool,
+}
+
 /// Both ends.
 pub(super) fn copies(archivist: &Archivist) -> (Copies, Sending) {
     let (sender, receiver) = mpsc::channel(ROOM);
-    let losing = Arc::<AtomicBool>::default();
+    let losses = Arc::new(Losses {
+        tally: archivist.tally.clone(),
+        losing: AtomicBool::new(false),
+    });
     let copies = Copies {
         queue: sender,
         room: Arc::new(Semaphore::new(ROOM_BYTES)),
         topology: archivist.topology.clone(),
-        tally: archivist.tally.clone(),
-        losing: losing.clone(),
+        losses: losses.clone(),
     };
     let sending = Sending {
         queue: receiver,
         copier: Copier::new(&archivist.settings.broker, &archivist.topology),
-        tally: archivist.tally.clone(),
-        losing,
+        losses,
     };
     (copies, sending)
 }
 
 impl Copies {
-    /// Offers a copy of a letter that is in the archive. Never waits.
-    pub(super) fn offer(&self, letter: &Delivered, id: i64) {
-        let bytes = u32::try_from(letter.body.len().clamp(1, ROOM_BYTES)).unwrap_or(u32::MAX);
-        let offered = self
-            .room
-            .clone()
-            .try_acquire_many_owned(bytes)
-            .ok()
-            .and_then(|room| {
-                let copy = Outgoing::watched(&self.topology, letter, id);
-                self.queue.try_send(Waiting { copy, _room: room }).ok()
-            });
+    /// Offers a copy of a dead letter that is in the archive. Never waits.
+    pub(super) fn offer(&self, message: &Delivered, id: i64) {
+        let bytes = u32::try_from(message.body.len().clamp(1, ROOM_BYTES)).unwrap_or(u32::MAX);
+        let room = self.room.clone().try_acquire_many_owned(bytes).ok();
+        let offered = room.and_then(|room| {
+            let copy = Outgoing::watched(&self.topology, message, id);
+            self.queue.try_send(Waiting { copy, _room: room }).ok()
+        });
         if offered.is_none() {
-            lost(
-                &self.tally,
-                &self.losing,
-                &"the broker doesn't take them fast enough",
-            );
+            self.losses
+                .lost(&"the broker doesn't take them fast enough");
         }
     }
 }
@@ -95,56 +95,49 @@ impl Copies {
 impl Sending {
     /// Sends until the archivist's end is dropped; then what waits, but not for long. While the broker is
     /// away or blocked, copies are lost.
-    pub(super) async fn run(mut self, reconnect: Reconnect, stop: CancellationToken) {
+    pub(super) async fn run(mut self, mut reconnect: Reconnect, stop: CancellationToken) {
         let ended = async {
             stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
+        let sending = async {
+            while let Some(waiting) = self.queue.recv().await {
+                match self.copier.send(&waiting.copy).await {
+                    Ok(()) => {
+                        reconnect.reset();
+                        self.losses.sent();
+                    }
+                    Err(error) => {
+                        self.losses.lost(&error);
+                        reconnect.wait(&stop).await;
+                    }
+                }
+            }
+        };
         tokio::select! {
-            () = send_all(&mut self.queue, &mut self.copier, &self.tally, &self.losing, reconnect, &stop) => {}
+            () = sending => {}
             () = ended => {}
         }
-        let mut left = 0;
-        while self.queue.try_recv().is_ok() {
-            left += 1;
-        }
-        Tally::add(&self.tally.copies_lost, left);
+        let left = std::iter::from_fn(|| self.queue.try_recv().ok()).count();
+        Tally::add(&self.losses.tally.copies_lost, left);
         self.copier.close().await;
     }
 }
 
-async fn send_all(
-    queue: &mut mpsc::Receiver<Waiting>,
-    copier: &mut Copier,
-    tally: &Tally,
-    losing: &AtomicBool,
-    mut reconnect: Reconnect,
-    stop: &CancellationToken,
-) {
-    while let Some(waiting) = queue.recv().await {
-        match copier.send(&waiting.copy).await {
-            Ok(()) => {
-                Tally::add(&tally.copied, 1);
-                reconnect.reset();
-                if losing.swap(false, Ordering::Relaxed) {
-                    tracing::info!(
-                        copies_lost = tally.read().copies_lost,
-                        "copies for the watchers are sent again"
-                    );
-                }
-            }
-            Err(error) => {
-                lost(tally, losing, &error);
-                reconnect.wait(stop).await;
-            }
+impl Losses {
+    /// Counts a copy that nobody will get; says so once, until one is sent again.
+    fn lost(&self, error: &dyn std::fmt::Display) {
+        Tally::add(&self.tally.copies_lost, 1);
+        if !self.losing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(error.message = %error, "copies for the watchers are lost; the archive has the dead letters");
         }
     }
-}
 
-/// Counts a copy that nobody will get; says so once, until one is sent again.
-fn lost(tally: &Tally, losing: &AtomicBool, error: &dyn std::fmt::Display) {
-    Tally::add(&tally.copies_lost, 1);
-    if !losing.swap(true, Ordering::Relaxed) {
-        tracing::warn!(%error, "copies for the watchers are lost; the archive has the letters");
+    fn sent(&self) {
+        Tally::add(&self.tally.copied, 1);
+        if self.losing.swap(false, Ordering::Relaxed) {
+            let copies_lost = self.tally.read().copies_lost;
+            tracing::info!(copies_lost, "copies for the watchers are sent again");
+        }
     }
 }

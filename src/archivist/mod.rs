@@ -1,37 +1,46 @@
 //! Dead letters, from their queue into the archive.
 //!
-//! The archivist takes whatever has arrived (`drain.rs`), makes of each message what the archive
-//! keeps of it (`arrival.rs`), commits all of them in one transaction (`archive.rs`), offers a copy of each
-//! to whoever watches (`copies.rs`), and acks.
+//! The archivist takes whatever has arrived, makes of each message what the archive keeps of it and commits all
+//! of them in one transaction (`archive.rs`), offers a copy of each to whoever watches (`copies.rs`), and acks. How many wait is looked at from time to time (`backlog.rs`).
 //!
 //! | if the process dies at this moment | then |
 //! |---|---|
 //! | before the archive commits | nothing happened; the broker delivers the batch again |
-//! | after the commit, before the ack | delivered again; the same open letters count one occurrence more |
+//! | after the commit, before the ack | delivered again; the same open dead letters count one occurrence more |
 //! | after the commit, before the copies are sent | the watchers get them with the next delivery |
 //! | after the copies, before the ack | the watchers get them twice |
-//! | after the ack, while copies wait to be sent | the watchers never get these; the archive has the letters |
+//! | after the ack, while copies wait to be sent | the watchers never get these; the archive has the dead letters |
 //!
-//! While the database is away nothing is consumed: the letters wait in their queue. Its delivery limit is a thousand,
-//! for the sake of what no client can read; so letters that the database refuses are kept in hand. The copies are for convenience: nothing waits for
-//! them, and a watcher that is full, or the broker's refusal, loses copies and nothing else.
+//! While the database is away nothing is consumed: the dead letters wait in their queue. Its delivery limit is a
+//! thousand, for the sake of what no client can read; so dead letters that the database refuses are kept in flight.
+//! The copies are for convenience: nothing waits for them, and a watcher that is full, or the broker's refusal,
+//! loses copies and nothing else.
 
 mod archive;
-mod arrival;
 mod backlog;
 mod copies;
-mod drain;
 mod tally;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use tokio::sync::watch;
+use futures_util::FutureExt as _;
+use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
-use crate::{broker::Topology, config::Settings, domain::RetrySchedule, storage::Storage};
+use crate::{
+    broker::Topology,
+    config::Settings,
+    consuming::{Consuming, Intake},
+    domain::RetrySchedule,
+    reconnect::Reconnect,
+    storage::{Fault, Storage, StorageError},
+};
 
 pub use backlog::{Backlog, Waiting, watch_backlog};
-pub use drain::run;
 pub use tally::{Tallied, Tally};
+
+/// Bytes of bodies in one transaction: it has them two or three times in memory.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the archivist's tasks share.
 #[derive(Debug)]
@@ -40,41 +49,101 @@ pub struct Archivist {
     storage: Arc<Storage>,
     topology: Topology,
     tally: Arc<Tally>,
-    /// Whether there is a consumer.
-    archiving: watch::Sender<bool>,
-    /// Why the queues can't be declared as these settings want them.
-    refused: watch::Sender<Option<Arc<str>>>,
-    /// Letters in hand that the database doesn't take at present.
+    consuming: Consuming,
+    /// Dead letters in flight that the database doesn't take at present.
     held: AtomicUsize,
+}
+
+/// Archives until `stop`; then finishes the batch in flight and returns.
+pub async fn run(archivist: Arc<Archivist>, stop: CancellationToken) {
+    let (copies, sending) = copies::copies(&archivist);
+    let (own, copies) = (archivist.clone(), Arc::new(copies));
+    let process = move |batch, hold| {
+        let (archivist, copies) = (own.clone(), copies.clone());
+        async move { archivist.process(batch, &copies, &hold).await }.boxed()
+    };
+    let reconnect = Reconnect::new(&archivist.settings.reconnect);
+    tokio::join!(
+        archivist.consuming.run(&stop, Arc::new(process)),
+        sending.run(reconnect, stop.clone()),
+        archivist.resolve(&stop)
+    );
 }
 
 impl Archivist {
     /// An archivist into this database, with the broker of the settings.
     pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
         let schedule = RetrySchedule::new(&settings.retry);
+        let topology = Topology::new(&settings.broker, &schedule);
+        let intake = Intake {
+            name: "archivist",
+            queue: topology.dead_letters(),
+            consumers: 1,
+            prefetch: settings.archivist.prefetch,
+            batch_max: settings.archivist.batch_max,
+            batch_bytes: BATCH_BYTES,
+            wary: false,
+        };
         Self {
+            consuming: Consuming::new(settings, &storage, &topology, intake),
             settings: settings.clone(),
             storage,
-            topology: Topology::new(&settings.broker, &schedule),
+            topology,
             tally: Arc::default(),
-            archiving: watch::Sender::new(false),
-            refused: watch::Sender::new(None),
             held: AtomicUsize::new(0),
         }
     }
 
-    /// The running counts of what became of letters.
+    /// The running counts of what became of dead letters.
     pub fn tally(&self) -> Arc<Tally> {
         self.tally.clone()
     }
 
     /// Whether dead letters are being taken from their queue. Changes can be awaited.
     pub fn archiving(&self) -> watch::Receiver<bool> {
-        self.archiving.subscribe()
+        self.consuming.running()
     }
 
     /// Why the queues can't be declared as these settings want them, and what to do about it; `None` where they can.
     pub fn refused(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.refused.subscribe()
+        self.consuming.refused()
+    }
+
+    /// From time to time, marks as resolved the dead letters whose jobs were charged meanwhile.
+    async fn resolve(&self, stop: &CancellationToken) {
+        let mut every = tokio::time::interval(self.settings.archivist.settle_interval);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let resolving = async {
+            loop {
+                every.tick().await;
+                match self.storage.settle_dead_letters().await {
+                    Ok(0) => {}
+                    Ok(dead_letters) => {
+                        let count = usize::try_from(dead_letters).unwrap_or(0);
+                        Tally::add(&self.tally.resolved, count);
+                        tracing::info!(dead_letters, "resolved: their jobs were charged meanwhile");
+                    }
+                    Err(error) => {
+                        self.note_outage(&error);
+                        tracing::warn!(error.message = %error, "could not resolve dead letters: trying again later");
+                        self.storage.wait_until_available(stop).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = resolving => {}
+        }
+    }
+
+    fn note_outage(&self, error: &StorageError) {
+        let fault = error.fault();
+        if matches!(fault, Fault::Unavailable | Fault::Disconnected) {
+            self.storage.distrust_connections();
+        }
+        if fault == Fault::Unavailable {
+            self.storage.heard(Some(error));
+        }
     }
 }

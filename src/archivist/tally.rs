@@ -1,4 +1,4 @@
-//! Counts of what became of letters, since the start of the process.
+//! Counts of what became of dead letters, since the start of the process.
 
 use std::{
     fmt,
@@ -26,7 +26,7 @@ pub struct Tallied {
     pub copied: u64,
     /// Copies that were not.
     pub copies_lost: u64,
-    /// Letters found to be settled by the books.
+    /// Dead letters whose jobs were found charged.
     pub resolved: u64,
 }
 

@@ -1,11 +1,11 @@
-//! What is asked of the books and what they answer.
+//! What is asked of the ledger and what it answers.
 
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::CompletionEvent;
+use super::{CompletionEvent, Reason};
 
-/// What the books did with one completion event.
+/// What the ledger did with one completion event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deduction {
     /// Charged by this call.
@@ -25,7 +25,7 @@ pub struct Receipt {
     pub deduction_record_id: Uuid,
     /// What the company had to spend before the charge.
     pub balance_before: i64,
-    /// And after it.
+    /// What it had after the charge.
     pub balance_after: i64,
     /// The share that the monthly quota paid.
     pub monthly_deducted: i64,
@@ -38,25 +38,23 @@ pub struct Receipt {
 /// Why a charge can't be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which of the known causes.
-    pub cause: RefusalCause,
+    /// One of those that the ledger gives.
+    pub reason: Reason,
     /// The same for a person.
     pub message: String,
 }
 
-/// The causes of a [`Refusal`].
+/// What came of recording a charge as `pending`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalCause {
-    /// The company has fewer tokens than the article costs.
-    InsufficientBalance,
-    /// No such company in `company_subscriptions`.
-    CompanyNotFound,
-    /// The key was charged for another company or another amount.
-    IdempotencyKeyReused,
-    /// The charge was refunded.
-    AlreadyCompensated,
-    /// The event and the job's row name different companies.
-    CompanyMismatch,
+pub enum PendingMark {
+    /// The record is `pending` now.
+    Pending,
+    /// No company is known, so there is nothing to record.
+    NoCompany,
+    /// This very request was charged meanwhile.
+    Charged,
+    /// The key has another outcome, which the next try will answer with.
+    Decided,
 }
 
 /// One article to be charged: an event of which the company is known.

@@ -2,85 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Deduction, RefusalCause, RetrySchedule};
-
-/// Why a message is a dead letter: the `reason` header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The body is no completion event.
-    Malformed,
-    /// `tokens` is below 1 or above the limit.
-    AmountOutOfRange,
-    /// The body is larger than the limit.
-    PayloadTooLarge,
-    /// The company has fewer tokens than the article costs.
-    InsufficientBalance,
-    /// No such company.
-    CompanyNotFound,
-    /// The job was charged for another company or amount.
-    IdempotencyKeyReused,
-    /// The charge was refunded.
-    AlreadyCompensated,
-    /// Event and job name different companies.
-    CompanyMismatch,
-    /// No company in the event, and no row of the job after all retries.
-    JobNotFound,
-    /// All retries failed; the charge is owed and its record `pending`.
-    RetriesExhausted,
-    /// The database refuses this very event with an error that isn't temporary.
-    RejectedByDatabase,
-}
-
-impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::Malformed,
-        Self::AmountOutOfRange,
-        Self::PayloadTooLarge,
-        Self::InsufficientBalance,
-        Self::CompanyNotFound,
-        Self::IdempotencyKeyReused,
-        Self::AlreadyCompensated,
-        Self::CompanyMismatch,
-        Self::JobNotFound,
-        Self::RetriesExhausted,
-        Self::RejectedByDatabase,
-    ];
-
-    /// The value of the `reason` header.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::AmountOutOfRange => "amount_out_of_range",
-            Self::PayloadTooLarge => "payload_too_large",
-            Self::InsufficientBalance => "insufficient_balance",
-            Self::CompanyNotFound => "company_not_found",
-            Self::IdempotencyKeyReused => "idempotency_key_reused",
-            Self::AlreadyCompensated => "already_compensated",
-            Self::CompanyMismatch => "company_mismatch",
-            Self::JobNotFound => "job_not_found",
-            Self::RetriesExhausted => "retries_exhausted",
-            Self::RejectedByDatabase => "rejected_by_database",
-        }
-    }
-}
-
-impl From<RefusalCause> for Reason {
-    fn from(cause: RefusalCause) -> Self {
-        match cause {
-            RefusalCause::InsufficientBalance => Self::InsufficientBalance,
-            RefusalCause::CompanyNotFound => Self::CompanyNotFound,
-            RefusalCause::IdempotencyKeyReused => Self::IdempotencyKeyReused,
-            RefusalCause::AlreadyCompensated => Self::AlreadyCompensated,
-            RefusalCause::CompanyMismatch => Self::CompanyMismatch,
-        }
-    }
-}
+use super::{Deduction, EventError, PendingMark, Reason, RetrySchedule};
 
 /// What became of one message's event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The books answered.
+    /// The ledger answered.
     Answered(Deduction),
     /// No retry can help: the body is wrong, or the database rejects it for good.
     Hopeless {
@@ -89,17 +16,33 @@ pub enum Verdict {
         /// What exactly, for a person.
         error: String,
     },
-    /// The books couldn't answer this time.
+    /// The ledger couldn't answer this time.
     Transient {
         /// What the database said.
         error: String,
     },
+    /// The charge was to be recorded as pending, as [`Disposition::MarkPending`] wants it.
+    Marked {
+        /// What came of it; `None`: the database couldn't this time.
+        mark: Option<PendingMark>,
+        /// Why the charge couldn't be made.
+        error: String,
+    },
+}
+
+impl From<EventError> for Verdict {
+    fn from(error: EventError) -> Self {
+        Self::Hopeless {
+            reason: error.reason(),
+            error: error.to_string(),
+        }
+    }
 }
 
 /// What to do with one message. Whatever it is, the message is acked only after it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
-    /// Nothing more: the charge is in the books.
+    /// Nothing more: the charge is in the ledger.
     Ack,
     /// Publish to a delay queue.
     Delay {
@@ -110,52 +53,63 @@ pub enum Disposition {
         /// Why.
         error: String,
     },
+    /// Record the charge as `pending`, and decide again with what came of that. A dead letter without its record
+    /// would be a debt that the sweeper doesn't know of.
+    MarkPending {
+        /// Why it couldn't be made.
+        error: String,
+    },
     /// Publish to the dead-letter exchange.
     DeadLetter {
         /// The `reason` header.
         reason: Reason,
         /// The `error` header.
         error: String,
-        /// The charge is owed: write the record as `pending` first.
-        owed: bool,
     },
 }
 
 /// Decides what happens to a message that has failed `attempt` times before.
 pub fn dispose(verdict: Verdict, attempt: u32, schedule: &RetrySchedule) -> Disposition {
-    match verdict {
-        Verdict::Answered(Deduction::Charged(_) | Deduction::AlreadyCharged(_)) => Disposition::Ack,
-        Verdict::Answered(Deduction::Refused(refusal)) => Disposition::DeadLetter {
-            reason: refusal.cause.into(),
-            error: refusal.message,
-            owed: false,
-        },
-        Verdict::Hopeless { reason, error } => Disposition::DeadLetter {
-            reason,
-            error,
-            owed: false,
-        },
-        Verdict::Answered(Deduction::JobNotFound) => {
-            let error = "company_id: missing, and article_jobs has no row of this job".to_owned();
-            delay_or(schedule, attempt, error, Reason::JobNotFound)
-        }
-        Verdict::Transient { error } => {
-            delay_or(schedule, attempt, error, Reason::RetriesExhausted)
-        }
-    }
-}
-
-fn delay_or(schedule: &RetrySchedule, attempt: u32, error: String, used_up: Reason) -> Disposition {
-    match schedule.delay(attempt) {
-        Some(delay) => Disposition::Delay {
+    use Disposition::{Ack, DeadLetter, Delay, MarkPending};
+    let later = |error| match schedule.delay(attempt) {
+        Some(delay) => Ok(Delay {
             delay,
             attempt: attempt + 1,
             error,
+        }),
+        None => Err(error),
+    };
+    match verdict {
+        Verdict::Answered(Deduction::Charged(_) | Deduction::AlreadyCharged(_)) => Ack,
+        Verdict::Answered(Deduction::Refused(refusal)) => DeadLetter {
+            reason: refusal.reason,
+            error: refusal.message,
         },
-        None => Disposition::DeadLetter {
-            reason: used_up,
-            error,
-            owed: used_up == Reason::RetriesExhausted,
+        Verdict::Hopeless { reason, error } => DeadLetter { reason, error },
+        Verdict::Answered(Deduction::JobNotFound) => {
+            let error = "company_id: missing, and article_jobs has no row of this job".to_owned();
+            later(error).unwrap_or_else(|error| DeadLetter {
+                reason: Reason::JobNotFound,
+                error,
+            })
+        }
+        Verdict::Transient { error } => later(error).unwrap_or_else(|error| MarkPending { error }),
+        Verdict::Marked { mark, error } => match (mark, schedule.steps().last()) {
+            (Some(PendingMark::Charged), _) => Ack,
+            (Some(PendingMark::Pending | PendingMark::NoCompany), _)
+            | (Some(PendingMark::Decided), None) => DeadLetter {
+                reason: Reason::RetriesExhausted,
+                error,
+            },
+            // Once more around the longest delay, with the attempt as it is: what was decided is answered by the
+            // ledger at once, what could not be recorded is tried again.
+            (Some(PendingMark::Decided) | None, Some(&delay)) => Delay {
+                delay,
+                attempt,
+                error,
+            },
+            // Without a delay queue there is nowhere to wait but where it is.
+            (None, None) => MarkPending { error },
         },
     }
 }
@@ -168,97 +122,115 @@ mod tests {
         domain::{Receipt, Refusal},
     };
 
-    fn schedule() -> RetrySchedule {
-        RetrySchedule::new(&Retry::default())
+    fn with_attempts(attempts: u32) -> RetrySchedule {
+        RetrySchedule::new(&Retry {
+            attempts,
+            ..Retry::default()
+        })
     }
 
-    fn refused(cause: RefusalCause) -> Verdict {
-        Verdict::Answered(Deduction::Refused(Refusal {
-            cause,
-            message: "why".into(),
-        }))
-    }
-
-    #[test]
-    fn a_charge_made_now_or_earlier_is_acked() {
-        let receipt = Receipt {
+    fn receipt() -> Receipt {
+        Receipt {
             deduction_record_id: uuid::Uuid::nil(),
             balance_before: 2,
             balance_after: 1,
             monthly_deducted: 1,
             purchased_deducted: 0,
             job_status_error: Some("the application's CHECK".into()),
-        };
-        for deduction in [
-            Deduction::Charged(receipt.clone()),
-            Deduction::AlreadyCharged(receipt),
-        ] {
-            assert_eq!(
-                dispose(Verdict::Answered(deduction), 0, &schedule()),
-                Disposition::Ack
-            );
         }
     }
 
+    fn error() -> String {
+        "why".to_owned()
+    }
+
+    fn delay(seconds: u64, attempt: u32) -> Disposition {
+        Disposition::Delay {
+            delay: Duration::from_secs(seconds),
+            attempt,
+            error: error(),
+        }
+    }
+
+    fn dead(reason: Reason) -> Disposition {
+        Disposition::DeadLetter {
+            reason,
+            error: error(),
+        }
+    }
+
+    fn marked(mark: Option<PendingMark>) -> Verdict {
+        Verdict::Marked {
+            mark,
+            error: error(),
+        }
+    }
+
+    /// With delays of 1, 2 and 4 s, unless the row says that there are none.
     #[test]
-    fn a_refusal_is_dead_at_once_with_its_own_reason() {
-        for (cause, reason) in [
-            (RefusalCause::InsufficientBalance, "insufficient_balance"),
-            (RefusalCause::CompanyNotFound, "company_not_found"),
-            (RefusalCause::IdempotencyKeyReused, "idempotency_key_reused"),
-            (RefusalCause::AlreadyCompensated, "already_compensated"),
-            (RefusalCause::CompanyMismatch, "company_mismatch"),
-        ] {
-            let Disposition::DeadLetter {
-                reason: got, owed, ..
-            } = dispose(refused(cause), 0, &schedule())
-            else {
-                panic!("{cause:?} was not dead-lettered");
+    fn each_verdict_has_its_disposition() {
+        use PendingMark::{Charged, Decided, NoCompany, Pending};
+        let answered = Verdict::Answered;
+        let transient = Verdict::Transient { error: error() };
+        let mark_pending = Disposition::MarkPending { error: error() };
+        let exhausted = dead(Reason::RetriesExhausted);
+        let mut rows = vec![
+            (answered(Deduction::Charged(receipt())), 0, Disposition::Ack),
+            (
+                answered(Deduction::AlreadyCharged(receipt())),
+                9,
+                Disposition::Ack,
+            ),
+            (transient.clone(), 0, delay(1, 1)),
+            (transient.clone(), 1, delay(2, 2)),
+            (transient.clone(), 2, delay(4, 3)),
+            (transient.clone(), 3, mark_pending.clone()),
+            (transient.clone(), u32::MAX, mark_pending.clone()),
+            (marked(Some(Pending)), 3, exhausted.clone()),
+            (marked(Some(NoCompany)), 3, exhausted.clone()),
+            (marked(Some(Charged)), 3, Disposition::Ack),
+            (marked(Some(Decided)), 3, delay(4, 3)),
+            (marked(None), 3, delay(4, 3)),
+        ];
+        for reason in Reason::ALL {
+            let refusal = Refusal {
+                reason,
+                message: error(),
             };
-            assert_eq!((got.as_str(), owed), (reason, false));
+            let hopeless = Verdict::Hopeless {
+                reason,
+                error: error(),
+            };
+            rows.push((answered(Deduction::Refused(refusal)), 0, dead(reason)));
+            rows.push((hopeless, 0, dead(reason)));
         }
-    }
-
-    #[test]
-    fn a_transient_failure_waits_1_2_4_seconds_and_is_then_owed() {
-        let fail = |attempt| {
-            dispose(
-                Verdict::Transient {
-                    error: "deadlock".into(),
-                },
-                attempt,
-                &schedule(),
-            )
-        };
-        for (attempt, seconds) in [(0, 1), (1, 2), (2, 4)] {
-            assert_eq!(
-                fail(attempt),
-                Disposition::Delay {
-                    delay: Duration::from_secs(seconds),
-                    attempt: attempt + 1,
-                    error: "deadlock".into()
-                }
-            );
+        let schedule = with_attempts(3);
+        for (verdict, attempt, disposition) in rows {
+            let said = format!("{verdict:?} at {attempt}");
+            assert_eq!(dispose(verdict, attempt, &schedule), disposition, "{said}");
         }
-        for attempt in [3, 4, u32::MAX] {
-            assert_eq!(
-                fail(attempt),
-                Disposition::DeadLetter {
-                    reason: Reason::RetriesExhausted,
-                    error: "deadlock".into(),
-                    owed: true
-                }
-            );
+        let never = with_attempts(0);
+        for (verdict, disposition) in [
+            (transient, mark_pending.clone()),
+            (marked(Some(Pending)), exhausted.clone()),
+            (marked(Some(Decided)), exhausted),
+            (marked(None), mark_pending),
+        ] {
+            let said = format!("{verdict:?} without delays");
+            assert_eq!(dispose(verdict, 0, &never), disposition, "{said}");
         }
     }
 
     #[test]
     fn a_job_that_never_appears_is_dead_without_a_record() {
-        let Disposition::DeadLetter { reason, owed, .. } =
-            dispose(Verdict::Answered(Deduction::JobNotFound), 3, &schedule())
-        else {
-            panic!("still delayed");
+        let disposed = |attempt| {
+            let verdict = Verdict::Answered(Deduction::JobNotFound);
+            dispose(verdict, attempt, &with_attempts(3))
         };
-        assert_eq!((reason, owed), (Reason::JobNotFound, false));
+        let is_later = |disposed| matches!(disposed, Disposition::Delay { attempt: 3, .. });
+        assert!(is_later(disposed(2)));
+        let reason = Reason::JobNotFound;
+        let is_dead = |is| matches!(is, Disposition::DeadLetter { reason: r, .. } if r == reason);
+        assert!(is_dead(disposed(3)));
     }
 }

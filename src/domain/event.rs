@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use super::Reason;
 use super::excerpt::cut;
 use super::json::{Reader, Value};
 use crate::config::Limits;
@@ -156,58 +157,29 @@ impl CompletionEvent {
     }
 }
 
-/// The kinds of fault an event can have. No retry can help any of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventFault {
-    /// Not an event by its form.
-    Malformed,
-    /// An event, but its tokens are not 1 up to the limit.
-    AmountOutOfRange,
-    /// The body or its metadata has too many bytes.
-    PayloadTooLarge,
-}
-
-impl EventFault {
-    /// The dead letter's reason.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::AmountOutOfRange => "amount_out_of_range",
-            Self::PayloadTooLarge => "payload_too_large",
-        }
-    }
-}
-
 /// Why a body is not an event. The message names the field and the offending value, is safe to show
 /// on a terminal, and has at most 1 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct EventError {
-    fault: EventFault,
+    reason: Reason,
     message: String,
 }
 
 impl EventError {
-    /// The kind of fault.
-    #[must_use]
-    pub fn fault(&self) -> EventFault {
-        self.fault
-    }
-
     /// The dead letter's reason: `malformed`, `amount_out_of_range` or `payload_too_large`.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
-        self.fault.reason()
+    pub fn reason(&self) -> Reason {
+        self.reason
     }
 
-    fn new(fault: EventFault, message: &str) -> Self {
+    fn new(reason: Reason, message: &str) -> Self {
         let message = cut(message, MAX_MESSAGE_BYTES).into_owned();
-        Self { fault, message }
+        Self { reason, message }
     }
 
     fn malformed(message: impl AsRef<str>) -> Self {
-        Self::new(EventFault::Malformed, message.as_ref())
+        Self::new(Reason::Malformed, message.as_ref())
     }
 
     fn expected(field: impl std::fmt::Display, what: &str, value: &Value<'_>) -> Self {

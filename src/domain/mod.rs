@@ -8,19 +8,19 @@ pub mod excerpt;
 mod glimpse;
 mod json;
 mod moment;
+mod reason;
 mod retry;
 mod signature;
 mod trace;
 
 pub use chain::{Buckets, Chain, ChargeFigures, Gap, Movement};
-pub use deduction::{Charge, Deduction, Receipt, Refusal, RefusalCause};
-pub use disposition::{Disposition, Reason, Verdict, dispose};
-pub use event::{
-    AmendError, CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, EventFault, amend,
-};
+pub use deduction::{Charge, Deduction, PendingMark, Receipt, Refusal};
+pub use disposition::{Disposition, Verdict, dispose};
+pub use event::{AmendError, CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, amend};
 pub use glimpse::Glimpse;
 pub use json::layout;
 pub(crate) use moment::moment;
+pub use reason::Reason;
 pub use retry::RetrySchedule;
 pub use signature::signature;
 pub use trace::TraceContext;

@@ -6,20 +6,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{Storage, StorageError, pool::Session};
-use crate::domain::{Charge, CompletionEvent, Deduction, Receipt, Refusal, RefusalCause};
-
-/// What [`Storage::mark_pending`] found when it came to one event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PendingMark {
-    /// The record is `pending` now: the charge is owed.
-    Owed,
-    /// Somebody charged this very request meanwhile.
-    ChargedMeanwhile,
-    /// The key has been settled in another way; the next try will say how.
-    Settled,
-    /// No company is known, so there is nothing to record.
-    NoCompany,
-}
+use crate::domain::{Charge, CompletionEvent, Deduction, PendingMark, Reason, Receipt, Refusal};
 
 #[derive(FromRow)]
 struct ResultRow {
@@ -48,17 +35,13 @@ impl Storage {
         &self,
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
-        let resolved = self.resolve(events).await?;
-        let answers = self.deduct_batch(&chargeable(&resolved)).await?;
-        Ok(merged(resolved, answers))
-    }
-
-    async fn resolve<'e>(
-        &self,
-        events: &[&'e CompletionEvent],
-    ) -> Result<Vec<Resolved<'e>>, StorageError> {
-        self.call(async |connection| resolve_all(connection, events).await)
-            .await
+        let mut session = self.session().await?;
+        let answers = deduct_in(&mut session, events).await;
+        session.release();
+        if answers.as_ref().is_ok_and(|answers| !answers.is_empty()) {
+            self.wrote();
+        }
+        answers
     }
 
     /// The function alone, for charges that are resolved.
@@ -66,26 +49,25 @@ impl Storage {
         &self,
         charges: &[Charge<'_>],
     ) -> Result<Vec<Deduction>, StorageError> {
-        if charges.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = self
-            .call(async |connection| deduct_rows(connection, charges).await)
-            .await?;
-        self.wrote();
-        deductions(charges, rows)
+        let mut session = self.session().await?;
+        let answers = charge_in(&mut session, charges).await;
+        session.release();
+        answers
     }
 
-    /// Records that these charges are owed, in one transaction; one mark per event, in order. Takes no
+    /// Records these charges as pending, in one transaction; one mark per event, in order. Takes no
     /// company lock: that lock may be just what could not be had.
     pub async fn mark_pending(
         &self,
         events: &[(&CompletionEvent, &str)],
     ) -> Result<Vec<PendingMark>, StorageError> {
         let asked: Vec<&CompletionEvent> = events.iter().map(|(event, _)| *event).collect();
+        let resolved = self
+            .call(async |connection| resolve_all(connection, &asked).await)
+            .await?;
         let mut marks = vec![PendingMark::NoCompany; events.len()];
         let (mut places, mut charges, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, resolved) in self.resolve(&asked).await?.into_iter().enumerate() {
+        for (place, resolved) in resolved.into_iter().enumerate() {
             match resolved {
                 Resolved::Chargeable(charge) => {
                     places.push(place);
@@ -94,7 +76,7 @@ impl Storage {
                 }
                 Resolved::Answered(Deduction::JobNotFound) => {}
                 // No debt: the next try is answered with the refusal.
-                Resolved::Answered(_) => marks[place] = PendingMark::Settled,
+                Resolved::Answered(_) => marks[place] = PendingMark::Decided,
             }
         }
         let arrays = Arrays::of(&charges);
@@ -121,16 +103,16 @@ impl Storage {
         }
         for (place, (status, same_request)) in places.into_iter().zip(rows) {
             marks[place] = match (status.as_str(), same_request) {
-                ("pending", true) => PendingMark::Owed,
-                ("completed", true) => PendingMark::ChargedMeanwhile,
-                _ => PendingMark::Settled,
+                ("pending", true) => PendingMark::Pending,
+                ("completed", true) => PendingMark::Charged,
+                _ => PendingMark::Decided,
             };
         }
         Ok(marks)
     }
 }
 
-/// What [`Storage::deduct`] does, within the transaction that is open in this session.
+/// What [`Storage::deduct`] does, also within a transaction that is open in this session.
 pub(super) async fn deduct_in(
     session: &mut Session,
     events: &[&CompletionEvent],
@@ -138,16 +120,31 @@ pub(super) async fn deduct_in(
     let resolved = session
         .call(async |connection| resolve_all(connection, events).await)
         .await?;
-    let charges = chargeable(&resolved);
-    let answers = if charges.is_empty() {
-        Vec::new()
-    } else {
-        let rows = session
-            .call(async |connection| deduct_rows(connection, &charges).await)
-            .await?;
-        deductions(&charges, rows)?
+    let mut answers = charge_in(session, &chargeable(&resolved))
+        .await?
+        .into_iter();
+    let answer = |resolved| match resolved {
+        Resolved::Chargeable(_) => answers.next(),
+        Resolved::Answered(deduction) => Some(deduction),
     };
-    Ok(merged(resolved, answers))
+    Ok(resolved.into_iter().filter_map(answer).collect())
+}
+
+async fn charge_in(
+    session: &mut Session,
+    charges: &[Charge<'_>],
+) -> Result<Vec<Deduction>, StorageError> {
+    if charges.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session
+        .call(async |connection| deduct_rows(connection, charges).await)
+        .await?;
+    if rows.len() == charges.len() {
+        return rows.into_iter().map(deduction).collect();
+    }
+    let (rows, charges) = (rows.len(), charges.len());
+    Err(unexpected(format!("{rows} results for {charges} charges")))
 }
 
 /// What is known of a job: its company, and perhaps its article.
@@ -219,16 +216,6 @@ fn chargeable<'e>(resolved: &[Resolved<'e>]) -> Vec<Charge<'e>> {
     resolved.iter().filter_map(charge).collect()
 }
 
-/// The answers of the charges among those that needed none.
-fn merged(resolved: Vec<Resolved<'_>>, answers: Vec<Deduction>) -> Vec<Deduction> {
-    let mut answers = answers.into_iter();
-    let answer = |resolved| match resolved {
-        Resolved::Chargeable(_) => answers.next(),
-        Resolved::Answered(deduction) => Some(deduction),
-    };
-    resolved.into_iter().filter_map(answer).collect()
-}
-
 async fn deduct_rows(
     connection: &mut PgConnection,
     charges: &[Charge<'_>],
@@ -250,20 +237,6 @@ async fn deduct_rows(
     .await
 }
 
-fn deductions(
-    charges: &[Charge<'_>],
-    rows: Vec<ResultRow>,
-) -> Result<Vec<Deduction>, StorageError> {
-    if rows.len() == charges.len() {
-        return rows.into_iter().map(deduction).collect();
-    }
-    Err(unexpected(format!(
-        "{} results for {} charges",
-        rows.len(),
-        charges.len()
-    )))
-}
-
 fn resolve(event: &CompletionEvent, job: Option<(Uuid, Option<Uuid>)>) -> Resolved<'_> {
     let article_id = event
         .article_id()
@@ -271,7 +244,7 @@ fn resolve(event: &CompletionEvent, job: Option<(Uuid, Option<Uuid>)>) -> Resolv
     match (event.company_id(), job) {
         (Some(company_id), Some((jobs_company_id, _))) if company_id != jobs_company_id => {
             Resolved::Answered(Deduction::Refused(Refusal {
-                cause: RefusalCause::CompanyMismatch,
+                reason: Reason::CompanyMismatch,
                 message: format!(
                     "company_id: the event names {company_id}, article_jobs names {jobs_company_id}"
                 ),
@@ -309,18 +282,17 @@ fn deduction(row: ResultRow) -> Result<Deduction, StorageError> {
             Deduction::Charged(receipt)
         });
     };
-    let cause = match error.as_str() {
-        "insufficient_balance" => RefusalCause::InsufficientBalance,
-        "company_not_found" => RefusalCause::CompanyNotFound,
-        "idempotency_key_reused" => RefusalCause::IdempotencyKeyReused,
-        "already_compensated" => RefusalCause::AlreadyCompensated,
-        _ => return Err(unexpected(error)),
+    let Some(reason) = Reason::parse(&error) else {
+        return Err(unexpected(error));
     };
     if let Some(refusal) = row.job_status_error {
-        tracing::warn!(error = refusal, "article_jobs refused the status `failed`");
+        tracing::warn!(
+            error.message = refusal,
+            "article_jobs refused the status `failed`"
+        );
     }
     Ok(Deduction::Refused(Refusal {
-        cause,
+        reason,
         message: row.error_message.unwrap_or(error),
     }))
 }
@@ -346,23 +318,17 @@ struct Arrays<'e> {
 
 impl<'e> Arrays<'e> {
     fn of(charges: &[Charge<'e>]) -> Self {
+        fn column<'e, T>(charges: &[Charge<'e>], of: impl Fn(&Charge<'e>) -> T) -> Vec<T> {
+            charges.iter().map(of).collect()
+        }
         Self {
-            keys: charges
-                .iter()
-                .map(|charge| charge.event.job_id().to_string())
-                .collect(),
-            company_ids: charges.iter().map(|charge| charge.company_id).collect(),
-            article_ids: charges.iter().map(|charge| charge.article_id).collect(),
-            amounts: charges.iter().map(|charge| charge.event.tokens()).collect(),
-            metadata: charges
-                .iter()
-                .map(|charge| charge.event.metadata())
-                .collect(),
-            usage_types: charges
-                .iter()
-                .map(|charge| charge.event.usage_type())
-                .collect(),
-            job_ids: charges.iter().map(|charge| charge.event.job_id()).collect(),
+            keys: column(charges, |one| one.event.job_id().to_string()),
+            company_ids: column(charges, |one| one.company_id),
+            article_ids: column(charges, |one| one.article_id),
+            amounts: column(charges, |one| one.event.tokens()),
+            metadata: column(charges, |one| one.event.metadata()),
+            usage_types: column(charges, |one| one.event.usage_type()),
+            job_ids: column(charges, |one| one.event.job_id()),
         }
     }
 }

@@ -54,7 +54,10 @@ pub enum Fault {
     /// The connection broke during the call, or what was prepared on it is void; whether the database is away
     /// as well isn't known yet.
     Disconnected,
-    /// This call had bad luck (deadlock, a lock or time limit): try again later.
+    /// Others were in the way (deadlock, a lock or time limit): the same may pass later, and asking at once about
+    /// a part of it may only wait as long again.
+    Busy,
+    /// Nobody knows, or only bad luck: the same may pass later.
     Transient,
     /// The database rejects this very request; a retry meets the same.
     Rejected,
@@ -102,7 +105,7 @@ impl StorageError {
             | Self::NotOwner(_)
             | Self::OtherVersion(_)
             | Self::Unprepared(_) => Fault::Unavailable,
-            // What nobody foresaw is tried again and then owed, never written off.
+            // What nobody foresaw is tried again and then pending, never written off.
             Self::Sqlx(_) | Self::Unexpected { .. } => Fault::Transient,
         }
     }
@@ -166,9 +169,11 @@ fn said_fault(code: &str, is_fatal: bool, routine: &str) -> Fault {
 /// installation isn't complete" is nobody's event's fault and must not use up its attempts.
 fn sqlstate_fault(code: &str) -> Fault {
     match code {
-        // serialization failure, deadlock, lock timeout, statement timeout; out of memory (perhaps of
-        // this call only). A unique violation is a race for a key that was lost three times in a row.
-        "40001" | "40P01" | "55P03" | "57014" | "53200" | "23505" => Fault::Transient,
+        // serialization failure, deadlock, lock timeout, statement timeout.
+        "40001" | "40P01" | "55P03" | "57014" => Fault::Busy,
+        // out of memory (perhaps of this call only). A unique violation is a race for a key that was lost
+        // three times in a row.
+        "53200" | "23505" => Fault::Transient,
         // read-only: a standby, or one that is being switched over.
         "25006" => Fault::Unavailable,
         _ => match code.get(..2) {
@@ -208,9 +213,9 @@ mod tests {
     #[test]
     fn what_ends_a_connection_falls_to_who_must_act() {
         for (code, fault) in [
-            ("40P01", Fault::Transient),
-            ("55P03", Fault::Transient),
-            ("57014", Fault::Transient),
+            ("40P01", Fault::Busy),
+            ("55P03", Fault::Busy),
+            ("57014", Fault::Busy),
             ("57P01", Fault::Unavailable),
             ("57P03", Fault::Unavailable),
             ("53300", Fault::Unavailable),

@@ -95,14 +95,4 @@ impl Storage {
         });
         true
     }
-
-    /// Whether an error is nobody's event's: the database as a whole can't work, or the installation is not
-    /// complete. Where the error doesn't tell, the installation is looked at.
-    pub async fn hits_everybody(&self, error: &StorageError) -> bool {
-        match error.fault() {
-            Fault::Transient | Fault::Rejected => false,
-            Fault::Installation => self.doubt() && self.examine().await.is_err(),
-            Fault::Unavailable | Fault::Disconnected => true,
-        }
-    }
 }

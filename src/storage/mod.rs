@@ -11,6 +11,7 @@ mod dead_letters;
 mod error;
 mod examination;
 mod installation;
+mod isolate;
 mod ledger;
 mod migrating;
 mod pool;
@@ -21,7 +22,6 @@ mod sweeping;
 mod timeline;
 
 pub(crate) use auditing::{CHECKS, GivenAway, LedgerLine, LedgerSize, Violation};
-pub use charging::PendingMark;
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Arrivals, Candidate, Claim, Claimable,
     Claimed, CompanyShare, DeductionRecord, Details, Draft, Edit, EditError, Failures, FullLetter,
@@ -35,6 +35,7 @@ pub use installation::{
     Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction, StrangeMigration,
     grants, grants_sql, print_grants,
 };
+pub use isolate::{Isolated, isolate};
 pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, LedgerRefusal, RefundRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};

@@ -179,9 +179,7 @@ impl Storage {
     ) -> Result<T, StorageError> {
         let mut session = self.session().await?;
         let answer = session.call(statement).await;
-        if !matches!(answer, Err(StorageError::NoAnswer)) {
-            session.release();
-        }
+        session.release();
         answer
     }
 
@@ -280,9 +278,11 @@ impl Storage {
             .send_if_modified(|known| std::mem::replace(known, trouble.clone()) != trouble);
         match (changed, trouble, error) {
             (true, Some(Trouble::Unprepared(_)), Some(error)) => {
-                tracing::error!(%error, "database not ready for use: work pauses");
+                tracing::error!(error.message = %error, "database not ready for use: work pauses");
             }
-            (true, _, Some(error)) => tracing::error!(%error, "database unavailable: work pauses"),
+            (true, _, Some(error)) => {
+                tracing::error!(error.message = %error, "database unavailable: work pauses");
+            }
             (true, ..) => tracing::info!("database available: work goes on"),
             _ => {}
         }
@@ -326,11 +326,15 @@ impl Session {
         let Some(connection) = self.leased.0.as_mut() else {
             return Err(StorageError::NoAnswer);
         };
-        let answer = tokio::time::timeout(self.answer_timeout, statement(connection)).await;
-        Ok(answer.map_err(|_| StorageError::NoAnswer)??)
+        let Ok(answer) = tokio::time::timeout(self.answer_timeout, statement(connection)).await
+        else {
+            self.leased = Leased(None);
+            return Err(StorageError::NoAnswer);
+        };
+        Ok(answer?)
     }
 
-    /// Back to the pool.
+    /// Back to the pool, unless it gave no answer.
     pub(super) fn release(mut self) {
         drop(self.leased.0.take());
     }

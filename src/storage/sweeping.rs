@@ -1,6 +1,6 @@
-//! What the sweeper asks of the books.
+//! What the sweeper asks of the ledger.
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, SqlSafeStr as _,
@@ -24,7 +24,7 @@ pub struct StaleDeduction {
     pub job_id: Option<Uuid>,
     /// Tokens.
     pub amount: i64,
-    /// Since when it is owed.
+    /// Since when it is pending.
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub pending_since: OffsetDateTime,
     /// Whether `articles` has its article; `None`: not to be told.
@@ -110,27 +110,11 @@ impl Storage {
         look: &StaleLook,
     ) -> Result<Vec<PendingDeduction>, StorageError> {
         let (since, key) = look.after.clone().unzip();
-        let query = sqlx::query_as(
-            "select r.idempotency_key, r.company_id, a.id as article_id, k.job_id, r.amount,
-                    coalesce(r.pending_since, r.created_at) as pending_since,
-                    case when r.claimed_until > clock_timestamp() then r.claimed_until end as claimed_until,
-                    f.is_there as article_exists
-             from token_deduction_records r
-             cross join lateral (select job_of(r.idempotency_key) as job_id) k
-             left join article_jobs j on j.id = k.job_id and j.company_id = r.company_id
-             cross join lateral (select coalesce(r.article_id, j.article_id) as id) a
-             cross join lateral find_article(a.id) f
-             where r.status = 'pending'
-               and coalesce(r.pending_since, r.created_at) <= clock_timestamp() - make_interval(secs => $1)
-               and (coalesce(r.pending_since, r.created_at), r.idempotency_key)
-                   > (coalesce($2, '-infinity'::timestamptz), coalesce($3, '') collate \"C\")
-             order by coalesce(r.pending_since, r.created_at), r.idempotency_key
-             limit $4",
-        )
-        .bind(look.stale_after.as_secs_f64())
-        .bind(since)
-        .bind(key)
-        .bind(i64::from(look.limit));
+        let query = sqlx::query_as(include_str!("sweeping/pending_deductions.sql"))
+            .bind(look.stale_after.as_secs_f64())
+            .bind(since)
+            .bind(key)
+            .bind(i64::from(look.limit));
         self.call(async |connection| query.fetch_all(connection).await)
             .await
     }
@@ -210,15 +194,15 @@ impl Storage {
     }
 
     /// Asks it for each record; it may not write. What it answers with NULL or no row isn't known.
-    pub async fn articles_exist(
+    pub async fn articles_exist<S: Borrow<StaleDeduction>>(
         &self,
         query: &ArticleQuery,
-        stale: &[StaleDeduction],
+        stale: &[S],
     ) -> Result<Vec<Option<bool>>, StorageError> {
         self.call(async |connection| {
             let mut look = connection.begin_with("begin read only").await?;
             let mut answers = Vec::with_capacity(stale.len());
-            for one in stale {
+            for one in stale.iter().map(Borrow::borrow) {
                 let mut asked =
                     sqlx::query_scalar::<_, Option<bool>>(AssertSqlSafe(query.sql.clone()));
                 let values = [one.article_id, one.job_id, Some(one.company_id)];

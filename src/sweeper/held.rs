@@ -1,4 +1,4 @@
-//! What a pass can't settle because it is in other hands.
+//! What a pass can't sweep because it is in other hands.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{Article, SweepError, SweepReport, Sweeper};
 use crate::storage::PendingDeduction;
 
-/// Stale pending records that a pass didn't get. Another sweeper has claimed them: it settles them, or it has looked
+/// Stale pending records that a pass didn't get. Another sweeper has claimed them: it sweeps them, or it has looked
 /// at them in vain and its claims run out. Or somebody has their rows locked. Either way they are pending now, and
 /// "nothing is pending" would be wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

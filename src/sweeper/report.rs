@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Swept;
+use crate::storage::{StaleDeduction, StorageError};
+
 /// What a pass did; each stale record counts once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SweepReport {
@@ -15,15 +18,32 @@ pub struct SweepReport {
     pub written_off: u64,
     /// Tokens of these.
     pub written_off_tokens: i64,
-    /// Whether the article exists can't be told: stays owed.
+    /// Whether the article exists can't be told: stays pending.
     pub undecidable: u64,
-    /// Somebody else settled it between the look and the write.
+    /// Somebody else charged it or wrote it off between the look and the write.
     pub settled_meanwhile: u64,
-    /// Settling it failed: stays owed, and is tried again by a later pass.
+    /// Sweeping it failed: stays pending, and is tried again by a later pass.
     pub set_aside: u64,
 }
 
 impl SweepReport {
+    pub(super) fn add(&mut self, swept: Swept) {
+        match swept {
+            Swept::Charged => self.charged += 1,
+            Swept::Refused => self.refused += 1,
+            Swept::WrittenOff { tokens } => {
+                self.written_off += 1;
+                self.written_off_tokens += tokens;
+            }
+            Swept::Meanwhile => self.settled_meanwhile += 1,
+        }
+    }
+
+    pub(super) fn set_aside(&mut self, one: &StaleDeduction, what: &str, error: &StorageError) {
+        tracing::error!(charge.idempotency_key = one.idempotency_key, error.message = %error, "{what}: set aside");
+        self.set_aside += 1;
+    }
+
     /// Whether a person should look.
     #[must_use]
     pub fn needs_person(&self) -> bool {

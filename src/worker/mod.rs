@@ -1,8 +1,9 @@
 //! What happens to one message.
 //!
-//! A worker takes whatever has arrived (`pool.rs`), reads each body into an event, asks the books to
-//! charge all of them in one transaction (`charging.rs`), decides for each message what its answer means
-//! ([`crate::domain::dispose`]), publishes what must wait or is dead, and acks the batch (`settle.rs`).
+//! A worker takes whatever has arrived, reads each body into an event, has all of them charged in one
+//! transaction, decides for each message what its answer means ([`crate::domain::dispose`]), publishes what must
+//! wait or is dead, and acks the batch (`batch.rs`). Where that fails, [`crate::storage::isolate`] finds whose fault
+//! it is; while the database is away the batch waits (`outage.rs`).
 //!
 //! If the process dies:
 //!
@@ -12,32 +13,31 @@
 //! | after the commit, before the ack | delivered again; each key answers with its first result |
 //! | after `pending` was written, before the dead letter | delivered again; tried again, charged or marked again |
 //! | after a delayed or dead copy was confirmed, before the ack | original and copy both arrive; one charge |
-//! | after the ack | all is in the books or in a queue |
+//! | after the ack | all is in the ledger or in a queue |
 
-mod charging;
+mod batch;
 mod lag;
-mod owed;
-mod pool;
-mod settle;
+mod outage;
 mod tally;
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Publisher, Topology},
     config::Settings,
+    consuming::{Consuming, Intake},
     domain::RetrySchedule,
     storage::Storage,
 };
 
 pub use lag::Lag;
-pub use pool::run;
 pub use tally::{Tallied, Tally};
 
-/// What every worker of the pool shares.
+/// What the consumers of the work queue share.
 #[derive(Debug)]
 pub struct Worker {
     settings: Settings,
@@ -46,26 +46,42 @@ pub struct Worker {
     topology: Topology,
     schedule: RetrySchedule,
     tally: Arc<Tally>,
-    /// Whether there are consumers.
-    consuming: watch::Sender<bool>,
-    /// Why the queues can't be declared as these settings want them.
-    refused: watch::Sender<Option<Arc<str>>>,
+    consuming: Consuming,
+}
+
+/// Charges until `stop`; then finishes the batches in flight and returns.
+pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
+    let own = worker.clone();
+    let process = move |batch, hold| {
+        let worker = own.clone();
+        async move { worker.process(batch, &hold).await }.boxed()
+    };
+    worker.consuming.run(&stop, Arc::new(process)).await;
+    worker.publisher.close().await;
 }
 
 impl Worker {
-    /// A worker on these books, with the broker of the settings.
+    /// A worker on this ledger, with the broker of the settings.
     pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
         let schedule = RetrySchedule::new(&settings.retry);
         let topology = Topology::new(&settings.broker, &schedule);
+        let intake = Intake {
+            name: "consumer",
+            queue: topology.work_queue(),
+            consumers: settings.worker.concurrency,
+            prefetch: settings.worker.prefetch,
+            batch_max: settings.worker.batch_max,
+            batch_bytes: usize::MAX,
+            wary: true,
+        };
         Self {
             publisher: Publisher::declaring(&settings.broker, &topology),
+            consuming: Consuming::new(settings, &storage, &topology, intake),
             settings: settings.clone(),
             storage,
             topology,
             schedule,
             tally: Arc::default(),
-            consuming: watch::Sender::new(false),
-            refused: watch::Sender::new(None),
         }
     }
 
@@ -77,7 +93,7 @@ impl Worker {
     /// Whether there are consumers; whether the database can be charged is the storage's to say. Changes
     /// can be awaited.
     pub fn consuming(&self) -> watch::Receiver<bool> {
-        self.consuming.subscribe()
+        self.consuming.running()
     }
 
     /// Why the broker takes no messages, in its own words; `None` while it does. What must be delayed or dead-lettered
@@ -88,44 +104,6 @@ impl Worker {
 
     /// Why the queues can't be declared as these settings want them, and what to do about it; `None` where they can.
     pub fn refused(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.refused.subscribe()
-    }
-
-    /// Messages received now may be held until then.
-    fn hold(&self, stop: &CancellationToken) -> Hold {
-        Hold {
-            until: Instant::now() + self.settings.worker.hold_max,
-            stop: stop.clone(),
-        }
-    }
-}
-
-/// How long a batch may stay in hand while something is away: until shutdown, or well before the
-/// broker's consumer timeout, after which it would close the channel by itself.
-#[derive(Debug)]
-struct Hold {
-    until: Instant,
-    stop: CancellationToken,
-}
-
-/// The batch in hand goes back to its queue, unsettled.
-#[derive(Debug, thiserror::Error)]
-#[error("given back to the queue")]
-struct GiveBack;
-
-impl Hold {
-    /// Whether it goes on.
-    fn check(&self) -> Result<(), GiveBack> {
-        let over = self.stop.is_cancelled() || Instant::now() >= self.until;
-        if over { Err(GiveBack) } else { Ok(()) }
-    }
-
-    /// Runs `wait` to its end, or to the end of the hold.
-    async fn during<T>(&self, wait: impl Future<Output = T>) -> Result<T, GiveBack> {
-        tokio::select! {
-            done = wait => Ok(done),
-            () = self.stop.cancelled() => Err(GiveBack),
-            () = tokio::time::sleep_until(self.until.into()) => Err(GiveBack),
-        }
+        self.consuming.refused()
     }
 }

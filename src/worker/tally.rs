@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::Lag;
 use crate::domain::{CompletionEvent, Deduction, Disposition, Verdict};
 
-/// The counters; each message counts once per time it is settled.
+/// The counters; each message counts once per time it is processed.
 #[derive(Debug, Default)]
 pub struct Tally {
     charged: AtomicU64,
@@ -37,7 +37,7 @@ pub struct Tallied {
 }
 
 impl Tally {
-    /// Counts what the books said.
+    /// Counts what the ledger answered.
     pub(super) fn count_verdict(&self, verdict: &Verdict) {
         let Verdict::Answered(deduction) = verdict else {
             return;
@@ -56,7 +56,7 @@ impl Tally {
     /// Counts where a message went.
     pub(super) fn count_disposition(&self, disposition: &Disposition) {
         match disposition {
-            Disposition::Ack => return,
+            Disposition::Ack | Disposition::MarkPending { .. } => return,
             Disposition::Delay { .. } => &self.delayed,
             Disposition::DeadLetter { .. } => &self.dead_lettered,
         }

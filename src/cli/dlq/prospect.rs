@@ -82,7 +82,7 @@ pub(super) async fn prospect(storage: &Storage, limits: &Limits, full: &FullLett
         Ok(event) => event,
         Err(error) => {
             let message = Some(error.to_string());
-            return Prospect::new(Outcome::WouldFail, Some(error.reason()), message);
+            return Prospect::new(Outcome::WouldFail, Some(error.reason().as_str()), message);
         }
     };
     match rehearsed(storage, &event).await {
@@ -107,7 +107,7 @@ fn of_answer(answer: Deduction, tokens: i64) -> Prospect {
         Deduction::Charged(receipt) => (Outcome::WouldCharge, receipt),
         Deduction::AlreadyCharged(receipt) => (Outcome::AlreadyCharged, receipt),
         Deduction::Refused(refusal) => {
-            let reason = Reason::from(refusal.cause).as_str();
+            let reason = refusal.reason.as_str();
             return Prospect::new(Outcome::WouldFail, Some(reason), Some(refusal.message));
         }
         Deduction::JobNotFound => {

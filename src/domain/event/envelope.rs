@@ -62,9 +62,9 @@ impl<'a> Envelope<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::CompletionEvent;
-    use super::super::EventFault::{AmountOutOfRange, Malformed};
     use super::super::tests::{body, parse, refused};
     use crate::config::Limits;
+    use crate::domain::Reason::{AmountOutOfRange, Malformed};
 
     fn envelope(attributes: &str, data: &str) -> String {
         format!(r#"{{"data":{data},"id":"1","source":"/writer",{attributes}}}"#)

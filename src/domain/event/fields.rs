@@ -7,8 +7,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{CompletionEvent, DEFAULT_USAGE_TYPE, EventError, EventFault};
+use super::{CompletionEvent, DEFAULT_USAGE_TYPE, EventError};
 use crate::config::Limits;
+use crate::domain::Reason;
 use crate::domain::excerpt::{cut, quoted};
 use crate::domain::json::Value;
 
@@ -36,7 +37,7 @@ fn check_size(field: impl fmt::Display, bytes: usize, limit: usize) -> Result<()
         return Ok(());
     }
     let problem = format!("{field}: {bytes} bytes, the limit is {limit}");
-    Err(EventError::new(EventFault::PayloadTooLarge, &problem))
+    Err(EventError::new(Reason::PayloadTooLarge, &problem))
 }
 
 /// The fields of an event, as they were found.
@@ -168,7 +169,7 @@ impl Field {
             .filter(|amount| *amount >= 1 && amount.unsigned_abs() <= max)
             .ok_or_else(|| {
                 let problem = format!("{self}: {} is not in 1..={max}", cut(digits, 64));
-                EventError::new(EventFault::AmountOutOfRange, &problem)
+                EventError::new(Reason::AmountOutOfRange, &problem)
             })
     }
 

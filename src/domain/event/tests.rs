@@ -1,5 +1,5 @@
-use super::EventFault::{AmountOutOfRange, Malformed, PayloadTooLarge};
 use super::*;
+use crate::domain::Reason::{AmountOutOfRange, Malformed, PayloadTooLarge};
 
 const JOB: &str = "8b0c1c1e-6f5e-4a43-9d0a-3f4c2f1d7a10";
 const COMPANY: &str = "11111111-2222-4333-8444-555555555555";
@@ -18,12 +18,12 @@ pub(super) fn body(more: &str) -> String {
 }
 
 #[track_caller]
-pub(super) fn refused(body: impl AsRef<[u8]>, fault: EventFault, message: &str) {
+pub(super) fn refused(body: impl AsRef<[u8]>, reason: Reason, message: &str) {
     let body = body.as_ref();
     let error = CompletionEvent::parse(body, None, &Limits::default()).unwrap_err();
     let shown = String::from_utf8_lossy(&body[..body.len().min(200)]);
     assert_eq!(error.to_string(), message, "{shown}");
-    assert_eq!(error.fault(), fault, "{shown}");
+    assert_eq!(error.reason(), reason, "{shown}");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_wrong_job_id_is_refused() {
     refused("{}", Malformed, "job_id: missing");
 }
 
-const BAD_TOKENS: &[(&str, EventFault, &str)] = &[
+const BAD_TOKENS: &[(&str, Reason, &str)] = &[
     ("null", Malformed, "missing, the value is null"),
     (
         "\"15000\"",

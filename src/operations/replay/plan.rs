@@ -251,7 +251,7 @@ impl Planner<'_> {
 
     fn parse(&self, letter: &LetterBody) -> Result<CompletionEvent, &'static str> {
         CompletionEvent::parse(&letter.body, letter.content_type.as_deref(), self.limits)
-            .map_err(|error| error.reason())
+            .map_err(|error| error.reason().as_str())
     }
 }
 
@@ -259,7 +259,7 @@ fn fate(event: &CompletionEvent, answer: Deduction) -> Fate {
     match answer {
         Deduction::Charged(_) => Fate::Charged(event.tokens()),
         Deduction::AlreadyCharged(_) => Fate::AlreadyCharged,
-        Deduction::Refused(refusal) => Fate::FailsAgain(Reason::from(refusal.cause).as_str()),
+        Deduction::Refused(refusal) => Fate::FailsAgain(refusal.reason.as_str()),
         Deduction::JobNotFound => Fate::FailsAgain(Reason::JobNotFound.as_str()),
     }
 }

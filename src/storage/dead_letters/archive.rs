@@ -1,4 +1,6 @@
-//! Into the archive, and what the books settle there.
+//! Dead letters into the archive, and resolved there when their jobs were charged.
+
+use std::borrow::Borrow;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -34,13 +36,16 @@ pub struct Arrival {
     pub first_failed_at: OffsetDateTime,
     /// The last one.
     pub last_failed_at: OffsetDateTime,
-    /// The letter whose replay this is, if it says so.
+    /// The dead letter whose replay this is, if it says so.
     pub replay_of: Option<i64>,
 }
 
 impl Storage {
-    /// Archives arrivals in one transaction; the id of the letter of each, in order.
-    pub async fn archive(&self, arrivals: &[Arrival]) -> Result<Vec<i64>, StorageError> {
+    /// Archives arrivals in one transaction; the id of the dead letter of each, in order.
+    pub async fn archive<A: Borrow<Arrival>>(
+        &self,
+        arrivals: &[A],
+    ) -> Result<Vec<i64>, StorageError> {
         let query = sqlx::query_scalar::<_, i64>(
             "select id from archive_dead_letters(
                 $1, $2, $3, $4, $5::text[]::jsonb[], $6::text[]::jsonb[], $7, $8, $9, $10, $11, $12, $13, $14)
@@ -69,11 +74,11 @@ impl Storage {
         }
         Err(StorageError::Unexpected {
             function: "archive_dead_letters",
-            answer: format!("{} letters for {} arrivals", ids.len(), arrivals.len()),
+            answer: format!("{} dead letters for {} arrivals", ids.len(), arrivals.len()),
         })
     }
 
-    /// Marks as resolved the letters whose jobs were charged meanwhile, in whatever way; how many.
+    /// Marks as resolved the dead letters whose jobs were charged meanwhile, in whatever way; how many.
     pub async fn settle_dead_letters(&self) -> Result<i64, StorageError> {
         let query = sqlx::query_scalar("select resolve_dead_letters(null)");
         self.call(async |connection| query.fetch_one(connection).await)
@@ -81,6 +86,9 @@ impl Storage {
     }
 }
 
-fn column<'a, T>(arrivals: &'a [Arrival], field: impl Fn(&'a Arrival) -> T) -> Vec<T> {
-    arrivals.iter().map(field).collect()
+fn column<'a, A: Borrow<Arrival>, T>(
+    arrivals: &'a [A],
+    field: impl Fn(&'a Arrival) -> T,
+) -> Vec<T> {
+    arrivals.iter().map(|one| field(one.borrow())).collect()
 }
