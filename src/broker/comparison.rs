@@ -22,12 +22,12 @@ pub struct Compared {
     /// Its name.
     pub name: String,
     /// What there is.
-    pub found: Found,
+    pub found: PartFound,
 }
 
 /// What there is under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum PartFound {
     /// An exchange as it would be declared.
     Exchange,
     /// A queue as it would be declared.
@@ -97,7 +97,7 @@ impl Topology {
 }
 
 impl Connection {
-    async fn has_exchange(&self, name: &str) -> Result<Found, BrokerError> {
+    async fn has_exchange(&self, name: &str) -> Result<PartFound, BrokerError> {
         let channel = self.channel().await?;
         let options = ExchangeDeclareOptions {
             passive: true,
@@ -109,10 +109,10 @@ impl Connection {
         BrokerError::answered("looking for an exchange", self.patience, asked).await?;
         let closed = channel.close(200, "looked".into());
         BrokerError::answered("closing a channel", self.patience, closed).await?;
-        Ok(Found::Exchange)
+        Ok(PartFound::Exchange)
     }
 
-    async fn has_queue(&self, name: &str) -> Result<Found, BrokerError> {
+    async fn has_queue(&self, name: &str) -> Result<PartFound, BrokerError> {
         let channel = self.channel().await?;
         let options = QueueDeclareOptions {
             passive: true,
@@ -122,7 +122,7 @@ impl Connection {
         let queue = BrokerError::answered("looking for a queue", self.patience, asked).await?;
         let closed = channel.close(200, "looked".into());
         BrokerError::answered("closing a channel", self.patience, closed).await?;
-        Ok(Found::Queue {
+        Ok(PartFound::Queue {
             ready: queue.message_count(),
             consumers: queue.consumer_count(),
         })
@@ -136,7 +136,7 @@ impl Connection {
 }
 
 /// What the broker said to one thing; the outer error: it says nothing.
-fn answer<T>(asked: Result<T, BrokerError>) -> Result<Result<T, Found>, BrokerError> {
+fn answer<T>(asked: Result<T, BrokerError>) -> Result<Result<T, PartFound>, BrokerError> {
     let error = match asked {
         Ok(found) => return Ok(Ok(found)),
         Err(error) => error,
@@ -146,8 +146,8 @@ fn answer<T>(asked: Result<T, BrokerError>) -> Result<Result<T, Found>, BrokerEr
     };
     let words = words.to_owned();
     Ok(Err(match kind {
-        AMQPSoftError::NOTFOUND => Found::Missing,
-        AMQPSoftError::PRECONDITIONFAILED => Found::Differs(words),
-        _ => Found::Refused(words),
+        AMQPSoftError::NOTFOUND => PartFound::Missing,
+        AMQPSoftError::PRECONDITIONFAILED => PartFound::Differs(words),
+        _ => PartFound::Refused(words),
     }))
 }

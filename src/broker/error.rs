@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lapin::{
     ErrorKind,
-    protocol::{AMQPErrorKind, AMQPSoftError},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
 use thiserror::Error;
 
@@ -82,15 +82,33 @@ impl BrokerError {
         }
     }
 
-    /// What the broker refused on a channel that it then closed: the code, and its words.
-    pub(super) fn refusal(&self) -> Option<(&AMQPSoftError, &str)> {
+    /// What the broker refused on a channel or a connection that it then closed: the code, and its words.
+    fn said(&self) -> Option<(&AMQPErrorKind, &str)> {
         if let Self::Lapin { source, .. } = self
             && let ErrorKind::ProtocolError(said) = source.kind()
-            && let AMQPErrorKind::Soft(kind) = said.kind()
         {
-            return Some((kind, said.get_message().as_str()));
+            return Some((said.kind(), said.get_message().as_str()));
         }
         None
+    }
+
+    /// What it refused on a channel.
+    pub(super) fn refusal(&self) -> Option<(&AMQPSoftError, &str)> {
+        match self.said()? {
+            (AMQPErrorKind::Soft(kind), words) => Some((kind, words)),
+            (AMQPErrorKind::Hard(_), _) => None,
+        }
+    }
+
+    /// Whether the user or the password is wrong, or a right is missing.
+    pub fn is_access_refused(&self) -> bool {
+        matches!(self.refusal(), Some((AMQPSoftError::ACCESSREFUSED, _)))
+    }
+
+    /// Whether the virtual host isn't there for this user.
+    pub fn is_no_virtual_host(&self) -> bool {
+        let not_allowed = AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED);
+        self.said().is_some_and(|(kind, _)| *kind == not_allowed)
     }
 
     /// Whether there is nothing of that name.

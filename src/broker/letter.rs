@@ -1,10 +1,10 @@
 //! What a dead letter says about itself.
 
 use lapin::types::{AMQPValue, FieldTable};
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::{Delivered, headers};
-use crate::domain::excerpt;
+use crate::domain::{excerpt, moment};
 
 /// Bytes of an error, ours or anybody's.
 const ERROR_MAX: usize = 1024;
@@ -117,10 +117,7 @@ impl Delivered {
     }
 
     fn time_header(&self, name: &str) -> Option<OffsetDateTime> {
-        let time = OffsetDateTime::parse(self.text_header(name)?, &Rfc3339).ok()?;
-        // At either end of the calendar another offset may have no date for it.
-        let time = time.checked_to_offset(UtcOffset::UTC)?;
-        (1..=9999).contains(&time.year()).then_some(time)
+        moment(self.text_header(name)?)
     }
 }
 

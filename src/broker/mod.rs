@@ -19,7 +19,7 @@ mod publisher;
 mod single_file;
 mod topology;
 
-pub use comparison::{Compared, Found};
+pub use comparison::{Compared, PartFound};
 pub use connection::Connection;
 pub use consumer::{Batch, Consumer};
 pub use copier::Copier;

@@ -1,57 +1,44 @@
-//! `audit`: proves the books.
-
-use std::time::Duration;
+//! `audit`: checks the ledger for inconsistencies.
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{Format, Table, at_right, count, note, number, text, thousands};
-use super::{Ended, open_storage};
+use super::progress::{ProgressLine, shown};
+use super::{Ended, operating};
 use crate::config::Settings;
-use crate::operations::audit::{self, AuditReport, CHAIN, Progress};
+use crate::operations::{AuditProgress, AuditReport, CHAIN};
 
 #[derive(Debug, Args)]
 #[command(
-    about = "Prove the books",
-    long_about = "Prove the books: every charge, log, credit, balance and dead letter, in one consistent look.\n\n\
+    about = "Check the ledger for inconsistencies",
+    long_about = "Check the ledger for inconsistencies: every charge, log, credit, balance and dead letter, in one consistent look.\n\n\
         Changes that an application made by SQL of its own are listed as external; with \
         audit.external_writes = \"forbidden\" they are violations. Exit code 3: a violation was found.",
     after_help = "Example:\n  token-billing audit --output json > audit-$(date +%F).json"
 )]
 pub(super) struct AuditArgs {}
 
-pub(super) async fn run(
-    _args: AuditArgs,
-    settings: &Settings,
-    format: Format,
-) -> anyhow::Result<Ended> {
-    let storage = open_storage(settings).await?;
-    let bar = ProgressBar::new_spinner();
-    bar.enable_steady_tick(Duration::from_millis(100));
-    let style = ProgressStyle::with_template("{spinner} {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
-    bar.set_style(style);
-    let shown = |progress: Progress| {
-        let far = match progress.of {
-            0 => String::new(),
-            of => format!(": {} of {}", thousands(progress.done), thousands(of)),
+pub(super) fn run(settings: &Settings, format: Format) -> anyhow::Result<Ended> {
+    operating(settings, async |operations| {
+        let line = ProgressLine::spinner();
+        let show = |AuditProgress { check, done, of }| {
+            let far = match of {
+                0 => String::new(),
+                of => format!(": {} of {}", thousands(done), thousands(of)),
+            };
+            line.message(format!("checking {check}{far}"));
         };
-        bar.set_message(format!("checking {}{far}", progress.check));
-    };
-    let report = audit::run(settings, &storage, shown).await;
-    bar.finish_and_clear();
-    storage.close().await;
-    let report = report?;
-    format.print(&report, for_people)?;
-    let violations = report.violations_count();
-    if violations > 0 {
-        note(&format!(
-            "the books have {}",
-            count(violations, "violation")
-        ));
-        return Ok(Ended::NeedsPerson);
-    }
-    Ok(Ended::Done)
+        let report = shown(|progress| operations.audit(progress), show).await?;
+        drop(line);
+        format.print(&report, for_people)?;
+        let violations = report.violations_count();
+        if violations == 0 {
+            return Ok(Ended::Done);
+        }
+        let violations = count(violations, "violation");
+        note(&format!("the ledger has {violations}"));
+        Ok(Ended::NeedsPerson)
+    })
 }
 
 fn for_people(report: &AuditReport) -> String {
@@ -85,19 +72,11 @@ fn for_people(report: &AuditReport) -> String {
     parts.extend(violations(report));
     parts.extend(external_changes(report));
     if !report.given_away.is_empty() {
-        let mut table = Table::new([
-            text("given away on"),
-            text("reason"),
-            at_right("times"),
-            at_right("tokens"),
-        ]);
+        let (times, tokens) = (at_right("times"), at_right("tokens"));
+        let mut table = Table::new([text("given away on"), text("reason"), times, tokens]);
         for given in &report.given_away {
-            table.row([
-                text(&given.day),
-                text(&given.reason),
-                number(given.count),
-                number(given.tokens),
-            ]);
+            let (times, tokens) = (number(given.count), number(given.tokens));
+            table.row([text(&given.day), text(&given.reason), times, tokens]);
         }
         parts.push(table.render());
     }
@@ -112,23 +91,11 @@ fn violations(report: &AuditReport) -> Option<String> {
     if report.violations.is_empty() {
         return None;
     }
-    let mut table = Table::new([
-        text("violation"),
-        text("of"),
-        text("company"),
-        text("found"),
-    ]);
-    for violation in &report.violations {
-        let company = violation
-            .company_id
-            .map(|id| id.to_string())
-            .unwrap_or_default();
-        table.row([
-            text(&violation.kind),
-            text(&violation.subject),
-            text(&company),
-            text(&violation.detail),
-        ]);
+    let mut table = Table::new(["violation", "of", "company", "found"].map(text));
+    for one in &report.violations {
+        let company = one.company_id.map(|id| id.to_string()).unwrap_or_default();
+        let cells = [&one.kind, &one.subject, &company, &one.detail];
+        table.row(cells.map(|cell| text(cell)));
     }
     let listed = report.checks.iter().filter(|check| check.name != CHAIN);
     let all: u64 = listed.map(|check| check.violations).sum();
@@ -139,27 +106,16 @@ fn external_changes(report: &AuditReport) -> Option<String> {
     if report.external_changes.is_empty() {
         return None;
     }
-    let seq = |seq: Option<i64>, none: &str| seq.map_or_else(|| none.to_owned(), thousands);
-    let mut table = Table::new([
-        text("external change of"),
-        at_right("tokens"),
-        at_right("after movement"),
-        at_right("before movement"),
-    ]);
-    for change in &report.external_changes {
-        table.row([
-            text(&change.company_id.to_string()),
-            number(change.tokens),
-            at_right(&seq(change.after_seq, "-")),
-            at_right(&seq(change.before_seq, "now")),
-        ]);
+    let seq = |seq: Option<i64>, none: &str| seq.map_or_else(|| at_right(none), number);
+    let [tokens, after, before] = ["tokens", "after movement", "before movement"].map(at_right);
+    let mut table = Table::new([text("external change of"), tokens, after, before]);
+    for one in &report.external_changes {
+        let (after, before) = (seq(one.after_seq, "-"), seq(one.before_seq, "now"));
+        let company = text(&one.company_id.to_string());
+        table.row([company, number(one.tokens), after, before]);
     }
-    let shown = report.external_changes.len();
-    Some(with_the_rest(
-        &table.render(),
-        shown,
-        report.external_changes_count,
-    ))
+    let (shown, all) = (report.external_changes.len(), report.external_changes_count);
+    Some(with_the_rest(&table.render(), shown, all))
 }
 
 fn with_the_rest(table: &str, shown: usize, all: u64) -> String {

@@ -13,8 +13,9 @@ use uuid::Uuid;
 use super::actor::ActorArgs;
 use super::dlq::sending;
 use super::output::{Format, Table, at_right, count, note, number, printable, text, thousands};
-use super::{Ended, UsageError, one_line, operating, typed_moment};
+use super::{Ended, UsageError, one_line, operating};
 use crate::config::Settings;
+use crate::domain::moment;
 use crate::operations::replay::{Parked, ReplayReport};
 use crate::operations::{Actor, CreditGrant, CreditRecord, Operations};
 
@@ -46,7 +47,7 @@ pub(super) struct CreditArgs {
     monthly: Option<i64>,
 
     /// When the monthly quota expires, such as 2027-01-01T00:00:00Z
-    #[arg(long, value_name = "RFC3339", requires = "monthly", value_parser = moment)]
+    #[arg(long, value_name = "RFC3339", requires = "monthly", value_parser = period_end)]
     period_end: Option<OffsetDateTime>,
 
     /// What makes this credit this one, such as an invoice number
@@ -61,8 +62,8 @@ pub(super) struct CreditArgs {
     actor: ActorArgs,
 }
 
-fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    typed_moment(text).ok_or_else(|| "not a moment such as 2027-01-01T00:00:00Z".to_owned())
+fn period_end(text: &str) -> Result<OffsetDateTime, String> {
+    moment(text).ok_or_else(|| "not a moment such as 2027-01-01T00:00:00Z".to_owned())
 }
 
 impl CreditArgs {
@@ -79,7 +80,7 @@ impl CreditArgs {
 
 /// As a program reads it.
 #[derive(Debug, Serialize)]
-struct Document<'a> {
+struct CreditOutcome<'a> {
     #[serde(flatten)]
     record: &'a CreditRecord,
     #[serde(flatten)]
@@ -136,7 +137,7 @@ async fn with_parked(
         }
     }
     if format == Format::Json {
-        let document = Document {
+        let document = CreditOutcome {
             record,
             parked: &parked,
             replay: report.as_ref(),
@@ -169,18 +170,11 @@ fn for_people(record: &CreditRecord) -> String {
             "already credited under this key ({key}, by {actor}); nothing was changed. It did:"
         ));
     }
-    let mut table = Table::new([
-        text(&record.kind.replace('_', "-")),
-        at_right("before"),
-        text(""),
-        at_right("after"),
-    ]);
-    let mut row = |name, before, after| {
-        table.row([text(name), number(before), text("→"), number(after)]);
-    };
-    row("monthly", record.monthly_before, record.monthly_after);
-    row("purchased", record.purchased_before, record.purchased_after);
-    lines.push(table.render());
+    lines.push(before_and_after(
+        &record.kind.replace('_', "-"),
+        (record.monthly_before, record.monthly_after),
+        (record.purchased_before, record.purchased_after),
+    ));
     if record.forfeited_amount > 0 {
         let forfeited = record.forfeited_amount.unsigned_abs();
         lines.push(format!("{} forfeited", count(forfeited, "token")));
@@ -190,4 +184,14 @@ fn for_people(record: &CreditRecord) -> String {
         thousands(record.ledger_seq)
     ));
     lines.join("\n")
+}
+
+/// Balances in tokens, before and after.
+pub(super) fn before_and_after(what: &str, monthly: (i64, i64), purchased: (i64, i64)) -> String {
+    let heading = [text(what), at_right("before"), text(""), at_right("after")];
+    let mut table = Table::new(heading);
+    for (name, (before, after)) in [("monthly", monthly), ("purchased", purchased)] {
+        table.row([text(name), number(before), text("→"), number(after)]);
+    }
+    table.render()
 }

@@ -2,47 +2,28 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Ended;
 use super::output::{Format, Table, count, text, thousands};
 use crate::config::{ConfigError, Settings};
-use crate::operations::doctor::{self, Check, Diagnosis, Verdict};
-use crate::storage::{Purpose, StateOfThings};
+use crate::operations::doctor::{self, Check, CheckOutcome, Diagnosis};
+use crate::storage::{InstallationStatus, Purpose};
 
 #[derive(Debug, Args)]
 #[command(
     long_about = "Check this installation: settings, database, migrations, functions, clocks, rights, broker, queues, and a \
         message on its way.\n\n\
-        ✓ is as it should be, ✗ has its mend below it, – can't be checked from here. Nothing real is changed. \
+        ✓ is as it should be, ✗ has its fix below it, – can't be checked from here. Nothing real is changed. \
         Run it with the settings that serve has. Exit code 1: something is ✗.",
     after_help = "Example:\n  token-billing doctor --config /etc/token-billing.toml"
 )]
 pub(super) struct DoctorArgs {
     /// What the database role of these settings is for
     #[arg(long = "for", value_enum, default_value_t, value_name = "PURPOSE")]
-    purpose: PurposeArg,
-}
-
-/// What a database role is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum PurposeArg {
-    /// Running serve, all roles of it
-    #[default]
-    Serve,
-    /// Running the commands that people use
-    Operator,
-}
-
-impl From<PurposeArg> for Purpose {
-    fn from(purpose: PurposeArg) -> Self {
-        match purpose {
-            PurposeArg::Serve => Self::Serve,
-            PurposeArg::Operator => Self::Operator,
-        }
-    }
+    purpose: Purpose,
 }
 
 pub(super) async fn run(
@@ -60,7 +41,7 @@ pub(super) async fn run(
         }
         told.cancel();
     });
-    let diagnosis = doctor::examine(settings, args.purpose.into(), &stop).await?;
+    let diagnosis = doctor::examine(settings, args.purpose, &stop).await?;
     format.print(&diagnosis, for_people)?;
     if diagnosis.healthy {
         return Ok(Ended::Done);
@@ -68,7 +49,7 @@ pub(super) async fn run(
     let failed = diagnosis
         .checks
         .iter()
-        .filter(|check| check.verdict == Verdict::Failed);
+        .filter(|check| check.verdict == CheckOutcome::Failed);
     anyhow::bail!(
         "{} failed: see ✗ above",
         count(failed.count() as u64, "check")
@@ -80,23 +61,23 @@ fn for_people(diagnosis: &Diagnosis) -> String {
     let mut checks = diagnosis.checks.iter().peekable();
     while let Some(check) = checks.next() {
         let sign = match check.verdict {
-            Verdict::Ok => "✓",
-            Verdict::Failed => "✗",
-            Verdict::Unchecked => "–",
+            CheckOutcome::Ok => "✓",
+            CheckOutcome::Failed => "✗",
+            CheckOutcome::Unchecked => "–",
         };
         table.row([
             text(sign),
             text(&check.check.replace('_', " ")),
             text(&found(check)),
         ]);
-        // Once below all that it mends.
-        let again = checks.peek().is_some_and(|next| next.mend == check.mend);
-        if let Some(mend) = check.mend.as_ref().filter(|_| !again) {
-            table.row([text(""), text(""), text(&format!("→ {mend}"))]);
+        // Once below all that it fixes.
+        let again = checks.peek().is_some_and(|next| next.fix == check.fix);
+        if let Some(fix) = check.fix.as_ref().filter(|_| !again) {
+            table.row([text(""), text(""), text(&format!("→ {fix}"))]);
         }
     }
     let mut parts = vec![table.render()];
-    parts.extend(diagnosis.state.as_ref().map(state));
+    parts.extend(diagnosis.status.as_ref().map(status));
     parts.join("\n\n")
 }
 
@@ -107,13 +88,13 @@ fn found(check: &Check) -> String {
     }
 }
 
-fn state(state: &StateOfThings) -> String {
+fn status(status: &InstallationStatus) -> String {
     let age = |seconds: Option<i64>| {
         let seconds = u64::try_from(seconds?).ok()?;
         let age = humantime::format_duration(Duration::from_secs(seconds));
         Some(format!(", the oldest for {age}"))
     };
-    let refused: Vec<String> = state
+    let refused: Vec<String> = status
         .refused
         .iter()
         .map(|(code, records)| format!("{} {code}", thousands(*records)))
@@ -123,17 +104,17 @@ fn state(state: &StateOfThings) -> String {
     } else {
         refused.join(", ")
     };
-    let window = Duration::from_secs(u64::try_from(state.window_seconds).unwrap_or_default());
+    let window = Duration::from_secs(u64::try_from(status.window_seconds).unwrap_or_default());
     format!(
-        "owed             {}{}\n\
+        "pending          {}{}\n\
          last {:<11} {} charged, {} refunded; refused: {refused}\n\
          dead letters     {} open{}",
-        thousands(state.pending),
-        age(state.oldest_pending_age_seconds).unwrap_or_default(),
+        thousands(status.pending),
+        age(status.oldest_pending_age_seconds).unwrap_or_default(),
         humantime::format_duration(window).to_string(),
-        thousands(state.charged),
-        thousands(state.refunded),
-        thousands(state.open_dead_letters),
-        age(state.oldest_dead_letter_age_seconds).unwrap_or_default(),
+        thousands(status.charged),
+        thousands(status.refunded),
+        thousands(status.open_dead_letters),
+        age(status.oldest_dead_letter_age_seconds).unwrap_or_default(),
     )
 }

@@ -3,7 +3,6 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::doctor::PurposeArg;
 use super::output::{Format, Table, at_right, count, is_printable, number, printable, text};
 use super::{Ended, UsageError, open_storage};
 use crate::config::Settings;
@@ -41,7 +40,7 @@ pub(super) struct MigrateArgs {
         value_name = "PURPOSE",
         requires = "print_grants"
     )]
-    purpose: PurposeArg,
+    purpose: Purpose,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,7 +68,7 @@ pub(super) async fn run(
     format: Format,
 ) -> anyhow::Result<Ended> {
     if let Some(role) = &args.print_grants {
-        return print_grants(role, args.purpose.into(), settings, format).await;
+        return print_grants(role, args.purpose, settings, format).await;
     }
     let storage = open_storage(settings).await?;
     let waits = |holder: &str| {

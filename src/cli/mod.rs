@@ -32,7 +32,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::broker::BrokerError;
 use crate::config::{Role, Settings, redacted_url};
@@ -40,7 +40,7 @@ use crate::operations::{NOT_MIGRATED, OperationError, Operations};
 use crate::storage::{Storage, StorageError};
 use output::Format;
 
-/// Charges every finished article exactly once: RabbitMQ in, PostgreSQL books, nothing lost
+/// Charges every finished article exactly once: RabbitMQ in, PostgreSQL ledger, nothing lost
 #[derive(Debug, Parser)]
 #[command(
     name = "token-billing",
@@ -85,11 +85,11 @@ enum Command {
     Credit(credit::CreditArgs),
     Refund(refund::RefundArgs),
     Show(show::ShowArgs),
-    /// Watch the dead letters, and put right what failed
+    /// Look into dead letters, and replay, edit or discard them
     Dlq(dlq::DlqArgs),
     Reconcile(reconcile::ReconcileArgs),
     Audit(audit::AuditArgs),
-    /// Check this installation, and say how to mend what is wrong
+    /// Check this installation, and say how to fix what is wrong
     Doctor(doctor::DoctorArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
@@ -134,10 +134,15 @@ pub fn run(cli: Cli) -> Next {
 /// Prints why a command failed, and says how the process ends.
 pub fn failed(error: &anyhow::Error) -> ExitCode {
     output::note(&format!("error: {}", one_line(error)));
-    let invalid = |error: &OperationError| matches!(error, OperationError::Invalid { .. });
-    let usage =
-        error.is::<UsageError>() || error.downcast_ref::<OperationError>().is_some_and(invalid);
-    ExitCode::from(if usage { 2 } else { 1 })
+    exit_code(error).into()
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(OperationError::Invalid { .. }) => 2,
+        _ if error.is::<UsageError>() => 2,
+        _ => 1,
+    }
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<Next> {
@@ -156,11 +161,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<Next> {
             return Ok(Next::Serve(settings.into(), Role::chosen(&args.roles)));
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
-        Command::Publish(args) => block_on(publish::run(args, &settings()?, output)),
+        Command::Publish(args) => publish::run(args, &settings()?, output),
         Command::Balance(args) => balance::run(&args, &settings()?, output),
         Command::Credit(args) => credit::run(args, &settings()?, output),
-        Command::Reconcile(args) => block_on(reconcile::run(args, &settings()?, output)),
-        Command::Audit(args) => block_on(audit::run(args, &settings()?, output)),
+        Command::Reconcile(args) => reconcile::run(&args, &settings()?, output),
+        Command::Audit(_) => audit::run(&settings()?, output),
         Command::Refund(args) => refund::run(args, &settings()?, output),
         Command::Show(args) => show::run(&args, &settings()?, output),
         Command::Dlq(args) => {
@@ -199,7 +204,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         .block_on(work)
 }
 
-/// The books, after one successful look that they are there. Says which database it was otherwise.
+/// The database, after one successful look that it is there. Says which database it was otherwise.
 async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
     let database = settings.require_database()?;
     let place = || format!("database {}", redacted_url(&database.url));
@@ -246,14 +251,6 @@ fn moment(at: OffsetDateTime) -> String {
     let at = at.truncate_to_second();
     // Only a year past 9999 can't be written.
     at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
-}
-
-/// A moment as people type it, in UTC; `None`: there is none such, in UTC, in the years 1 to 9999.
-fn typed_moment(text: &str) -> Option<OffsetDateTime> {
-    let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    // At either end of the calendar another offset may have no date for it.
-    let moment = moment.checked_to_offset(UtcOffset::UTC)?;
-    (1..=9999).contains(&moment.year()).then_some(moment)
 }
 
 /// Text that says something.

@@ -3,11 +3,27 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
 
 use super::output::note;
 
 /// Between two lines where there is no terminal.
 const SPARSE: Duration = Duration::from_secs(10);
+
+/// Does work that tells how far it is, and shows whatever is new.
+pub(in crate::cli) async fn shown<P: Clone + Default, W: Future>(
+    work: impl FnOnce(watch::Sender<P>) -> W,
+    mut show: impl FnMut(P),
+) -> W::Output {
+    let (tell, mut told) = watch::channel(P::default());
+    let showing = async {
+        while told.changed().await.is_ok() {
+            let news = told.borrow_and_update().clone();
+            show(news);
+        }
+    };
+    tokio::join!(work(tell), showing).0
+}
 
 /// One line on standard error.
 pub(in crate::cli) struct ProgressLine {

@@ -1,8 +1,6 @@
 //! `publish`: hands completion events to the broker, and says of which it is not certain.
 
 mod file;
-mod lines;
-mod send;
 mod single;
 
 use std::path::PathBuf;
@@ -10,12 +8,14 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::output::{self, Format};
-use super::{Ended, UsageError, variable};
-use crate::broker::{Outgoing, Publisher, Topology};
+use super::output::{Format, count, note, thousands};
+use super::progress::{ProgressLine, shown};
+use super::{Ended, UsageError, block_on, variable};
 use crate::config::Settings;
-use crate::domain::{CompletionEvent, RetrySchedule, TraceContext};
-use send::Sending;
+use crate::domain::TraceContext;
+use crate::operations::{EventPublisher, PublishReport};
+
+const BAR: &str = "{bar:30} {human_pos} of {human_len} events, {per_sec}, {eta} left";
 
 #[derive(Debug, Args)]
 #[command(
@@ -48,11 +48,7 @@ pub(super) struct PublishArgs {
     raw_file: Option<PathBuf>,
 }
 
-pub(super) async fn run(
-    args: PublishArgs,
-    settings: &Settings,
-    format: Format,
-) -> anyhow::Result<Ended> {
+pub(super) fn run(args: PublishArgs, settings: &Settings, format: Format) -> anyhow::Result<Ended> {
     if let Some(flag) = args.event.first_given()
         && (args.file.is_some() || args.raw_file.is_some())
     {
@@ -60,36 +56,73 @@ pub(super) async fn run(
             format!("{flag} describes one event, so it can't be used together with a file");
         return Err(UsageError(problem).into());
     }
-    let broker = settings.require_broker()?;
-    let topology = Topology::new(broker, &RetrySchedule::new(&settings.retry));
-    let publisher = Publisher::plain(broker, &topology);
-    let sending = Sending::new(&publisher, broker);
+    let publisher = EventPublisher::new(settings)?;
     let trace = trace(args.traceparent.as_deref())?;
-    let outgoing = |body: Vec<u8>| {
-        let content_type = CompletionEvent::content_type(&body, &settings.limits);
-        Outgoing::event(&topology, body, content_type, trace.as_ref())
-    };
+    let (trace, limits) = (trace.as_ref(), &settings.limits);
     let report = if let Some(path) = &args.file {
-        file::publish(path, &settings.limits, sending, outgoing).await
+        let file = file::checked(path, limits)?;
+        let events = count(file.events, "event");
+        let mut line = ProgressLine::bar(file.events, BAR);
+        let show = |confirmed| {
+            line.at(confirmed);
+            line.sparse(|| format!("confirmed {} of {events}", thousands(confirmed)));
+        };
+        let work = shown(|progress| publisher.file(file, trace, progress), show);
+        block_on(to_its_end(&publisher, work))
     } else if let Some(path) = &args.raw_file {
-        let body = std::fs::read(path).with_context(|| path.display().to_string())?;
-        let message = Outgoing::event(&topology, body, "application/json", trace.as_ref());
-        sending.one(message, &path.display().to_string()).await
+        let name = path.display().to_string();
+        let body = std::fs::read(path).with_context(|| name.clone())?;
+        let work = publisher.unchecked(body, &name, trace);
+        block_on(to_its_end(&publisher, work))
     } else {
-        let event = args.event.into_event(variable, &settings.limits)?;
-        let name = format!("job {}", event.job_id());
-        sending.one(outgoing(event.to_json()), &name).await
-    };
-    publisher.close().await;
-    let report = report?;
+        let event = args.event.into_event(variable, limits)?;
+        block_on(to_its_end(&publisher, publisher.event(&event, trace)))
+    }?;
     // For people the error says it all.
     if report.error.is_none() || format == Format::Json {
-        format.print(&report, send::Report::for_people)?;
+        format.print(&report, for_people)?;
     }
-    match report.error {
-        None => Ok(Ended::Done),
-        Some(error) => Err(anyhow::Error::msg(error)),
+    report
+        .error
+        .map_or(Ok(Ended::Done), |error| Err(anyhow::Error::msg(error)))
+}
+
+/// Publishes, and says meanwhile why the broker takes nothing, if it says so.
+async fn to_its_end(
+    publisher: &EventPublisher,
+    publishing: impl Future<Output = PublishReport>,
+) -> anyhow::Result<PublishReport> {
+    let telling = async {
+        let mut alarm = publisher.alarm();
+        while let Ok(Some(reason)) = alarm
+            .wait_for(Option::is_some)
+            .await
+            .map(|said| said.clone())
+        {
+            let patience = humantime::format_duration(publisher.patience());
+            note(&format!(
+                "note: the broker has an alarm ({reason}) and takes no messages: waiting for up to {patience}"
+            ));
+            let _ = alarm.wait_for(Option::is_none).await;
+        }
+        std::future::pending().await
+    };
+    let report = tokio::select! {
+        report = publishing => report,
+        never = telling => never,
+    };
+    publisher.close().await;
+    Ok(report)
+}
+
+fn for_people(report: &PublishReport) -> String {
+    let events = count(report.published, "event");
+    let mut text = format!("published {events} in {:.2} s", report.seconds);
+    if report.published > 1 {
+        let rate = thousands(report.events_per_second as i64);
+        text.push_str(&format!(" ({rate} a second)"));
     }
+    text
 }
 
 /// The trace context of the flag, else of the environment. A broken one in the environment is not
@@ -110,7 +143,7 @@ fn trace(flag: Option<&str>) -> Result<Option<TraceContext>, UsageError> {
     };
     let trace = TraceContext::parse(&traceparent, variable("TRACESTATE").as_deref());
     if trace.is_none() {
-        output::note("warning: TRACEPARENT is not a valid traceparent; published without it");
+        note("warning: TRACEPARENT is not a valid traceparent; published without it");
     }
     Ok(trace)
 }

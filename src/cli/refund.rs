@@ -3,7 +3,8 @@
 use clap::Args;
 
 use super::actor::ActorArgs;
-use super::output::{Format, Table, at_right, count, number, printable, text, thousands};
+use super::credit::before_and_after;
+use super::output::{Format, count, printable, thousands};
 use super::{Ended, not_blank, operating};
 use crate::config::Settings;
 use crate::operations::{JobKey, RefundRecord};
@@ -63,18 +64,11 @@ fn for_people(record: &RefundRecord) -> String {
         thousands(record.monthly_deducted),
         thousands(record.purchased_deducted)
     ));
-    let mut table = Table::new([
-        text("refund"),
-        at_right("before"),
-        text(""),
-        at_right("after"),
-    ]);
-    let mut row = |name, before, after| {
-        table.row([text(name), number(before), text("→"), number(after)]);
-    };
-    row("monthly", record.monthly_before, record.monthly_after);
-    row("purchased", record.purchased_before, record.purchased_after);
-    lines.push(table.render());
+    lines.push(before_and_after(
+        "refund",
+        (record.monthly_before, record.monthly_after),
+        (record.purchased_before, record.purchased_after),
+    ));
     let expired = |tokens: i64| count(tokens.unsigned_abs(), "monthly token");
     if record.forfeited_amount > 0 {
         let forfeited = expired(record.forfeited_amount);

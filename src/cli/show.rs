@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::output::{Format, Table, at_right, number, printable, text, thousands};
 use super::{Ended, operating};
 use crate::config::Settings;
-use crate::operations::{JobHistory, JobKey, JobLetter, JobLife, Moment};
+use crate::operations::{JobDeadLetter, JobHistory, JobKey, JobLife, Moment};
 
 #[derive(Debug, Args)]
 #[command(
@@ -60,13 +60,8 @@ fn for_people(history: &JobHistory) -> String {
         ));
     }
     now.extend(dead_letters.iter().map(dead_letter));
-    let mut table = Table::new([
-        text("when (UTC)"),
-        text("what"),
-        at_right("tokens"),
-        text("who"),
-        text("more"),
-    ]);
+    let [when_at, what, who, more_of] = ["when (UTC)", "what", "who", "more"].map(text);
+    let mut table = Table::new([when_at, what, at_right("tokens"), who, more_of]);
     for moment in timeline {
         table.row([
             text(&when(moment.at)),
@@ -80,21 +75,21 @@ fn for_people(history: &JobHistory) -> String {
 }
 
 /// How it stands; of one that came again, what is not among the moments: its last arrival.
-fn dead_letter(letter: &JobLetter) -> String {
-    let JobLetter { id, state, .. } = letter;
+fn dead_letter(dead: &JobDeadLetter) -> String {
+    let JobDeadLetter { id, state, .. } = dead;
     let stands = format!(
         "dead letter {id}: {}, {}",
         state.as_str(),
-        printable(&letter.reason)
+        printable(&dead.reason)
     );
-    if letter.occurrences == 1 {
+    if dead.occurrences == 1 {
         return stands;
     }
     format!(
         "{stands}; it came {} times, the last {}: {}",
-        thousands(letter.occurrences),
-        when(Some(letter.last_failed_at)),
-        printable(&letter.error)
+        thousands(dead.occurrences),
+        when(Some(dead.last_failed_at)),
+        printable(&dead.error)
     )
 }
 

@@ -95,3 +95,30 @@ fn an_error_is_one_line_that_says_nothing_twice() {
         .context("broker\nx");
     assert_eq!(one_line(&error), "broker x: connecting: connection refused");
 }
+
+#[test]
+fn only_what_was_typed_wrong_ends_with_2() {
+    let of = |error: OperationError| exit_code(&anyhow::Error::from(error).context("the credit"));
+    let why = || "why".to_owned();
+    let dependency = crate::operations::Dependency::Broker;
+    assert_eq!(of(OperationError::invalid("period_end", why())), 2);
+    assert_eq!(exit_code(&UsageError(why()).into()), 2);
+    for error in [
+        OperationError::NotFound(why()),
+        OperationError::conflict("balance_too_large", why()),
+        OperationError::Unavailable {
+            dependency,
+            why: why(),
+        },
+        OperationError::Internal(why()),
+    ] {
+        assert_eq!(of(error), 1);
+    }
+    assert_eq!(exit_code(&anyhow::anyhow!("standard output")), 1);
+}
+
+#[test]
+fn a_field_of_an_operation_is_a_flag_to_whoever_types() {
+    let error = OperationError::invalid("period_end", "is no moment");
+    assert_eq!(one_line(&error.into()), "--period-end: is no moment");
+}

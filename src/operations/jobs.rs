@@ -7,33 +7,27 @@ use uuid::Uuid;
 
 use super::{OperationError, Operations};
 use crate::domain::RetrySchedule;
-pub use crate::storage::{JobLetter, JobLife, Moment};
+pub(crate) use crate::storage::{JobDeadLetter, JobLife, Moment};
 
 /// What a job is charged under. A UUID in any spelling is one key; other callers of the functions may use keys that
 /// are no UUIDs, which are taken as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct JobKey(String);
+pub(crate) struct JobKey(String);
 
 /// The life of one job.
 #[derive(Debug, Serialize)]
-pub struct JobHistory {
-    /// Which job.
-    pub job_id: JobKey,
+pub(crate) struct JobHistory {
+    pub(crate) job_id: JobKey,
     /// The pauses between tries, by the settings of now.
-    pub retry_delays_ms: Vec<u64>,
-    /// All that is known.
+    pub(crate) retry_delays_ms: Vec<u64>,
     #[serde(flatten)]
-    pub life: JobLife,
+    pub(crate) life: JobLife,
 }
 
 impl Operations {
-    /// The life of a job, from whatever is known of it.
-    ///
-    /// # Errors
-    ///
-    /// [`OperationError::NotFound`]: nothing is known.
-    pub async fn job(&self, job: JobKey) -> Result<JobHistory, OperationError> {
+    /// The life of a job, from whatever is known of it; nothing: [`OperationError::NotFound`].
+    pub(crate) async fn job(&self, job: JobKey) -> Result<JobHistory, OperationError> {
         let life = self.storage.job_life(job.as_str()).await?;
         if life.timeline.is_empty() {
             return Err(OperationError::NotFound(format!(
@@ -54,13 +48,12 @@ impl Operations {
 
 impl JobKey {
     /// Of what a person or a program calls it.
-    pub fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let id = Uuid::try_parse(text.trim());
         Self(id.map_or_else(|_| text.to_owned(), |id| id.hyphenated().to_string()))
     }
 
-    /// As it stands in the ledger.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

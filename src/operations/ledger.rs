@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::{Actor, JobKey, OperationError, Operations};
-pub use crate::storage::{Balance, CreditGrant, CreditRecord, RefundRecord};
-use crate::storage::{Refusal, StorageError};
+pub(crate) use crate::storage::{Balance, CreditGrant, CreditRecord, RefundRecord};
+use crate::storage::{LedgerRefusal, StorageError};
 
 const NO_KEY: &str = "is not 1 to 1024 bytes without control characters";
 
@@ -14,7 +14,7 @@ impl Operations {
     /// # Errors
     ///
     /// [`OperationError::NotFound`]: no such company.
-    pub async fn balance(&self, company: Uuid) -> Result<Balance, OperationError> {
+    pub(crate) async fn balance(&self, company: Uuid) -> Result<Balance, OperationError> {
         let balance = self.storage.balance(company).await?;
         balance.ok_or_else(|| no_company(company))
     }
@@ -24,16 +24,29 @@ impl Operations {
     /// # Errors
     ///
     /// [`OperationError::NotFound`]: no such company; [`OperationError::Conflict`] with the code of `credit_tokens`.
-    pub async fn credit(
+    pub(crate) async fn credit(
         &self,
         key: &str,
         company: Uuid,
         grant: CreditGrant,
         actor: &Actor,
     ) -> Result<CreditRecord, OperationError> {
+        let below = match grant {
+            CreditGrant::Purchased(..1) => Some("purchased"),
+            CreditGrant::Monthly { quota: ..1, .. } => Some("monthly"),
+            _ => None,
+        };
+        if let Some(field) = below {
+            return Err(OperationError::invalid(field, "is below 1"));
+        }
         let answer = self.storage.credit(key, company, grant, actor.name());
-        let refused = |refusal| credit_refused(refusal, key, company, grant);
-        answer.await?.map_err(refused)
+        answer
+            .await?
+            .map_err(|refusal| match refusal.code.as_str() {
+                "company_not_found" => no_company(company),
+                "invalid_request" => OperationError::invalid("key", NO_KEY),
+                _ => refused("credit_tokens", refusal, &format!("key {key:?}")),
+            })
     }
 
     /// Gives a charge back, once: to the buckets it came from, as far as those are still there. The second time gives
@@ -43,21 +56,25 @@ impl Operations {
     ///
     /// [`OperationError::NotFound`]: no such charge; [`OperationError::Conflict`] with the code of `refund_tokens`;
     /// [`OperationError::Invalid`] without a reason.
-    pub async fn refund(
+    pub(crate) async fn refund(
         &self,
         job: &JobKey,
         reason: &str,
         actor: &Actor,
         dry_run: bool,
     ) -> Result<RefundRecord, OperationError> {
-        let expired_monthly = self.settings.refund.expired_monthly;
+        if reason.trim().is_empty() {
+            return Err(OperationError::invalid("reason", "is empty"));
+        }
+        let expired = self.settings.refund.expired_monthly;
         let (key, actor) = (job.as_str(), actor.name());
-        let answer = self
-            .storage
-            .refund(key, reason, expired_monthly, actor, dry_run);
+        let answer = self.storage.refund(key, reason, expired, actor, dry_run);
         answer
             .await?
-            .map_err(|refusal| refund_refused(refusal, key, reason))
+            .map_err(|refusal| match refusal.code.as_str() {
+                "invalid_request" => OperationError::invalid("job_id", NO_KEY),
+                _ => refused("refund_tokens", refusal, &format!("job {key:?}")),
+            })
     }
 }
 
@@ -65,77 +82,47 @@ fn no_company(company: Uuid) -> OperationError {
     OperationError::NotFound(format!("company {company} is not in company_subscriptions"))
 }
 
-fn credit_refused(
-    refusal: Refusal,
-    key: &str,
-    company: Uuid,
-    grant: CreditGrant,
-) -> OperationError {
-    let (code, why) = match (refusal.code.as_str(), grant) {
-        ("company_not_found", _) => return no_company(company),
-        ("invalid_request", CreditGrant::Purchased(..1)) => {
-            return OperationError::invalid("purchased", "is below 1");
+/// What either function refuses, of a key or a job.
+fn refused(function: &'static str, refusal: LedgerRefusal, what: &str) -> OperationError {
+    let status = refusal.status.unwrap_or_default();
+    let (code, why) = match refusal.code.as_str() {
+        "not_found" => {
+            let why = format!("{what} is not in the ledger: nothing was charged for it");
+            return OperationError::NotFound(why);
         }
-        ("invalid_request", CreditGrant::Monthly { quota: ..0, .. }) => {
-            return OperationError::invalid("monthly", "is below 0");
-        }
-        ("invalid_request", _) => {
-            return OperationError::invalid("key", NO_KEY);
-        }
-        ("idempotency_key_reused", _) => (
+        "idempotency_key_reused" => (
             "idempotency_key_reused",
-            format!("key {key:?} was used for a different credit; nothing was changed"),
+            format!("{what} was used for a different credit; nothing was changed"),
         ),
-        ("period_end_passed", _) => (
+        "period_end_passed" => (
             "period_end_passed",
             "the end of the period is in the past; nothing was changed".to_owned(),
         ),
-        ("balance_too_large", _) => too_large(),
-        _ => return unexpected("credit_tokens", refusal),
-    };
-    OperationError::Conflict { code, why }
-}
-
-fn refund_refused(refusal: Refusal, job: &str, reason: &str) -> OperationError {
-    let (code, why) = match refusal.code.as_str() {
-        "not_found" => {
-            let why = format!("job {job:?} is not in the ledger: nothing was charged for it");
-            return OperationError::NotFound(why);
-        }
-        "invalid_request" if reason.trim().is_empty() => {
-            return OperationError::invalid("reason", "is empty");
-        }
-        "invalid_request" => return OperationError::invalid("job_id", NO_KEY),
-        "not_charged" => {
-            let status = refusal.status.unwrap_or_default();
-            let why = format!(
-                "job {job:?} was not charged, its record is {status}: there is nothing to give back"
-            );
-            ("not_charged", why)
-        }
+        "not_charged" => (
+            "not_charged",
+            format!(
+                "{what} was not charged, its record is {status}: there is nothing to give back"
+            ),
+        ),
         "company_not_found" => (
             "company_not_found",
-            format!("the company of job {job:?} is not in company_subscriptions any more"),
+            format!("the company of {what} is not in company_subscriptions any more"),
         ),
         "compensated_elsewhere" => (
             "compensated_elsewhere",
             format!(
-                "job {job:?} was marked compensated by other means: no refund of it is in token_credits, and none was \
-                 made now"
+                "{what} was marked compensated by other means: no refund of it is in token_credits, and none was made \
+                 now"
             ),
         ),
-        "balance_too_large" => too_large(),
-        _ => return unexpected("refund_tokens", refusal),
+        "balance_too_large" => (
+            "balance_too_large",
+            format!("the balance would exceed {}; nothing was changed", i64::MAX),
+        ),
+        _ => {
+            let answer = refusal.code;
+            return StorageError::Unexpected { function, answer }.into();
+        }
     };
     OperationError::Conflict { code, why }
-}
-
-fn too_large() -> (&'static str, String) {
-    let why = format!("the balance would exceed {}; nothing was changed", i64::MAX);
-    ("balance_too_large", why)
-}
-
-fn unexpected(function: &'static str, refusal: Refusal) -> OperationError {
-    let answer = refusal.code;
-    StorageError::Unexpected { function, answer }.into()
 }

@@ -5,17 +5,22 @@
 //! What goes wrong is an [`OperationError`]: which field, which conflict, which dependency. None of them knows a
 //! flag, a status code or a terminal.
 
-pub mod audit;
+mod audit;
 pub mod dead_letters;
 pub mod doctor;
+mod events;
 mod jobs;
 mod ledger;
+mod reconcile;
 pub mod replay;
 
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-pub use jobs::{JobHistory, JobKey, JobLetter, JobLife, Moment};
-pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
+pub(crate) use audit::{AuditProgress, AuditReport, CHAIN};
+pub(crate) use events::{EventFile, EventPublisher, PublishReport};
+pub(crate) use jobs::{JobDeadLetter, JobHistory, JobKey, JobLife, Moment};
+pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
+pub(crate) use reconcile::Reconciliation;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -166,6 +171,12 @@ impl OperationError {
         let why = why.into();
         Self::Invalid { field, why }
     }
+
+    /// `code` for programs; where an SQL function answered, its own.
+    pub fn conflict(code: &'static str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self::Conflict { code, why }
+    }
 }
 
 impl From<StorageError> for OperationError {
@@ -209,3 +220,13 @@ impl From<ConfigError> for OperationError {
         Self::Internal(error.to_string())
     }
 }
+
+/// What takes long can be spawned, and followed from elsewhere, as by an HTTP handler. That it compiles is the test.
+#[cfg(test)]
+const _: fn(&'static Operations, &'static EventPublisher, EventFile<std::fs::File>) =
+    |operations, events, file| {
+        fn spawned(_: impl Future + Send + 'static) {}
+        spawned(operations.audit(Default::default()));
+        spawned(operations.reconcile(None, false));
+        spawned(events.file(file, None, Default::default()));
+    };

@@ -11,124 +11,102 @@ use crate::config::ExpiredMonthly;
 
 /// What a company can pay from, in tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Balance {
-    /// Whose balance it is.
-    pub company_id: Uuid,
+pub(crate) struct Balance {
+    pub(crate) company_id: Uuid,
     /// Left of the monthly quota; 0 once its period has ended.
-    pub monthly: i64,
+    pub(crate) monthly: i64,
     /// The quota of a full period.
-    pub monthly_quota: i64,
+    pub(crate) monthly_quota: i64,
     /// When the monthly quota expires; `None`: never.
     #[serde(with = "time::serde::rfc3339::option")]
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
-    pub period_end: Option<OffsetDateTime>,
+    pub(crate) period_end: Option<OffsetDateTime>,
     /// Purchased tokens; they don't expire.
-    pub purchased: i64,
+    pub(crate) purchased: i64,
     /// What a charge can spend now.
-    pub total: i64,
+    pub(crate) total: i64,
 }
 
 /// A top-up or a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CreditGrant {
+pub(crate) enum CreditGrant {
     /// Adds purchased tokens.
     Purchased(i64),
     /// Sets the monthly quota and its balance until the period's end.
     Monthly {
-        /// The new quota.
         quota: i64,
-        /// When it expires.
         period_end: OffsetDateTime,
     },
 }
 
-/// What the ledger says of a credit, the first time and every time after.
+/// What the ledger says of a credit, the first time and every time after. Balances are in tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreditRecord {
+pub(crate) struct CreditRecord {
     /// The key was credited before; these are the original figures.
-    pub idempotent: bool,
-    /// The idempotency key.
-    pub idempotency_key: String,
-    /// Who has the tokens now.
-    pub company_id: Uuid,
+    pub(crate) idempotent: bool,
+    pub(crate) idempotency_key: String,
+    pub(crate) company_id: Uuid,
     /// `top_up` or `renewal`.
-    pub kind: String,
-    /// The monthly balance before, in tokens.
-    pub monthly_before: i64,
-    /// The monthly balance after, in tokens.
-    pub monthly_after: i64,
-    /// The purchased balance before, in tokens.
-    pub purchased_before: i64,
-    /// The purchased balance after, in tokens.
-    pub purchased_after: i64,
+    pub(crate) kind: String,
+    pub(crate) monthly_before: i64,
+    pub(crate) monthly_after: i64,
+    pub(crate) purchased_before: i64,
+    pub(crate) purchased_after: i64,
     /// Monthly tokens that the renewal let go.
-    pub forfeited_amount: i64,
-    /// Its position in the ledger.
-    pub ledger_seq: i64,
+    pub(crate) forfeited_amount: i64,
+    pub(crate) ledger_seq: i64,
     /// Who asked first.
-    pub actor: String,
+    pub(crate) actor: String,
 }
 
-/// What the ledger says of a refund, the first time and every time after.
+/// What the ledger says of a refund, the first time and every time after. Amounts and balances are in tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefundRecord {
+pub(crate) struct RefundRecord {
     /// Only computed, then rolled back.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// It was refunded before; these are the original figures.
-    pub idempotent: bool,
+    pub(crate) idempotent: bool,
     /// The job's key.
     #[serde(rename(deserialize = "idempotency_key"))]
-    pub job_id: String,
-    /// Who was charged.
-    pub company_id: Uuid,
-    /// The record of the charge.
-    pub deduction_record_id: Uuid,
-    /// What was charged.
-    pub amount: i64,
+    pub(crate) job_id: String,
+    pub(crate) company_id: Uuid,
+    pub(crate) deduction_record_id: Uuid,
+    pub(crate) amount: i64,
     /// The share that the monthly quota paid.
-    pub monthly_deducted: i64,
+    pub(crate) monthly_deducted: i64,
     /// The share that purchased tokens paid.
-    pub purchased_deducted: i64,
-    /// When it was charged.
+    pub(crate) purchased_deducted: i64,
     #[serde(with = "time::serde::rfc3339")]
-    pub charged_at: OffsetDateTime,
+    pub(crate) charged_at: OffsetDateTime,
     /// Given back to the monthly bucket.
-    pub monthly_amount: i64,
+    pub(crate) monthly_amount: i64,
     /// Given back as purchased tokens.
-    pub purchased_amount: i64,
+    pub(crate) purchased_amount: i64,
     /// Not given back: monthly tokens of a period that is over.
-    pub forfeited_amount: i64,
-    /// The monthly balance before, in tokens.
-    pub monthly_before: i64,
-    /// The monthly balance after, in tokens.
-    pub monthly_after: i64,
-    /// The purchased balance before, in tokens.
-    pub purchased_before: i64,
-    /// The purchased balance after, in tokens.
-    pub purchased_after: i64,
-    /// Its position in the ledger.
-    pub ledger_seq: i64,
+    pub(crate) forfeited_amount: i64,
+    pub(crate) monthly_before: i64,
+    pub(crate) monthly_after: i64,
+    pub(crate) purchased_before: i64,
+    pub(crate) purchased_after: i64,
+    pub(crate) ledger_seq: i64,
     /// Who asked first.
-    pub actor: String,
-    /// Why, in the words of whoever asked first.
-    pub reason: String,
-    /// When it was refunded.
+    pub(crate) actor: String,
+    pub(crate) reason: String,
     #[serde(rename(deserialize = "created_at"), with = "time::serde::rfc3339")]
-    pub refunded_at: OffsetDateTime,
+    pub(crate) refunded_at: OffsetDateTime,
 }
 
 /// What a function of the ledger refused. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The function's code.
-    pub code: String,
+pub(crate) struct LedgerRefusal {
+    pub(crate) code: String,
     /// How the record stands that forbids it, where that is the reason.
-    pub status: Option<String>,
+    pub(crate) status: Option<String>,
 }
 
 impl Storage {
     /// What the company can pay from now; `None`: no such company.
-    pub async fn balance(&self, company_id: Uuid) -> Result<Option<Balance>, StorageError> {
+    pub(crate) async fn balance(&self, company_id: Uuid) -> Result<Option<Balance>, StorageError> {
         let query = sqlx::query_as(
             // The columns are the application's: a NULL is no tokens.
             "select company_id, monthly, coalesce(monthly_token_quota, 0) as monthly_quota,
@@ -145,13 +123,13 @@ impl Storage {
     }
 
     /// Credits once per key.
-    pub async fn credit(
+    pub(crate) async fn credit(
         &self,
         key: &str,
         company_id: Uuid,
         grant: CreditGrant,
         actor: &str,
-    ) -> Result<Result<CreditRecord, Refusal>, StorageError> {
+    ) -> Result<Result<CreditRecord, LedgerRefusal>, StorageError> {
         let (purchased, monthly, period_end) = match grant {
             CreditGrant::Purchased(amount) => (Some(amount), None, None),
             CreditGrant::Monthly { quota, period_end } => (None, Some(quota), Some(period_end)),
@@ -169,14 +147,14 @@ impl Storage {
 
     /// Gives a charge back, once: to the buckets it came from, as far as those are still there. A dry run is rolled
     /// back.
-    pub async fn refund(
+    pub(crate) async fn refund(
         &self,
         job: &str,
         reason: &str,
         expired_monthly: ExpiredMonthly,
         actor: &str,
         dry_run: bool,
-    ) -> Result<Result<RefundRecord, Refusal>, StorageError> {
+    ) -> Result<Result<RefundRecord, LedgerRefusal>, StorageError> {
         let query = sqlx::query_scalar("select refund_tokens($1, $2, $3, $4)")
             .bind(job)
             .bind(expired_monthly.as_str())
@@ -202,9 +180,9 @@ impl Storage {
 fn recorded<T: DeserializeOwned>(
     function: &'static str,
     answer: Value,
-) -> Result<Result<T, Refusal>, StorageError> {
+) -> Result<Result<T, LedgerRefusal>, StorageError> {
     if let Some(code) = answer["error"].as_str() {
-        return Ok(Err(Refusal {
+        return Ok(Err(LedgerRefusal {
             code: code.to_owned(),
             status: answer["status"].as_str().map(str::to_owned),
         }));

@@ -17,11 +17,11 @@ mod migrating;
 mod pool;
 mod scratch;
 mod session;
-mod state;
+mod status;
 mod sweeping;
 mod timeline;
 
-pub use auditing::{BooksSize, CHECKS, GivenAway, LedgerLine, Snapshot, Violation};
+pub(crate) use auditing::{CHECKS, GivenAway, LedgerLine, LedgerSize, Violation};
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Body, Candidate, ChargeState, Claim,
     Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeductionRecord, DryRun,
@@ -35,12 +35,12 @@ pub use installation::{
     grants, grants_sql, print_grants,
 };
 pub use isolate::{Isolated, isolate};
-pub use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord, Refusal};
+pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, LedgerRefusal, RefundRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
 pub use scratch::Scratch;
-pub use state::{STATE_OF_THINGS, StateOfThings};
+pub use status::{InstallationStatus, STATUS};
 pub use sweeping::{
     ArticleQuery, PendingDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,
 };
-pub use timeline::{ApplicationJob, JobLetter, JobLife, Moment};
+pub(crate) use timeline::{JobDeadLetter, JobLife, Moment};

@@ -111,9 +111,9 @@ async fn each_kind_of_wrong_is_found_by_its_name() {
                  loop execute 'alter table company_subscriptions drop constraint ' || c; end loop; end $$;
              update company_subscriptions set purchased_token_balance = -1 where company_id = (select min(company_id::text)::uuid from company_subscriptions)",
         ),
-        ("owed_too_long", "update token_deduction_records set pending_since = now() - interval '2 hours'"),
-        ("letter_resolved_uncharged", "update dead_letters set state = 'resolved', resolved_at = now() where reason = 'malformed'"),
-        ("letter_open_though_charged", "update dead_letters set archived_at = now() - interval '2 hours', job_id = (select idempotency_key::uuid from token_deduction_records where amount = 30);
+        ("pending_too_long", "update token_deduction_records set pending_since = now() - interval '2 hours'"),
+        ("dead_letter_resolved_uncharged", "update dead_letters set state = 'resolved', resolved_at = now() where reason = 'malformed'"),
+        ("dead_letter_open_though_charged", "update dead_letters set archived_at = now() - interval '2 hours', job_id = (select idempotency_key::uuid from token_deduction_records where amount = 30);
              update token_deduction_records set completed_at = now() - interval '2 hours' where amount = 30"),
     ] {
         let site = Site::new().await;

@@ -24,14 +24,14 @@ async fn a_changed_delivery_limit_says_what_to_do_and_doing_it_is_enough() {
         assert!(said.contains(part), "{part}: {said}");
     }
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.failure_of(&site.broker.work_queue());
+    let (finding, fix) = diagnosis.failure_of(&site.broker.work_queue());
     assert!(
         finding.contains("received '50' but current is '100'"),
         "{finding}"
     );
     assert!(
-        mend.contains("put broker.delivery_limit (now 50) back"),
-        "{mend}"
+        fix.contains("put broker.delivery_limit (now 50) back"),
+        "{fix}"
     );
 
     // As it says; the processes that wait for it need no restart.

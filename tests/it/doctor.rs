@@ -41,8 +41,8 @@ async fn an_installation_in_order_is_healthy_and_stays_as_it_is() {
     }
     assert!(diagnosis.finding("database").contains("PostgreSQL 1"));
     assert!(diagnosis.finding("broker").starts_with("RabbitMQ "));
-    assert_eq!(diagnosis.state()["pending"], 1);
-    let age = diagnosis.state()["oldest_pending_age_seconds"].as_i64();
+    assert_eq!(diagnosis.status()["pending"], 1);
+    let age = diagnosis.status()["oldest_pending_age_seconds"].as_i64();
     assert!((5400..5500).contains(&age.expect("an age")), "{age:?}");
     assert_eq!(site.db.everything().await, before);
 
@@ -67,7 +67,7 @@ async fn an_installation_in_order_is_healthy_and_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_person_reads_a_sign_and_a_mend_below_it() {
+async fn a_person_reads_a_sign_and_a_fix_below_it() {
     let (site, _role) = healthy().await;
     let ran = site.run(&["doctor"]).await;
     let text = ran.done();
@@ -107,15 +107,15 @@ async fn a_database_that_is_not_migrated_is_told_how() {
     let empty = TestDb::create(Servers::shared(), nothing).await;
     let url = [("TOKEN_BILLING__DATABASE__URL", empty.url())];
     let diagnosis = site.doctor_in(&url).await;
-    let (finding, mend) = diagnosis.failure("migrations");
+    let (finding, fix) = diagnosis.failure("migrations");
     assert!(finding.starts_with("not applied: 1, 2, "), "{finding}");
-    assert_eq!(mend, "token-billing migrate");
+    assert_eq!(fix, "token-billing migrate");
     for check in ["functions", "rights_enough"] {
         let why = diagnosis.finding(check);
         assert_eq!(why, "not checked: the database is not migrated", "{check}");
     }
-    assert!(diagnosis.with("unchecked").contains(&"state"));
-    assert_eq!(diagnosis.state(), &serde_json::Value::Null);
+    assert!(diagnosis.with("unchecked").contains(&"status"));
+    assert_eq!(diagnosis.status(), &serde_json::Value::Null);
 }
 
 #[tokio::test]
@@ -126,12 +126,12 @@ async fn migrations_of_another_version_are_told_from_missing_ones() {
                values (9000, 'to come', true, '', 0)";
     site.db.execute(row).await;
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.only_failure("migrations");
+    let (finding, fix) = diagnosis.only_failure("migrations");
     assert!(
         finding.contains("newer than this program") && finding.ends_with("9000"),
         "{finding}"
     );
-    assert!(mend.contains("or a newer one"), "{mend}");
+    assert!(fix.contains("or a newer one"), "{fix}");
     site.db
         .execute("delete from _sqlx_migrations where version = 9000; update _sqlx_migrations set success = false where version = 3")
         .await;
@@ -172,14 +172,14 @@ async fn a_function_that_was_altered_in_any_way_is_named_with_where_its_text_is(
     ] {
         site.db.execute(format!("begin; {alter}; commit")).await;
         let diagnosis = site.doctor().await;
-        let (finding, mend) = diagnosis.failure("functions");
+        let (finding, fix) = diagnosis.failure("functions");
         if back.is_none() {
             assert!(finding.contains(signature), "{alter}: {finding}");
-            assert!(mend.contains("migrations/functions/: job_of.sql"), "{mend}");
+            assert!(fix.contains("migrations/functions/: job_of.sql"), "{fix}");
         }
         if let Some(back) = back {
             assert!(finding.contains("deduct_tokens_batch("), "{alter}: {finding}");
-            assert!(mend.contains("deduct_tokens_batch.sql"), "{mend}");
+            assert!(fix.contains("deduct_tokens_batch.sql"), "{fix}");
             let of = "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])";
             site.db.execute(format!("alter function {of} {back}")).await;
         }
@@ -207,12 +207,12 @@ async fn clocks_that_differ_too_much_are_found() {
             ))
             .await;
         let diagnosis = site.doctor().await;
-        let (finding, mend) = diagnosis.only_failure("clock");
+        let (finding, fix) = diagnosis.only_failure("clock");
         assert!(
             finding.contains(way) && finding.contains("the limit is 5 s"),
             "{finding}"
         );
-        assert!(mend.contains("NTP"), "{mend}");
+        assert!(fix.contains("NTP"), "{fix}");
     }
 }
 
@@ -226,9 +226,9 @@ async fn a_database_that_cannot_be_written_is_found() {
         ))
         .await;
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.only_failure("database");
+    let (finding, fix) = diagnosis.only_failure("database");
     assert!(finding.contains("can only be read"), "{finding}");
-    assert!(mend.contains("primary"), "{mend}");
+    assert!(fix.contains("primary"), "{fix}");
 }
 
 #[tokio::test]
@@ -238,12 +238,12 @@ async fn an_article_query_that_this_role_may_not_run_is_found() {
     let query = "select exists (select from posts where id = $1)";
     site.set("SWEEPER__ARTICLE_EXISTS_QUERY", query);
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.only_failure("article_query");
+    let (finding, fix) = diagnosis.only_failure("article_query");
     assert!(
         finding.contains("permission denied for table posts"),
         "{finding}"
     );
-    assert!(mend.contains("sweeper.article_exists_query"), "{mend}");
+    assert!(fix.contains("sweeper.article_exists_query"), "{fix}");
     site.db
         .execute(format!("grant select on posts to {}", role.quoted()))
         .await;
@@ -256,13 +256,13 @@ async fn a_bad_or_missing_setting_is_a_finding_with_its_key() {
     let diagnosis = site
         .doctor_in(&[("TOKEN_BILLING__WORKER__BATCH_MAX", "many")])
         .await;
-    let (finding, mend) = diagnosis.only_failure("settings");
+    let (finding, fix) = diagnosis.only_failure("settings");
     assert!(finding.starts_with("worker.batch_max: "), "{finding}");
     assert!(
         finding.contains("TOKEN_BILLING__WORKER__BATCH_MAX"),
         "{finding}"
     );
-    assert!(mend.contains("token-billing.toml"), "{mend}");
+    assert!(fix.contains("token-billing.toml"), "{fix}");
     assert_eq!(
         diagnosis.finding("probe"),
         "not checked: the settings are bad"

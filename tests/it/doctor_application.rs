@@ -10,7 +10,7 @@ fn found<'a>(diagnosis: &'a Diagnosis, check: &str, subject: &str) -> (&'a str, 
     let line = diagnosis.of_subject(check, subject);
     assert_eq!(line["verdict"], "failed", "{line}");
     let text = |key: &str| line[key].as_str().expect("a text");
-    (text("finding"), text("mend"))
+    (text("finding"), text("fix"))
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn balances_that_are_null_and_companies_with_two_rows_are_counted() {
     );
     let fix = lines
         .iter()
-        .filter_map(|line| line["mend"].as_str())
+        .filter_map(|line| line["fix"].as_str())
         .find(|fix| fix.starts_with("update"));
     site.db.execute(fix.expect("SQL")).await;
     let diagnosis = site.doctor().await;

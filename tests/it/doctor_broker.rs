@@ -43,12 +43,12 @@ async fn what_is_away_is_told_once_and_the_rest_is_looked_at() {
 
     drop(nowhere);
     let diagnosis = site.doctor_in(&[(database, &database_url)]).await;
-    let (finding, mend) = diagnosis.only_failure("database");
+    let (finding, fix) = diagnosis.only_failure("database");
     assert!(
         finding.contains("refused") && finding.contains(&port.to_string()),
         "{finding}"
     );
-    assert!(mend.contains("database.url"), "{mend}");
+    assert!(fix.contains("database.url"), "{fix}");
     assert_eq!(
         diagnosis.finding("clock"),
         "not checked: the database is away"
@@ -56,14 +56,14 @@ async fn what_is_away_is_told_once_and_the_rest_is_looked_at() {
     assert!(diagnosis.with("ok").contains(&"probe"));
 
     let diagnosis = site.doctor_in(&[(broker, &broker_url)]).await;
-    let (finding, mend) = diagnosis.only_failure("broker");
+    let (finding, fix) = diagnosis.only_failure("broker");
     assert!(finding.contains("refused"), "{finding}");
-    assert!(mend.contains("broker.url"), "{mend}");
+    assert!(fix.contains("broker.url"), "{fix}");
     for check in ["topology", "probe"] {
         assert_eq!(diagnosis.finding(check), "not checked: the broker is away");
     }
     assert!(diagnosis.with("ok").contains(&"rights_no_more"));
-    assert_eq!(diagnosis.state()["pending"], 0);
+    assert_eq!(diagnosis.status()["pending"], 0);
 }
 
 #[tokio::test]
@@ -73,14 +73,14 @@ async fn a_virtual_host_or_a_password_that_is_wrong_is_told_from_a_broker_that_i
     let vhost = format!("{}/elsewhere", url.rsplit_once('/').expect("a path").0);
     let mut password = url::Url::parse(url).expect("a URL");
     password.set_password(Some("wrong")).expect("a password");
-    for (url, said, mend) in [
+    for (url, said, fix) in [
         (vhost.as_str(), "elsewhere", "make the virtual host"),
         (password.as_str(), "ACCESS_REFUSED", "user and password"),
     ] {
         let diagnosis = site.doctor_in(&[("TOKEN_BILLING__BROKER__URL", url)]).await;
         let (finding, told) = diagnosis.only_failure("broker");
         assert!(finding.contains(said), "{finding}");
-        assert!(told.contains(mend), "{told}");
+        assert!(told.contains(fix), "{told}");
     }
 }
 
@@ -96,9 +96,9 @@ async fn queues_that_are_missing_stay_missing_and_others_in_their_place_are_name
         ["queue", "queue"],
         "{diagnosis:#?}"
     );
-    let (finding, mend) = diagnosis.failure_of(&letters);
+    let (finding, fix) = diagnosis.failure_of(&letters);
     assert_eq!(finding, "is not there");
-    assert!(mend.contains("serve"), "{mend}");
+    assert!(fix.contains("serve"), "{fix}");
     assert_eq!(site.broker.ready_count(&letters).await, None);
 
     site.set("BROKER__DELIVERY_LIMIT", "100");

@@ -40,9 +40,9 @@ async fn a_probe_that_fails_or_is_interrupted_leaves_nothing_behind() {
     // Left alone, it gives up by itself.
     site.set("BROKER__CONFIRM_TIMEOUT", "500ms");
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.only_failure("probe");
+    let (finding, fix) = diagnosis.only_failure("probe");
     assert!(finding.contains("no answer within"), "{finding}");
-    assert!(mend.contains("memory or disk alarm"), "{mend}");
+    assert!(fix.contains("memory or disk alarm"), "{fix}");
     assert_eq!(scratch(&private).await, [""; 0]);
     private
         .rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"])
@@ -59,9 +59,9 @@ async fn a_probe_that_fails_or_is_interrupted_leaves_nothing_behind() {
     url.set_password(Some("hunter2")).expect("a password");
     let as_meek = [("TOKEN_BILLING__BROKER__URL", url.as_str())];
     let diagnosis = site.doctor_in(&as_meek).await;
-    let (finding, mend) = diagnosis.only_failure("probe");
+    let (finding, fix) = diagnosis.only_failure("probe");
     assert!(finding.contains("ACCESS_REFUSED"), "{finding}");
-    assert!(mend.contains("amq.default"), "{mend}");
+    assert!(fix.contains("amq.default"), "{fix}");
     assert_eq!(scratch(&private).await, [""; 0]);
 
     private
@@ -69,11 +69,11 @@ async fn a_probe_that_fails_or_is_interrupted_leaves_nothing_behind() {
         .await;
     let args = ["doctor", "--output", "json"];
     let diagnosis = Diagnosis::of(site.run_in(&as_meek, &args).await);
-    let (finding, mend) = diagnosis.failure("queue");
+    let (finding, fix) = diagnosis.failure("queue");
     assert!(
         finding.starts_with("can't be declared: ACCESS_REFUSED"),
         "{finding}"
     );
-    assert!(mend.contains("set_permissions"), "{mend}");
+    assert!(fix.contains("set_permissions"), "{fix}");
     assert_eq!(scratch(&private).await, [""; 0]);
 }

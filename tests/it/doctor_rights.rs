@@ -18,12 +18,12 @@ async fn a_right_that_is_missing_is_named_as_it_is_granted() {
     ] {
         site.db.execute(format!("revoke {right} from {name}")).await;
         let diagnosis = site.doctor().await;
-        let (finding, mend) = diagnosis.only_failure("rights_enough");
+        let (finding, fix) = diagnosis.only_failure("rights_enough");
         assert!(
             finding.ends_with(&format!("lacks for serve: {said}")),
             "{finding}"
         );
-        assert!(mend.contains("migrate --print-grants"), "{mend}");
+        assert!(fix.contains("migrate --print-grants"), "{fix}");
         site.db.execute(format!("grant {right} to {name}")).await;
     }
 }
@@ -44,11 +44,11 @@ async fn a_right_to_write_past_the_functions_is_too_much() {
     ] {
         site.db.execute(format!("grant {right} to {name}")).await;
         let diagnosis = site.doctor().await;
-        let (finding, mend) = diagnosis.only_failure("rights_no_more");
+        let (finding, fix) = diagnosis.only_failure("rights_no_more");
         let object = right.rsplit(" on ").next().expect("on");
         let object = object.trim_start_matches("sequence ");
         assert!(finding.contains(object), "{right}: {finding}");
-        assert!(mend.contains("revoke these"), "{mend}");
+        assert!(fix.contains("revoke these"), "{fix}");
         site.db.execute(format!("revoke {right} from {name}")).await;
     }
     assert!(site.doctor().await.with("failed").is_empty());
@@ -68,9 +68,9 @@ async fn a_role_that_can_give_itself_any_right_is_too_much() {
         };
         alter("").await;
         let diagnosis = site.doctor().await;
-        let (finding, mend) = diagnosis.only_failure("rights_no_more");
+        let (finding, fix) = diagnosis.only_failure("rights_no_more");
         assert!(finding.contains(said), "{finding}");
-        assert!(mend.contains("migrate --print-grants"), "{mend}");
+        assert!(fix.contains("migrate --print-grants"), "{fix}");
         alter("no").await;
     }
     // A member of the owner can become the owner.
@@ -100,9 +100,9 @@ async fn tables_that_the_role_cannot_see_are_not_taken_for_missing() {
         ))
         .await;
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.only_failure("rights_enough");
+    let (finding, fix) = diagnosis.only_failure("rights_enough");
     assert!(finding.ends_with("usage on schema public"), "{finding}");
-    assert!(mend.contains("migrate --print-grants"), "{mend}");
+    assert!(fix.contains("migrate --print-grants"), "{fix}");
     for check in ["migrations", "functions", "rights_no_more"] {
         let why = diagnosis.finding(check);
         assert_eq!(why, "not checked: there is no usage on schema public");

@@ -55,6 +55,6 @@ async fn doctor_says_it_too_and_holds_it_against_nobody() {
     let line = diagnosis.find("encryption");
     assert_eq!(line["verdict"], "unchecked", "{line}");
     assert_eq!(line["subject"], "database.url", "{line}");
-    let fix = line["mend"].as_str().expect("a fix");
+    let fix = line["fix"].as_str().expect("a fix");
     assert!(fix.contains("sslmode=verify-full"), "{fix}");
 }

@@ -105,7 +105,7 @@ async fn what_is_owed_and_then_swept_is_told() {
     let job = job.to_string();
     assert_eq!(
         told(&life(&site, &job).await),
-        ["job_created", "charge_owed"]
+        ["job_created", "charge_pending"]
     );
     site.db
         .execute(format!(

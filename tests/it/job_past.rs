@@ -124,7 +124,7 @@ async fn pending_and_written_off(told: &mut Told<'_>, company: Uuid, item: &Item
         mark_pending(site.db.pool(), std::slice::from_ref(item), error)
             .await
             .expect("marked");
-        assert_eq!(told.again().await, ["charge_owed"]);
+        assert_eq!(told.again().await, ["charge_pending"]);
     }
     site.archive(&[dead(job, company, 50, "retries_exhausted", "it still was")])
         .await;

@@ -234,12 +234,12 @@ async fn the_role_for_people_is_fit_for_that_and_neither_for_more_nor_for_the_se
         assert_eq!(sqlstate(&mut connection, sql).await, "42501", "{sql}");
     }
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.failure("rights_enough");
+    let (finding, fix) = diagnosis.failure("rights_enough");
     assert!(
         finding.contains("execute on function mark_deductions_pending("),
         "{finding}"
     );
-    assert!(mend.contains("migrate --print-grants"), "{mend}");
+    assert!(fix.contains("migrate --print-grants"), "{fix}");
     let (finding, _) = diagnosis.failure("rights_no_more");
     assert!(
         finding.contains("execute on function credit_tokens("),

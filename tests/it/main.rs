@@ -78,7 +78,7 @@ mod rollback;
 mod session_defaults;
 mod settings;
 mod spending;
-mod state_of_things;
+mod status;
 mod strangers;
 mod sweeper;
 mod torture;

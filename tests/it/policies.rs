@@ -103,25 +103,25 @@ async fn the_doctor_sees_them_at_work(private: &PrivateServers, site: &mut Site)
     let everything = format!("^{}", site.broker.prefix());
     policy(private, &everything, r#"{"max-length": 50}"#).await;
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.only_failure("probe");
+    let (finding, fix) = diagnosis.only_failure("probe");
     assert!(
         finding.contains(".dead-letters, ") && finding.contains("were refused"),
         "{finding}"
     );
-    assert!(mend.contains("list_policies"), "{mend}");
+    assert!(fix.contains("list_policies"), "{fix}");
     policy(private, &everything, r#"{"message-ttl": 100}"#).await;
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.failure("probe");
+    let (finding, fix) = diagnosis.failure("probe");
     assert!(
         finding.contains("time to live") || finding.contains("before its time"),
         "{finding}"
     );
-    assert!(!mend.is_empty());
+    assert!(!fix.is_empty());
     policy(private, &everything, r#"{"message-ttl": 400}"#).await;
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.only_failure("probe");
+    let (finding, fix) = diagnosis.only_failure("probe");
     assert!(finding.contains("were gone after 500 ms"), "{finding}");
-    assert!(mend.contains("message-ttl"), "{mend}");
+    assert!(fix.contains("message-ttl"), "{fix}");
     private.rabbitmqctl(&["clear_policy", "theirs"]).await;
     assert!(site.doctor().await.with("ok").contains(&"probe"));
     site.set("DATABASE__URL", &owner);

@@ -97,7 +97,7 @@ async fn reconcile_shows_first_and_then_does_what_it_showed() {
     );
     assert_eq!(
         site.run(&["reconcile"]).await.done(),
-        "nothing is owed longer than 1h\n"
+        "nothing is pending longer than 1h\n"
     );
     let rest = site.run(&["reconcile", "--older-than", "10m"]).await;
     assert!(rest.done().contains("charged"), "{rest:#?}");
@@ -170,7 +170,7 @@ async fn what_another_sweeper_has_claimed_is_told_and_is_not_nothing() {
     holder.rollback().await.expect("released");
     // What is pending for less than was asked is nobody's concern here.
     let ran = site.run(&["reconcile", "--older-than", "2h"]).await;
-    assert_eq!(ran.done(), "nothing is owed longer than 2h\n");
+    assert_eq!(ran.done(), "nothing is pending longer than 2h\n");
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn the_dead_letter_of_a_charge_that_was_written_off_is_resolved_and_its_al
     let life = ["show", &job.to_string(), "--output", "json"];
     let life = site.run(&life).await.document();
     let happened = life["timeline"].as_array().expect("a list");
-    for what in ["charge_owed", "written_off", "resolved"] {
+    for what in ["charge_pending", "written_off", "resolved"] {
         assert!(
             happened.iter().any(|moment| moment["what"] == what),
             "{what}: {life:#}"

@@ -159,12 +159,12 @@ async fn it_is_counted(site: &Site, poisons: u32, process: &mut Process) {
     let why = format!("20 open and {poisons} unreadable, {poisons} over --max-open 20");
     assert!(ran.failed(3).contains(&why), "{ran:#?}");
     let diagnosis = site.doctor().await;
-    let (finding, mend) = diagnosis.failure_of(&site.broker.unreadable());
+    let (finding, fix) = diagnosis.failure_of(&site.broker.unreadable());
     assert!(
         finding.contains(&format!("{poisons} that no client can read")),
         "{finding}"
     );
-    assert!(mend.contains("amqp-get"), "{mend}");
+    assert!(fix.contains("amqp-get"), "{fix}");
 }
 
 #[tokio::test]

@@ -250,7 +250,7 @@ impl Lab {
         let totals = self.scratch.totals().await?;
         ensure!(
             totals == (events, events, events * TOKENS),
-            "the books are wrong after {events} events: records, logs, tokens are {totals:?}"
+            "the ledger is wrong after {events} events: records, logs, tokens are {totals:?}"
         );
         Ok(())
     }

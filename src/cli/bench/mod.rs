@@ -11,7 +11,7 @@ use self::{
 };
 use super::{
     Ended,
-    output::{Format, Table, at_right, note, text, thousands},
+    output::{Format, note, thousands},
 };
 use crate::config::Settings;
 
@@ -34,7 +34,7 @@ const STEADY_RATE: u32 = 500;
 
 /// All figures of one run. Rates are events a second.
 #[derive(Debug, Serialize)]
-struct Report {
+struct Figures {
     events: u32,
     companies: u32,
     function_1_connection_per_s: f64,
@@ -59,89 +59,67 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ended> {
     settings.require_database()?;
     settings.require_broker()?;
-    let report = tokio::select! {
-        report = measure_all(settings, &args) => report?,
+    let figures = tokio::select! {
+        figures = measure_all(settings, &args) => figures?,
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; scratch data named token_billing_bench_* may be left"),
     };
-    output.print(&report, Report::table)?;
+    output.print(&figures, Figures::for_people)?;
     Ok(Ended::Done)
 }
 
-async fn measure_all(settings: &Settings, args: &BenchArgs) -> anyhow::Result<Report> {
-    let (events, companies) = (args.events as usize, args.companies as usize);
-    let spread = Workload { events, companies };
-    let single = Workload {
-        events,
-        companies: 1,
+async fn measure_all(settings: &Settings, args: &BenchArgs) -> anyhow::Result<Figures> {
+    let of = |events: u32, companies: u32| Workload {
+        events: events as usize,
+        companies: companies as usize,
     };
-    let few = Workload {
-        events: (events / 20).max(1000),
-        companies,
-    };
-    let steady = Workload {
-        events: (args.steady * STEADY_RATE) as usize,
-        companies,
-    };
+    let spread = of(args.events, args.companies);
+    let single = of(args.events, 1);
+    let few = of((args.events / 20).max(1000), args.companies);
+    let steady = of(args.steady * STEADY_RATE, args.companies);
 
+    let work = async |lab: &Lab| lab.function(spread, 1).await;
+    let function_1 = rate(settings, "function alone, 1 connection", spread, work).await?;
     // Beside the workers, a second connection of the pool must not be the limit.
-    let function_1 = rate(
-        settings,
-        "function alone, 1 connection",
-        spread,
-        async |lab| lab.function(spread, 1).await,
-    )
-    .await?;
-    let function_2 = rate(
-        settings,
-        "function alone, 2 connections",
-        spread,
-        async |lab| lab.function(spread, 2).await,
-    )
-    .await?;
-    let backlog = rate(settings, "backlog, end to end", spread, async |lab| {
+    let work = async |lab: &Lab| lab.function(spread, 2).await;
+    let function_2 = rate(settings, "function alone, 2 connections", spread, work).await?;
+    let work = async |lab: &Lab| {
         forget_peak_memory();
         lab.backlog(spread, None).await
-    })
-    .await?;
+    };
+    let backlog = rate(settings, "backlog, end to end", spread, work).await?;
     let peak_memory_mib = peak_memory_mib().unwrap_or(f64::NAN);
-    let one_company = rate(settings, "backlog of one company", single, async |lab| {
-        lab.backlog(single, None).await
-    })
-    .await?;
-    let one_by_one = rate(settings, "one message a transaction", few, async |lab| {
-        lab.backlog(few, Some(1)).await
-    })
-    .await?;
-    let latency: Latency = in_lab(settings, "steady traffic", steady, async |lab| {
-        lab.steady(steady, STEADY_RATE).await
-    })
-    .await?;
+    let work = async |lab: &Lab| lab.backlog(single, None).await;
+    let one_company = rate(settings, "backlog of one company", single, work).await?;
+    let work = async |lab: &Lab| lab.backlog(few, Some(1)).await;
+    let one_by_one = rate(settings, "one message a transaction", few, work).await?;
+    let work = async |lab: &Lab| lab.steady(steady, STEADY_RATE).await;
+    let latency: Latency = in_lab(settings, "steady traffic", steady, work).await?;
 
-    let ceiling = function_1.per_second().max(function_2.per_second());
-    Ok(Report {
+    Ok(Figures {
         events: args.events,
         companies: args.companies,
-        function_1_connection_per_s: function_1.per_second(),
-        function_2_connections_per_s: function_2.per_second(),
-        backlog_per_s: backlog.per_second(),
-        one_company_per_s: one_company.per_second(),
-        one_by_one_per_s: one_by_one.per_second(),
+        function_1_connection_per_s: function_1,
+        function_2_connections_per_s: function_2,
+        backlog_per_s: backlog,
+        one_company_per_s: one_company,
+        one_by_one_per_s: one_by_one,
         latency_p50_ms: latency.p50.as_secs_f64() * 1e3,
         latency_p99_ms: latency.p99.as_secs_f64() * 1e3,
         latency_max_ms: latency.max.as_secs_f64() * 1e3,
         peak_memory_mib,
-        backlog_to_function: backlog.per_second() / ceiling,
-        one_company_to_backlog: one_company.per_second() / backlog.per_second(),
-        backlog_to_one_by_one: backlog.per_second() / one_by_one.per_second(),
+        backlog_to_function: backlog / function_1.max(function_2),
+        one_company_to_backlog: one_company / backlog,
+        backlog_to_one_by_one: backlog / one_by_one,
     })
 }
 
+/// Events a second.
 async fn rate(
     settings: &Settings,
     what: &str,
     workload: Workload,
     measurement: impl AsyncFnOnce(&Lab) -> anyhow::Result<Rate>,
-) -> anyhow::Result<Rate> {
+) -> anyhow::Result<f64> {
     let rate = in_lab(settings, what, workload, measurement).await?;
     note(&format!(
         "  {:.0} events/s ({} in {:.1} s)",
@@ -149,7 +127,7 @@ async fn rate(
         rate.events,
         rate.seconds
     ));
-    Ok(rate)
+    Ok(rate.per_second())
 }
 
 async fn in_lab<T>(
@@ -165,74 +143,34 @@ async fn in_lab<T>(
     measured
 }
 
-impl Report {
-    fn table(&self) -> String {
-        let rate = |value: f64| thousands(value.round() as i64);
-        let ms = |value: f64| format!("{value:.1}");
-        let mut table = Table::new([text(""), at_right("figure"), text("unit"), text("")]);
-        let mut row = |what: &str, figure: String, unit: &str, note: String| {
-            table.row([text(what), at_right(&figure), text(unit), text(&note)]);
-        };
-        let per_s = "events/s";
-        row(
-            "(a) the function alone, 1 connection",
-            rate(self.function_1_connection_per_s),
-            per_s,
-            String::new(),
-        );
-        row(
-            "    … 2 connections",
-            rate(self.function_2_connections_per_s),
-            per_s,
-            String::new(),
-        );
-        row(
-            "(b) backlog, end to end",
-            rate(self.backlog_per_s),
-            per_s,
-            format!("{:.2} of (a)", self.backlog_to_function),
-        );
-        row(
-            "(c) … of one company",
-            rate(self.one_company_per_s),
-            per_s,
-            format!("{:.2} of (b)", self.one_company_to_backlog),
-        );
-        row(
-            "(d) … one message a transaction",
-            rate(self.one_by_one_per_s),
-            per_s,
-            format!("(b) is {:.1} times that", self.backlog_to_one_by_one),
-        );
-        row(
-            "(e) publish to committed at 500 events/s, median",
-            ms(self.latency_p50_ms),
-            "ms",
-            String::new(),
-        );
-        row(
-            "    … 99 of 100 within",
-            ms(self.latency_p99_ms),
-            "ms",
-            String::new(),
-        );
-        row(
-            "    … longest",
-            ms(self.latency_max_ms),
-            "ms",
-            String::new(),
-        );
-        row(
-            "(f) peak memory during (b)",
-            ms(self.peak_memory_mib),
-            "MiB",
-            "resident, publisher included".to_owned(),
-        );
+impl Figures {
+    fn for_people(&self) -> String {
+        let rate = |value: f64| format!("{:>9} events/s", thousands(value.round() as i64));
         format!(
-            "{} events over {} companies, half of them with a row in article_jobs\n{}",
+            "{} events over {} companies, half of them with a row in article_jobs\n\n\
+             (a) the function alone, 1 connection             {}\n    \
+                 … 2 connections                              {}\n\
+             (b) backlog, end to end                          {}  {:.2} of (a)\n\
+             (c) … of one company                             {}  {:.2} of (b)\n\
+             (d) … one message a transaction                  {}  (b) is {:.1} times that\n\
+             (e) publish to committed at 500 events/s, median {:>9.1} ms\n    \
+                 … 99 of 100 within                           {:>9.1} ms\n    \
+                 … longest                                    {:>9.1} ms\n\
+             (f) peak memory during (b)                       {:>9.1} MiB, resident, publisher included",
             thousands(self.events),
             thousands(self.companies),
-            table.render()
+            rate(self.function_1_connection_per_s),
+            rate(self.function_2_connections_per_s),
+            rate(self.backlog_per_s),
+            self.backlog_to_function,
+            rate(self.one_company_per_s),
+            self.one_company_to_backlog,
+            rate(self.one_by_one_per_s),
+            self.backlog_to_one_by_one,
+            self.latency_p50_ms,
+            self.latency_p99_ms,
+            self.latency_max_ms,
+            self.peak_memory_mib,
         )
     }
 }

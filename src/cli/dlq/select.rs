@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum, value_parser};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::cli::typed_moment;
+use crate::domain;
 use crate::storage::{LetterState, Selection};
 
 /// The flags of a selection. Each one restricts; several restrict together.
@@ -119,7 +119,7 @@ fn group(text: &str) -> Result<String, String> {
 
 /// A moment, or one so long ago.
 pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    if let Some(moment) = typed_moment(text) {
+    if let Some(moment) = domain::moment(text) {
         return Ok(moment);
     }
     let ago = humantime::parse_duration(text).ok();

@@ -3,12 +3,12 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Check, PATIENCE, Verdict, WINDOW};
+use super::{Check, CheckOutcome, PATIENCE, WINDOW};
 use crate::{
     config::{Settings, redacted_url},
     storage::{
-        Durability, Excess, Fault, Finding, Inspection, Look, OtherRole, Preflight, Purpose,
-        Server, Severity, StaleDeduction, StateOfThings, Storage, StorageError, print_grants,
+        Excess, Fault, Finding, Inspection, InstallationStatus, Look, OtherRole, Preflight,
+        Purpose, Server, Severity, StaleDeduction, Storage, StorageError, print_grants,
     },
 };
 
@@ -59,8 +59,8 @@ pub(super) async fn examine(
         Ok(opened) => opened,
         Err(error) => {
             let finding = format!("{}: {error}", redacted_url(&database.url));
-            let mend = "start it, or put database.url right";
-            let failed = Check::failed("database", finding, mend);
+            let fix = "start it, or put database.url right";
+            let failed = Check::failed("database", finding, fix);
             return away(failed, "not checked: the database is away");
         }
     };
@@ -72,7 +72,7 @@ pub(super) async fn examine(
             Check::failed(
                 ARTICLE_QUERY,
                 "no answer in time",
-                "make it fast: it is asked for each owed charge",
+                "make it fast: it is asked for each pending charge",
             )
         };
         checks.push(asked.unwrap_or_else(slow));
@@ -112,7 +112,7 @@ async fn look(
     let no_more = check_no_more(inspection, purpose).await;
     checks.push(match &unseen {
         // Of tables that can't be seen nothing is known.
-        Some(why) if no_more.verdict == Verdict::Ok => Check::unchecked("rights_no_more", why),
+        Some(why) if no_more.verdict == CheckOutcome::Ok => Check::unchecked("rights_no_more", why),
         _ => no_more,
     });
     match unseen {
@@ -156,62 +156,58 @@ impl From<&Finding> for Check {
             check: finding.check,
             subject: finding.subject.clone(),
             verdict: match finding.severity {
-                Severity::Blocking | Severity::Fault => Verdict::Failed,
-                Severity::Note => Verdict::Unchecked,
+                Severity::Blocking | Severity::Fault => CheckOutcome::Failed,
+                Severity::Note => CheckOutcome::Unchecked,
             },
             finding: finding.finding.clone(),
-            mend: finding.fix.clone(),
+            fix: finding.fix.clone(),
         }
     }
 }
 
 async fn check_durability(inspection: &mut Inspection) -> Check {
     const CHECK: &str = "durability";
-    let durability = match inspection.durability().await {
-        Ok(durability) => durability,
+    let found = match inspection.durability().await {
+        Ok(found) => found,
         Err(error) => return unanswered(CHECK, &error),
     };
-    let Durability {
-        fsync,
-        full_page_writes,
-        unlogged,
-        synchronous,
-        standbys,
-        behind_bytes,
-    } = durability;
-    let off: Vec<&str> = [("fsync", fsync), ("full_page_writes", full_page_writes)]
-        .into_iter()
-        .filter_map(|(name, is_on)| (!is_on).then_some(name))
-        .collect();
+    let switches = [
+        ("fsync", found.fsync),
+        ("full_page_writes", found.full_page_writes),
+    ];
+    let off = switches.iter().filter(|(_, is_on)| !is_on);
+    let (off, on): (Vec<&str>, Vec<String>) = off
+        .map(|(name, _)| (*name, format!("alter system set {name} = on; ")))
+        .unzip();
     if !off.is_empty() {
-        let finding = format!(
-            "off: {}: a crash of the machine loses charges",
-            off.join(", ")
-        );
-        let on: Vec<String> = off
-            .iter()
-            .map(|name| format!("alter system set {name} = on"))
-            .collect();
-        let fix = format!("{}; select pg_reload_conf()", on.join("; "));
+        let off = off.join(", ");
+        let finding = format!("off: {off}: a crash of the machine loses charges");
+        let fix = format!("{}select pg_reload_conf()", on.concat());
         return Check::failed(CHECK, finding, fix);
     }
-    if !unlogged.is_empty() {
-        let finding = format!("unlogged, so a crash empties: {}", unlogged.join(", "));
-        let logged: Vec<String> = unlogged
-            .iter()
-            .map(|name| format!("alter table {name} set logged"))
-            .collect();
-        return Check::failed(CHECK, finding, logged.join("; "));
+    if !found.unlogged.is_empty() {
+        let finding = format!(
+            "unlogged, so a crash empties: {}",
+            found.unlogged.join(", ")
+        );
+        let logged = found.unlogged.iter();
+        let logged = logged.map(|name| format!("alter table {name} set logged"));
+        return Check::failed(CHECK, finding, logged.collect::<Vec<_>>().join("; "));
     }
-    if standbys > 0 && synchronous.is_empty() {
-        let behind = behind_bytes.map_or_else(String::new, |bytes| format!(" (now {bytes} bytes)"));
+    if found.standbys > 0 && found.synchronous.is_empty() {
+        let behind = found
+            .behind_bytes
+            .map(|bytes| format!(" (now {bytes} bytes)"));
+        let (standbys, behind) = (found.standbys, behind.unwrap_or_default());
         let finding = format!(
             "{standbys} standby(s), all asynchronous: a failover to one loses what it has not received yet{behind}, \
              charges whose events are acked included"
         );
-        let mut check = Check::unchecked(CHECK, finding);
-        check.mend = Some("name them in synchronous_standby_names, or publish the last events again after a failover".to_owned());
-        return check;
+        let fix = "name them in synchronous_standby_names, or publish the last events again after a failover";
+        return Check {
+            fix: Some(fix.to_owned()),
+            ..Check::unchecked(CHECK, finding)
+        };
     }
     Check::ok(CHECK, "what is committed is on disk")
 }
@@ -230,10 +226,9 @@ async fn check_others(inspection: &mut Inspection) -> Vec<Check> {
         let listed = |wanted: fn(&OtherRole) -> bool| {
             let those = fine.iter().filter(|other| wanted(other));
             let names: Vec<&str> = those.filter_map(|other| other.role.as_deref()).collect();
-            if names.is_empty() {
-                "nobody".to_owned()
-            } else {
-                names.join(", ")
+            match names.is_empty() {
+                true => "nobody".to_owned(),
+                false => names.join(", "),
             }
         };
         let (all, balances) = (listed(|_| true), listed(|other| !other.balances.is_empty()));
@@ -244,19 +239,13 @@ async fn check_others(inspection: &mut Inspection) -> Vec<Check> {
     }
     let say = |other: &OtherRole| {
         let mut rights = other.excess.clone();
-        rights.extend(
-            other
-                .balances
-                .iter()
-                .map(|right| format!("{right} on company_subscriptions")),
-        );
-        let more = rights.len().saturating_sub(NAMED);
-        rights.truncate(NAMED);
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
+        let balances = other.balances.iter();
+        rights.extend(balances.map(|right| format!("{right} on company_subscriptions")));
+        let more = match rights.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
         };
+        rights.truncate(NAMED);
         let role = other.role.as_deref().unwrap_or("PUBLIC");
         let finding = format!(
             "may do what no printed grant gives: {}{more}",
@@ -267,15 +256,15 @@ async fn check_others(inspection: &mut Inspection) -> Vec<Check> {
     too_much.iter().map(say).collect()
 }
 
-/// How things stand; a line says why, where that can't be read.
-pub(super) async fn state(
+/// How the installation stands; a line says why, where that can't be read.
+pub(super) async fn status(
     mut inspection: Inspection,
     checks: &mut Vec<Check>,
-) -> Option<StateOfThings> {
-    let state = inspection.state_of_things(WINDOW).await;
+) -> Option<InstallationStatus> {
+    let status = inspection.status(WINDOW).await;
     inspection.close().await;
-    state
-        .map_err(|error| checks.push(unanswered("state", &error)))
+    status
+        .map_err(|error| checks.push(unanswered("status", &error)))
         .ok()
 }
 
@@ -284,8 +273,8 @@ fn unanswered(check: &'static str, error: &StorageError) -> Check {
     if error.fault() == Fault::Installation {
         return Check::unchecked(check, format!("not checked: {error}"));
     }
-    let mend = "the database answered a moment ago: see its log, and what keeps it busy";
-    Check::failed(check, format!("no answer to this: {error}"), mend)
+    let fix = "the database answered a moment ago: see its log, and what keeps it busy";
+    Check::failed(check, format!("no answer to this: {error}"), fix)
 }
 
 fn check_server(server: &Server) -> Check {
@@ -294,8 +283,8 @@ fn check_server(server: &Server) -> Check {
         server.version, server.database, server.role
     );
     if server.version_number < OLDEST {
-        let mend = format!("PostgreSQL {} or newer", OLDEST / 10_000);
-        return Check::failed("database", finding, mend);
+        let fix = format!("PostgreSQL {} or newer", OLDEST / 10_000);
+        return Check::failed("database", finding, fix);
     }
     if server.read_only {
         let finding = format!("{finding}: can only be read");
@@ -328,12 +317,12 @@ async fn check_no_more(inspection: &mut Inspection, purpose: Purpose) -> Check {
     if excess.is_empty() {
         return Check::ok(
             "rights_no_more",
-            "balances and books can be changed by the functions only",
+            "balances and the ledger can be changed by the functions only",
         );
     }
     let finding: Vec<String> = excess.iter().map(ToString::to_string).collect();
     let rights = excess.iter().all(|one| matches!(one, Excess::Right(_)));
-    let mend = if rights {
+    let fix = if rights {
         "revoke these, or use a role that was made for it: "
     } else {
         "use a role that was made for it: "
@@ -341,7 +330,7 @@ async fn check_no_more(inspection: &mut Inspection, purpose: Purpose) -> Check {
     Check::failed(
         "rights_no_more",
         format!("the role has more than it needs: {}", finding.join("; ")),
-        format!("{mend}{}", print_grants("ROLE", purpose)),
+        format!("{fix}{}", print_grants("ROLE", purpose)),
     )
 }
 
@@ -373,6 +362,6 @@ async fn check_article_query(settings: &Settings, storage: &Storage) -> Check {
         Ok(Err(wrong)) => wrong,
         Err(error) => error.to_string(),
     };
-    let mend = "put sweeper.article_exists_query right, or grant this role what it reads";
-    Check::failed(ARTICLE_QUERY, wrong, mend)
+    let fix = "put sweeper.article_exists_query right, or grant this role what it reads";
+    Check::failed(ARTICLE_QUERY, wrong, fix)
 }

@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Check, Interrupted, PATIENCE};
 use crate::{
     broker::{
-        self, BrokerError, Compared, Connection, Found, KEPT, KEPT_FOR, PROBE_DELAY, ProbeError,
-        Topology, greeting,
+        self, BrokerError, Compared, Connection, KEPT, KEPT_FOR, PROBE_DELAY, PartFound,
+        ProbeError, Topology, greeting,
     },
     config::{Settings, redacted_url},
     domain::RetrySchedule,
@@ -43,7 +43,7 @@ pub(super) async fn examine(settings: &Settings) -> (Vec<Check>, bool) {
         Err(error) => {
             let finding = format!("{}: {error}", redacted_url(&broker.url));
             let why = "not checked: the broker is away";
-            let failed = Check::failed("broker", finding, mend_connecting(&error));
+            let failed = Check::failed("broker", finding, fix_connecting(&error));
             return (vec![failed, Check::unchecked("topology", why)], false);
         }
     };
@@ -55,8 +55,8 @@ pub(super) async fn examine(settings: &Settings) -> (Vec<Check>, bool) {
             true
         }
         Err(error) => {
-            let mend = "the broker answered a moment ago: see its log; a quorum queue without a leader doesn't answer";
-            checks.push(Check::failed("topology", error.to_string(), mend));
+            let fix = "the broker answered a moment ago: see its log; a quorum queue without a leader doesn't answer";
+            checks.push(Check::failed("topology", error.to_string(), fix));
             false
         }
     };
@@ -78,11 +78,10 @@ pub(super) async fn examine(settings: &Settings) -> (Vec<Check>, bool) {
     (checks, goes_on)
 }
 
-fn mend_connecting(error: &BrokerError) -> &'static str {
-    let text = error.to_string();
-    if text.contains("NOT_ALLOWED") {
+fn fix_connecting(error: &BrokerError) -> &'static str {
+    if error.is_no_virtual_host() {
         "make the virtual host and give the user rights in it, or put the path of broker.url right (/%2f is the host /)"
-    } else if text.contains("ACCESS_REFUSED") {
+    } else if error.is_access_refused() {
         "put user and password of broker.url right"
     } else {
         "start it, or put broker.url right"
@@ -102,8 +101,8 @@ fn check_version(said: Option<(String, String)>) -> Check {
         .map(|number| number.parse::<u32>().unwrap_or(0));
     let number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if product == "RabbitMQ" && number < OLDEST {
-        let mend = format!("RabbitMQ {}.{} or newer", OLDEST.0, OLDEST.1);
-        return Check::failed("broker", finding, mend);
+        let fix = format!("RabbitMQ {}.{} or newer", OLDEST.0, OLDEST.1);
+        return Check::failed("broker", finding, fix);
     }
     Check::ok("broker", finding)
 }
@@ -111,25 +110,25 @@ fn check_version(said: Option<(String, String)>) -> Check {
 fn check_part(compared: &Compared, topology: &Topology) -> Check {
     let Compared { kind, name, found } = compared;
     let check = match found {
-        Found::Exchange => Check::ok(kind, "as declared"),
-        Found::Queue { ready, .. } if *ready > 0 && *name == topology.unreadable() => {
+        PartFound::Exchange => Check::ok(kind, "as declared"),
+        PartFound::Queue { ready, .. } if *ready > 0 && *name == topology.unreadable() => {
             unreadable(kind, *ready)
         }
-        Found::Queue { ready, consumers } => Check::ok(
+        PartFound::Queue { ready, consumers } => Check::ok(
             kind,
             format!("as declared; {ready} ready, {consumers} consuming"),
         ),
-        Found::Missing => Check::failed(
+        PartFound::Missing => Check::failed(
             kind,
             "is not there",
             "start token-billing serve: it declares what is missing whenever it connects",
         ),
-        Found::Differs(words) => Check::failed(
+        PartFound::Differs(words) => Check::failed(
             kind,
             format!("is not as it would be declared: {words}"),
             topology.remedy(name),
         ),
-        Found::Refused(words) => Check::failed(
+        PartFound::Refused(words) => Check::failed(
             kind,
             format!("can't be declared: {words}"),
             "give the broker's user the rights to configure, write and read what starts with broker.prefix, and to \
@@ -144,9 +143,9 @@ fn unreadable(kind: &'static str, ready: u32) -> Check {
         "{ready} that no client can read: a name in its properties isn't UTF-8, and it broke every connection until \
          the broker moved it here"
     );
-    let mend = "take each away with a client that doesn't look at names (amqp-get of amqp-tools prints the body and \
+    let fix = "take each away with a client that doesn't look at names (amqp-get of amqp-tools prints the body and \
                 removes it), publish the event anew if it was one, and find its publisher";
-    Check::failed(kind, finding, mend)
+    Check::failed(kind, finding, fix)
 }
 
 /// A message through a delay queue and a work queue of its own.
@@ -172,8 +171,8 @@ pub(super) async fn probe(
             )
         }
         Ok(_) if !left.is_empty() => {
-            let mend = "delete it; unused, it deletes itself after 10 minutes";
-            Check::failed("probe", format!("left behind: {left}"), mend)
+            let fix = "delete it; unused, it deletes itself after 10 minutes";
+            Check::failed("probe", format!("left behind: {left}"), fix)
         }
         Ok(_) if !probed.policies.is_empty() => Check::failed(
             "probe",

@@ -14,21 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{ConfigError, Exposed, Settings},
-    storage::{Purpose, StateOfThings},
+    storage::{InstallationStatus, Purpose},
 };
 
 /// For one answer of the database or the broker.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// "Lately" in the state of things.
+/// How far back "lately" goes in the status.
 const WINDOW: Duration = Duration::from_mins(15);
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum CheckOutcome {
     /// As it should be.
     Ok,
-    /// To be mended.
+    /// To be fixed.
     Failed,
     /// Can't be known from here.
     Unchecked,
@@ -42,11 +42,11 @@ pub struct Check {
     /// Which one, where there are several.
     pub subject: Option<String>,
     /// How it came out.
-    pub verdict: Verdict,
+    pub verdict: CheckOutcome,
     /// What was found, or why nothing could be.
     pub finding: String,
     /// What to do about it.
-    pub mend: Option<String>,
+    pub fix: Option<String>,
 }
 
 impl Check {
@@ -54,23 +54,23 @@ impl Check {
         Self {
             check,
             subject: None,
-            verdict: Verdict::Ok,
+            verdict: CheckOutcome::Ok,
             finding: finding.into(),
-            mend: None,
+            fix: None,
         }
     }
 
-    fn failed(check: &'static str, finding: impl Into<String>, mend: impl Into<String>) -> Self {
+    fn failed(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
-            verdict: Verdict::Failed,
-            mend: Some(mend.into()),
+            verdict: CheckOutcome::Failed,
+            fix: Some(fix.into()),
             ..Self::ok(check, finding)
         }
     }
 
     fn unchecked(check: &'static str, why: impl Into<String>) -> Self {
         Self {
-            verdict: Verdict::Unchecked,
+            verdict: CheckOutcome::Unchecked,
             ..Self::ok(check, why)
         }
     }
@@ -88,8 +88,8 @@ pub struct Diagnosis {
     pub healthy: bool,
     /// In the order in which they were made.
     pub checks: Vec<Check>,
-    /// How things stand; `None`: can't be read.
-    pub state: Option<StateOfThings>,
+    /// How the installation stands; `None`: can't be read.
+    pub status: Option<InstallationStatus>,
 }
 
 /// Told to stop before the end.
@@ -123,14 +123,16 @@ pub async fn examine(
     } else {
         Check::unchecked("probe", "not checked: the broker is away")
     });
-    let state = match inspection {
-        Some(inspection) => until(stop, database::state(inspection, &mut checks)).await?,
+    let status = match inspection {
+        Some(inspection) => until(stop, database::status(inspection, &mut checks)).await?,
         None => None,
     };
     Ok(Diagnosis {
-        healthy: checks.iter().all(|check| check.verdict != Verdict::Failed),
+        healthy: checks
+            .iter()
+            .all(|check| check.verdict != CheckOutcome::Failed),
         checks,
-        state,
+        status,
     })
 }
 
@@ -145,14 +147,14 @@ async fn until<T>(
 }
 
 fn without_settings(error: &ConfigError) -> Diagnosis {
-    let mend = "put it right there; deploy/token-billing.toml has every setting with its range";
-    let mut checks = vec![Check::failed("settings", error.to_string(), mend)];
+    let fix = "put it right there; deploy/token-billing.toml has every setting with its range";
+    let mut checks = vec![Check::failed("settings", error.to_string(), fix)];
     let rest = database::CHECKS.iter().chain(&messages::CHECKS);
     checks.extend(rest.map(|check| Check::unchecked(check, "not checked: the settings are bad")));
     Diagnosis {
         healthy: false,
         checks,
-        state: None,
+        status: None,
     }
 }
 
@@ -166,7 +168,7 @@ fn check_encryption(settings: &Settings) -> Vec<Check> {
         )];
     }
     let check = |exposed: &Exposed| Check {
-        mend: Some(exposed.fix()),
+        fix: Some(exposed.fix()),
         ..Check::unchecked("encryption", exposed.finding()).of(exposed.setting)
     };
     exposed.iter().map(check).collect()

@@ -3,14 +3,17 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
+
 use super::functions::signature;
 
-/// What a role is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a database role is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Purpose {
-    /// Running `serve` with all its roles.
+    /// Running serve, all roles of it
+    #[default]
     Serve,
-    /// Running the commands that people use: balance, credit, refund, show, dlq, reconcile, audit, doctor.
+    /// Running the commands that people use
     Operator,
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use super::{StateOfThings, Storage, StorageError, state::state_of_things};
+use super::{InstallationStatus, Storage, StorageError, status::status};
 
 pub use durability::Durability;
 pub(super) use functions::{FILES, TRIGGERS, enabled_triggers, strange_functions};
@@ -141,11 +141,8 @@ impl Inspection {
     }
 
     /// How things stand, with what happened within `window`.
-    pub async fn state_of_things(
-        &mut self,
-        window: Duration,
-    ) -> Result<StateOfThings, StorageError> {
-        self.ask(async |connection| state_of_things(connection, window).await)
+    pub async fn status(&mut self, window: Duration) -> Result<InstallationStatus, StorageError> {
+        self.ask(async |connection| status(connection, window).await)
             .await
     }
 

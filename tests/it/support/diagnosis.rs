@@ -47,7 +47,7 @@ impl Diagnosis {
             .collect()
     }
 
-    /// The only check that failed: what was found, and the mend.
+    /// The only check that failed: what was found, and the fix.
     pub(crate) fn only_failure(&self, check: &str) -> (&str, &str) {
         assert_eq!(self.with("failed"), [check], "{self:#?}");
         self.failure(check)
@@ -67,8 +67,8 @@ impl Diagnosis {
 
     fn failed<'a>(&'a self, found: &'a Value) -> (&'a str, &'a str) {
         assert_eq!(found["verdict"], "failed", "{self:#?}");
-        let mend = found["mend"].as_str().expect("a mend");
-        (found["finding"].as_str().expect("a finding"), mend)
+        let fix = found["fix"].as_str().expect("a fix");
+        (found["finding"].as_str().expect("a finding"), fix)
     }
 
     /// What the first check of that name found.
@@ -95,8 +95,8 @@ impl Diagnosis {
         lines.filter(|line| line["check"] == check).collect()
     }
 
-    pub(crate) fn state(&self) -> &Value {
-        &self.document["state"]
+    pub(crate) fn status(&self) -> &Value {
+        &self.document["status"]
     }
 
     fn checks(&self) -> &[Value] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use token_billing::storage::STATE_OF_THINGS;
+use token_billing::storage::{InstallationStatus, STATUS};
 
 use crate::support::{books::Books, letters::malformed, owed::owed, site::Site};
 
@@ -63,7 +63,7 @@ fn sequential(plan: &Value) -> Vec<String> {
 }
 
 async fn plan(books: &Books) -> Vec<String> {
-    let sql = STATE_OF_THINGS.replace("$1", "900");
+    let sql = STATUS.replace("$1", "900");
     let explain = format!("explain (format json) {sql}");
     let plan: Value = sqlx::query_scalar(AssertSqlSafe(explain))
         .fetch_one(books.pool())
@@ -72,17 +72,19 @@ async fn plan(books: &Books) -> Vec<String> {
     sequential(&plan)
 }
 
+async fn status(site: &Site, seconds: u64) -> InstallationStatus {
+    let mut inspection = site.storage().inspect().await.expect("connected");
+    let status = inspection.status(Duration::from_secs(seconds)).await;
+    status.expect("a status")
+}
+
 #[tokio::test]
 async fn no_big_table_is_read_for_it() {
     let site = Site::new().await;
     many(&site.db).await;
     assert_eq!(plan(&site.db).await, [""; 0]);
 
-    let state = site
-        .storage()
-        .state_of_things(Duration::from_secs(900))
-        .await;
-    let state = state.expect("a state");
+    let state = status(&site, 900).await;
     // 900 s are 208 records of 4.32 s each, 4 of them failed; some have gone by since they were made.
     let lately = state.charged + state.refused["insufficient_balance"];
     assert!((180..=209).contains(&lately), "{state:?}");
@@ -105,11 +107,7 @@ async fn no_big_table_is_read_for_it() {
 async fn what_happened_is_counted_by_outcome() {
     let site = Site::new().await;
     let (rich, poor) = (site.company(0, 1000).await, site.company(0, 1).await);
-    let nothing = site
-        .storage()
-        .state_of_things(Duration::from_secs(60))
-        .await;
-    let nothing = nothing.expect("a state");
+    let nothing = status(&site, 60).await;
     assert_eq!(
         serde_json::to_value(nothing).expect("JSON"),
         json!({
@@ -132,11 +130,8 @@ async fn what_happened_is_counted_by_outcome() {
     owed(&site, rich, 5, 90).await;
     site.archive(&[malformed(b"{", "no JSON"), malformed(b"[", "no JSON")])
         .await;
-    let state = site
-        .storage()
-        .state_of_things(Duration::from_secs(60))
-        .await;
-    let state = serde_json::to_value(state.expect("a state")).expect("JSON");
+    let state = status(&site, 60).await;
+    let state = serde_json::to_value(state).expect("JSON");
     assert_eq!(
         (&state["charged"], &state["refunded"]),
         (&json!(2), &json!(1))

@@ -1,39 +1,40 @@
 //! A job's dead letters: how they stand, and what their first arrivals said.
 //!
-//! A later arrival of the same letter overwrites its error, its tries and its times, and raises a count. Only the
+//! A later arrival of the same one overwrites its error, its tries and its times, and raises a count. Only the
 //! headers stay those of the first one, so the past is read from them.
 
 use serde::Serialize;
 use sqlx::FromRow;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::Moment;
+use crate::domain::moment;
 use crate::storage::{LetterState, Storage, StorageError, bounded::Bounded};
 
 /// A dead letter of a job, as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub struct JobLetter {
+pub(crate) struct JobDeadLetter {
     /// Its id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// Where it stands.
-    pub state: LetterState,
+    pub(crate) state: LetterState,
     /// Why it is dead.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What its last arrival says.
-    pub error: String,
+    pub(crate) error: String,
     /// How often it has arrived while open, at least.
-    pub occurrences: i32,
+    pub(crate) occurrences: i32,
     /// When it failed last.
     #[serde(with = "time::serde::rfc3339")]
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
-    pub last_failed_at: OffsetDateTime,
+    pub(crate) last_failed_at: OffsetDateTime,
 }
 
 /// A dead letter with what is left of its first arrival.
 #[derive(Debug, FromRow)]
 pub(super) struct Archived {
     #[sqlx(flatten)]
-    pub(super) now: JobLetter,
+    pub(super) now: JobDeadLetter,
     tokens: Option<i64>,
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     archived_at: OffsetDateTime,
@@ -55,12 +56,12 @@ impl Archived {
         let died = died.unwrap_or(self.archived_at);
         let first = self.first_failed_at.as_deref().and_then(moment);
         let tries = self.attempt.as_deref().and_then(|n| n.parse::<i32>().ok());
-        // The broker's own words are not among the headers: they are those of the letter.
+        // The broker's own words are not among the headers: they are its error now.
         let said = match &self.error_header {
             Some(error) if self.moved_at.is_none() => error,
             _ => &self.now.error,
         };
-        let moment = |at, what: &str| Moment {
+        let happened = |at, what: &str| Moment {
             at: Some(at),
             what: what.to_owned(),
             actor: None,
@@ -71,16 +72,16 @@ impl Archived {
         };
         let mut moments = Vec::new();
         if let Some(first) = first.filter(|first| *first < died) {
-            moments.push(moment(first, "failed_first"));
+            moments.push(happened(first, "failed_first"));
         }
         moments.push(Moment {
             attempts: Some(tries.unwrap_or(0).max(0).saturating_add(1)),
             detail: Some(format!("{}: {said}", self.now.reason)),
-            ..moment(died, "dead_lettered")
+            ..happened(died, "dead_lettered")
         });
         moments.push(Moment {
             tokens: None,
-            ..moment(self.archived_at, "archived")
+            ..happened(self.archived_at, "archived")
         });
         moments
     }
@@ -107,13 +108,6 @@ impl Storage {
         self.call(async |connection| query.fetch_all(connection).await)
             .await
     }
-}
-
-fn moment(text: &str) -> Option<OffsetDateTime> {
-    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    // At either end of the calendar another offset may have no date for it.
-    let at = at.checked_to_offset(UtcOffset::UTC)?;
-    (1..=9999).contains(&at.year()).then_some(at)
 }
 
 fn seconds(text: &str) -> Option<OffsetDateTime> {

@@ -1,6 +1,6 @@
 //! Lines of a file, numbered, in bounded memory.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Seek};
 
 /// A line that is not blank, without the white space around it.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +27,15 @@ impl<R: BufRead> Lines<R> {
             max,
             number: 0,
         }
+    }
+
+    /// From the first line again.
+    pub(super) fn rewind(&mut self) -> io::Result<()>
+    where
+        R: Seek,
+    {
+        self.number = 0;
+        self.source.rewind()
     }
 
     /// The next line that is not blank; `None` at the end.
