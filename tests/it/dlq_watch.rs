@@ -197,3 +197,34 @@ async fn it_ends_when_nobody_reads_it_any_more() {
         assert_eq!(stream.end().await, (Some(0), String::new()));
     }
 }
+
+#[tokio::test]
+async fn a_look_that_is_given_up_half_way_is_taken_again() {
+    let site = Site::new().await;
+    let company = site.company(0, 0).await;
+    let operations = Operations::open(&site.settings()).await.expect("reached");
+    let all = Selection::default();
+    let begun = operations.watch_dead_letters(&all, 0).await;
+    let mut arrivals = begun.expect("begun");
+    let ids = site.archive(&[refused(Uuid::new_v4(), company, 1)]).await;
+    assert_eq!(arrived(&mut arrivals).await, ids);
+
+    // The arrival is told, and the look at it has to wait.
+    let mut held = site.db.pool().begin().await.expect("a transaction");
+    let lock = "lock table token_deduction_records in access exclusive mode";
+    sqlx::query(lock).execute(&mut *held).await.expect(lock);
+    site.db
+        .execute("update dead_letters set last_arrival = nextval('dead_letter_arrival_seq')")
+        .await;
+    let waits = "select count(*) from pg_locks where not granted
+                 and relation = 'token_deduction_records'::regclass";
+    let waiting = async || site.number(waits).await;
+    tokio::select! {
+        news = arrivals.next() => panic!("{news:?}"),
+        _ = eventually("it looks", PATIENCE, waiting, |waiting| *waiting > 0) => {}
+    }
+    held.rollback().await.expect("let go");
+    let again = tokio::time::timeout(PATIENCE, arrived(&mut arrivals)).await;
+    assert_eq!(again.expect("nothing is missed"), ids);
+    operations.close().await;
+}

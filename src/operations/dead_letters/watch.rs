@@ -131,6 +131,8 @@ impl Arrivals {
             if self.caught_up && !self.away {
                 // Only a listener that is gone says no more: then it is asked now and then.
                 self.away = self.told.changed().await.is_err();
+                // Dropped while it looks, it looks again the next time.
+                self.caught_up = false;
             }
             if self.away {
                 self.reconnect.wait(&CancellationToken::new()).await;
