@@ -3,7 +3,7 @@
 use clap::{Args, value_parser};
 use time::OffsetDateTime;
 
-use super::letters::{age, reason};
+use super::letters::{Room, age, reason};
 use super::select::SelectArgs;
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, number, text, thousands};
@@ -18,7 +18,7 @@ use crate::operations::{Operations, dead_letters::DeadLetterGroups};
 )]
 pub(super) struct GroupsArgs {
     #[command(flatten)]
-    select: SelectArgs,
+    pub(super) select: SelectArgs,
 
     /// At most so many groups
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(i64).range(1..=10_000), help_heading = "Paging")]
@@ -43,29 +43,33 @@ fn for_people(document: &DeadLetterGroups) -> String {
         return "no such dead letters".to_owned();
     };
     let now = OffsetDateTime::now_utc();
-    let mut table = Table::new([
-        text("group"),
-        at_right("dead letters"),
-        at_right("arrivals"),
-        at_right("tokens"),
-        at_right("companies"),
-        at_right("oldest"),
-        at_right("newest"),
-        text("reason"),
-        text("error"),
-    ]);
+    // A narrow terminal has no room for these and the error.
+    let wide = !Room::of_terminal().narrow;
+    let heading = [
+        Some(text("group")),
+        Some(at_right("dead letters")),
+        wide.then(|| at_right("arrivals")),
+        Some(at_right("tokens")),
+        wide.then(|| at_right("companies")),
+        wide.then(|| at_right("oldest")),
+        Some(at_right("newest")),
+        Some(text("reason")),
+        Some(text("error")),
+    ];
+    let mut table = Table::new(heading.into_iter().flatten());
     for group in &document.groups {
-        table.row([
-            text(&group.group_id),
-            number(group.dead_letters),
-            number(group.occurrences),
-            number(group.tokens),
-            number(group.companies),
-            at_right(&age(group.oldest, now)),
-            at_right(&age(group.newest, now)),
-            text(&reason(&group.reason)),
-            text(&group.error_signature),
-        ]);
+        let row = [
+            Some(text(&group.group_id)),
+            Some(number(group.dead_letters)),
+            wide.then(|| number(group.occurrences)),
+            Some(number(group.tokens)),
+            wide.then(|| number(group.companies)),
+            wide.then(|| at_right(&age(group.oldest, now))),
+            Some(at_right(&age(group.newest, now))),
+            Some(text(&reason(&group.reason))),
+            Some(text(&group.error_signature)),
+        ];
+        table.row(row.into_iter().flatten());
     }
     let id = &largest.group_id;
     let shown = count(document.groups.len() as u64, "group");

@@ -9,6 +9,8 @@ use crate::storage::{ChargeState, DeadLetter};
 
 /// From so many columns on there is room for whole ids and words.
 const WIDE: usize = 140;
+/// With fewer there is room for the error, or for the company and how often it arrived.
+const NARROW: usize = 110;
 /// Columns of a reason; ours are shorter, but anybody may dead-letter anything.
 const REASON: usize = 24;
 
@@ -16,12 +18,16 @@ const REASON: usize = 24;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     wide: bool,
+    /// The error is worth more than what `dlq show` and `--output json` tell as well.
+    pub(super) narrow: bool,
 }
 
 impl Room {
     pub(super) fn of_terminal() -> Self {
+        let columns = columns();
         Self {
-            wide: columns() >= WIDE,
+            wide: columns >= WIDE,
+            narrow: columns < NARROW,
         }
     }
 
@@ -58,27 +64,30 @@ pub(super) fn reason(reason: &str) -> String {
 }
 
 /// The columns after the id and the time.
-pub(super) fn heading() -> [Cell; 6] {
-    [
-        text("reason"),
-        text("charged?"),
-        text("company"),
-        at_right("tokens"),
-        at_right("times"),
-        text("error"),
-    ]
+pub(super) fn heading(room: Room) -> impl Iterator<Item = Cell> {
+    let cells = [
+        Some(text("reason")),
+        Some(text("charged?")),
+        (!room.narrow).then(|| text("company")),
+        Some(at_right("tokens")),
+        (!room.narrow).then(|| at_right("times")),
+        Some(text("error")),
+    ];
+    cells.into_iter().flatten()
 }
 
 /// What stands in them.
-pub(super) fn cells(dead_letter: &DeadLetter, room: Room) -> [Cell; 6] {
-    [
-        text(&reason(&dead_letter.reason)),
-        text(room.charged(dead_letter.charge_state)),
-        text(&room.company(dead_letter.company_id)),
-        dead_letter.tokens.map_or_else(|| at_right("-"), number),
-        number(dead_letter.occurrences.into()),
-        text(&dead_letter.error),
-    ]
+pub(super) fn cells(dead_letter: &DeadLetter, room: Room) -> impl Iterator<Item = Cell> {
+    let company = || text(&room.company(dead_letter.company_id));
+    let cells = [
+        Some(text(&reason(&dead_letter.reason))),
+        Some(text(room.charged(dead_letter.charge_state))),
+        (!room.narrow).then(company),
+        Some(dead_letter.tokens.map_or_else(|| at_right("-"), number)),
+        (!room.narrow).then(|| number(dead_letter.occurrences.into())),
+        Some(text(&dead_letter.error)),
+    ];
+    cells.into_iter().flatten()
 }
 
 /// `12m`; what has yet to come by somebody's clock is `in 12m`.

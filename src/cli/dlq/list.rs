@@ -15,14 +15,14 @@ use crate::storage::{LetterState, Selection};
 #[command(
     long_about = "List dead letters, the newest first: open ones, or whatever the flags select.\n\n\
         failed is how long ago it failed last; charged? is what the ledger says of its job now; \
-        times counts its arrivals. What is named by its id is shown in any state.",
+        times counts its arrivals. A narrow terminal has no room for the company and times. What is named by its id is shown in any state.",
     after_help = "Examples:\n  \
         token-billing dlq list --reason insufficient_balance --since 2h\n  \
         token-billing dlq list --company 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90 --state all"
 )]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    select: SelectArgs,
+    pub(super) select: SelectArgs,
 
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(i64).range(1..=10_000), help_heading = "Paging")]
@@ -61,7 +61,7 @@ fn for_people(page: &DeadLetterPage, args: &ListArgs, selection: &Selection) -> 
     let states = page.states.len() != 1;
     let mut top = vec![at_right("id"), at_right("failed")];
     top.extend(states.then(|| text("state")));
-    let mut table = Table::new(top.into_iter().chain(heading()));
+    let mut table = Table::new(top.into_iter().chain(heading(room)));
     for dead_letter in &page.dead_letters {
         let failed = age(dead_letter.last_failed_at, now);
         let mut row = vec![at_right(&dead_letter.id.to_string()), at_right(&failed)];

@@ -28,7 +28,7 @@ use crate::storage::DeadLetter;
 )]
 pub(super) struct WatchArgs {
     #[command(flatten)]
-    select: SelectArgs,
+    pub(super) select: SelectArgs,
 
     /// Begin with the last so many that arrived before
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(i64).range(0..=10_000))]
@@ -126,6 +126,9 @@ fn line(dead_letter: &DeadLetter, room: Room) -> String {
 /// The same widths in every line: nobody knows what comes next.
 fn columns(fields: [&str; 8], room: Room) -> String {
     let [failed, id, reason, charged, company, tokens, times, error] = fields;
+    if room.narrow {
+        return format!("{failed:<14}  {id:>6}  {reason:<20}  {tokens:>7}  {error}");
+    }
     let (money, who) = room.widths();
     format!(
         "{failed:<14}  {id:>6}  {reason:<22}  {charged:<money$}  {company:<who$}  {tokens:>10}  {times:>5}  {error}"

@@ -45,7 +45,7 @@ impl Operations {
             .await?;
         let dead_letters = self.storage.dead_letters(&selection, before, limit).await?;
         let last = dead_letters.last().map(|dead_letter| dead_letter.id);
-        let more = match last {
+        let more = match last.filter(|_| dead_letters.len() as i64 == limit) {
             None => 0,
             Some(last) => {
                 let mut older = selection.clone();
