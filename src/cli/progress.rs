@@ -31,10 +31,6 @@ pub(in crate::cli) struct ProgressLine {
     last: Instant,
 }
 
-#[allow(
-    dead_code,
-    reason = "audit and dlq replay draw their own until they are moved here"
-)]
 impl ProgressLine {
     /// A bar up to `total`, in the form of an `indicatif` template.
     pub(in crate::cli) fn bar(total: u64, form: &str) -> Self {

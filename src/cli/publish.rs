@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::domain::TraceContext;
 use crate::operations::{EventPublisher, PublishReport};
 
-const BAR: &str = "{bar:30} {human_pos} of {human_len} events, {per_sec}, {eta} left";
+const BAR: &str = "{bar:30} {human_pos} of {human_len} events{msg}, {eta} left";
 
 #[derive(Debug, Args)]
 #[command(
@@ -65,6 +65,7 @@ pub(super) fn run(args: PublishArgs, settings: &Settings, format: Format) -> any
         let mut line = ProgressLine::bar(file.events, BAR);
         let show = |confirmed| {
             line.at(confirmed);
+            line.message(format!(", {}/s", thousands(line.per_second())));
             line.sparse(|| format!("confirmed {} of {events}", thousands(confirmed)));
         };
         let work = shown(|progress| publisher.file(file, trace, progress), show);

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::cli::Ended;
 use crate::cli::output::{count, note, printable, thousands};
@@ -12,40 +11,36 @@ use crate::operations::replay::{
 };
 use crate::storage::Outcomes;
 
-/// Shows how far a replay is, until its end.
+/// Shows how far a replay is, until its end. Ctrl-C and SIGTERM stop it after the page in flight; the second one ends
+/// the process at once, which loses nothing either.
 pub(in crate::cli) async fn follow(running: RunningReplay) -> anyhow::Result<ReplayReport> {
-    stop_on_signal(running.stop.clone())?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut progress = running.progress.clone();
     let planned = progress.borrow().planned;
     let mut line = ProgressLine::bar(planned, "{bar:20} {human_pos}/{human_len}{msg}");
     let mut held_is_said = false;
-    while progress.changed().await.is_ok() {
-        let progress = progress.borrow_and_update().clone();
-        show(&mut line, &progress, &mut held_is_said);
+    loop {
+        tokio::select! {
+            told = progress.changed() => match told {
+                Ok(()) => {
+                    let progress = progress.borrow_and_update().clone();
+                    show(&mut line, &progress, &mut held_is_said);
+                    continue;
+                }
+                Err(_) => break,
+            },
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if running.stop.is_cancelled() {
+            std::process::exit(3);
+        }
+        line.say("stopping after the page in hand; once more to stop at once");
+        running.stop.cancel();
     }
     drop(line);
     Ok(running.report().await?)
-}
-
-/// Cancelled by Ctrl-C or SIGTERM: the page in flight is finished. The second one ends the process at once,
-/// which loses nothing either.
-fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if stop.is_cancelled() {
-                std::process::exit(3);
-            }
-            note("stopping after the page in hand; once more to stop at once");
-            stop.cancel();
-        }
-    });
-    Ok(())
 }
 
 fn show(line: &mut ProgressLine, progress: &ReplayProgress, held_is_said: &mut bool) {
