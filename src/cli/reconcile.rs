@@ -13,8 +13,8 @@ use crate::operations::Reconciliation;
 #[command(
     about = "Charge or write off stale pending deductions, once",
     long_about = "Charge or write off stale pending deductions, once.\n\n\
-        The article exists: charged. It doesn't: failed, article_not_found. That can't be told: it stays pending. \
-        What `serve` sweeps at the same time is shared, not done twice.\n\n\
+        If the article exists, it is charged. If it does not, the charge is written off (article_not_found). If \
+        nobody can tell, it stays pending. What `serve` sweeps at the same time is shared, not done twice.\n\n\
         Exit code 3: something that was pending for so long is pending still, because nobody can tell whether its \
         article exists, because it failed, or because another sweeper has claimed it or somebody has its row locked.",
     after_help = "Examples:\n  token-billing reconcile --dry-run\n  token-billing reconcile --older-than 10m"
