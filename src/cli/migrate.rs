@@ -4,8 +4,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Format, Table, at_right, count, is_printable, number, printable, text};
-use super::{Ended, UsageError, open_storage};
+use super::{Ended, UsageError};
 use crate::config::Settings;
+use crate::operations::open_storage;
 use crate::storage::{self, Look, Purpose, Revoked, Severity, Storage};
 
 /// So many revoked rights, or functions, are named one by one.

@@ -35,9 +35,9 @@ use thiserror::Error;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::broker::BrokerError;
-use crate::config::{Role, Settings, redacted_url};
+use crate::config::{Role, Settings};
 use crate::operations::{NOT_MIGRATED, OperationError, Operations};
-use crate::storage::{Storage, StorageError};
+use crate::storage::StorageError;
 use output::Format;
 
 /// Charges every finished article exactly once: RabbitMQ in, PostgreSQL ledger, nothing lost
@@ -170,8 +170,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Next> {
         Command::Show(args) => show::run(&args, &settings()?, output),
         Command::Dlq(args) => {
             let settings = settings()?;
+            args.check(&settings)?;
             operating(&settings, async |operations| {
-                dlq::run(args, &settings, operations, output).await
+                dlq::run(args, operations, output).await
             })
         }
         // A bad setting is a finding, not the end.
@@ -190,6 +191,7 @@ fn operating(
     settings: &Settings,
     work: impl AsyncFnOnce(&Arc<Operations>) -> anyhow::Result<Ended>,
 ) -> anyhow::Result<Ended> {
+    output::note_warnings();
     block_on(async {
         let operations = Arc::new(Operations::open(settings).await?);
         let ended = work(&operations).await;
@@ -202,17 +204,6 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     tokio::runtime::Runtime::new()
         .context("starting the runtime")?
         .block_on(work)
-}
-
-/// The database, after one successful look that it is there. Says which database it was otherwise.
-async fn open_storage(settings: &Settings) -> anyhow::Result<Storage> {
-    let database = settings.require_database()?;
-    let place = || format!("database {}", redacted_url(&database.url));
-    let storage = Storage::new(database, &settings.reconnect).with_context(place)?;
-    let storage = storage.for_operators();
-    let reached = storage.reach().await;
-    reached.with_context(place)?;
-    Ok(storage)
 }
 
 /// The error and its causes, in one line, nothing said twice.

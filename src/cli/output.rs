@@ -106,6 +106,27 @@ pub fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable_lines(line));
 }
 
+/// Notes what an operation warns of while it goes on all the same.
+pub fn note_warnings() {
+    let fields = tracing_subscriber::fmt::format::debug_fn(|writer, field, value| {
+        let text = printable(&format!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "note: {text}"),
+            _ => write!(writer, ": {text}"),
+        }
+    });
+    let notes = tracing_subscriber::fmt()
+        .with_env_filter("token_billing::operations=warn")
+        .with_writer(io::stderr)
+        .fmt_fields(fields)
+        .with_ansi(false)
+        .with_level(false)
+        .with_target(false)
+        .without_time();
+    // Where something listens already, that tells it.
+    let _ = tracing::subscriber::set_global_default(notes.finish());
+}
+
 /// A table without lines, so that its columns can be copied and grepped.
 #[derive(Debug)]
 pub struct Table(comfy_table::Table);

@@ -103,17 +103,9 @@ impl Operations {
     ///
     /// [`OperationError::Internal`] without `database.url`; [`OperationError::Unavailable`] with the reason.
     pub async fn open(settings: &Settings) -> Result<Self, OperationError> {
-        let database = settings.require_database()?;
-        let away = |error: StorageError| OperationError::Unavailable {
-            dependency: Dependency::Database,
-            why: format!("database {}: {error}", redacted_url(&database.url)),
-        };
-        let storage = Storage::new(database, &settings.reconnect).map_err(away)?;
-        let storage = storage.for_operators();
-        storage.reach().await.map_err(away)?;
         Ok(Self {
             settings: settings.clone(),
-            storage: Arc::new(storage),
+            storage: Arc::new(open_storage(settings).await?),
             publisher: OnceLock::new(),
             listener: Mutex::default(),
             replays: replay::RunningReplays::default(),
@@ -144,6 +136,19 @@ impl Operations {
         let make = || Arc::new(Publisher::plain(broker, &Topology::new(broker, &schedule)));
         Ok(self.publisher.get_or_init(make))
     }
+}
+
+/// The database, after one successful look that it is there. Says which database it was otherwise.
+pub(crate) async fn open_storage(settings: &Settings) -> Result<Storage, OperationError> {
+    let database = settings.require_database()?;
+    let away = |error: StorageError| OperationError::Unavailable {
+        dependency: Dependency::Database,
+        why: format!("database {}: {error}", redacted_url(&database.url)),
+    };
+    let storage = Storage::new(database, &settings.reconnect).map_err(away)?;
+    let storage = storage.for_operators();
+    storage.reach().await.map_err(away)?;
+    Ok(storage)
 }
 
 impl Actor {

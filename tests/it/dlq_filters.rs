@@ -118,3 +118,29 @@ async fn a_group_a_company_or_an_action_that_is_not_there_is_said_to_be_not_ther
     let ran = site.run(&["dlq", "history", "--as", "nobody"]).await;
     assert_eq!(ran.done(), "nothing that was done by hand matches\n");
 }
+
+#[tokio::test]
+async fn what_is_wrong_usage_in_any_case_is_told_though_the_database_is_away() {
+    let site = Site::new().await;
+    let away = [(
+        "TOKEN_BILLING__DATABASE__URL",
+        "postgres://nobody@127.0.0.1:1/none",
+    )];
+    let never = ["--since", "1h", "--until", "2h"];
+    for (args, said) in [
+        (&[&["list"], &never[..]].concat()[..], "--since"),
+        (&[&["groups"], &never[..]].concat(), "--since"),
+        (&[&["watch"], &never[..]].concat(), "--since"),
+        (&[&["replay", "--yes"], &never[..]].concat(), "--since"),
+        (&["replay", "--yes"], "--all"),
+        (&["replay", "1", "--yes", "--state", "replayed"], "--state"),
+        (&["replay", "1"], "no terminal"),
+        (&["discard", "--yes", "--reason", "x"], "--all"),
+        (&["restore", "--yes", "--all", "1"], "--all"),
+        (&["restore", "1"], "no terminal"),
+    ] {
+        let ran = site.run_in(&away, &[&["dlq"], args].concat()).await;
+        assert!(ran.refused(2).contains(said), "{args:?}: {ran:#?}");
+    }
+    site.run_in(&away, &["dlq", "list"]).await.refused(1);
+}

@@ -186,6 +186,35 @@ async fn a_line_is_as_wide_as_the_terminal_and_no_wider() {
 }
 
 #[tokio::test]
+async fn a_narrow_terminal_has_room_for_the_error() {
+    let site = Site::new().await;
+    let company = site.company(0, 0).await;
+    let poor = refused(Uuid::new_v4(), company, 5);
+    let error = poor.error[..15].to_owned();
+    site.archive(&[poor]).await;
+    for command in ["list", "groups"] {
+        let ran = site.run_in(&[("COLUMNS", "80")], &["dlq", command]).await;
+        assert!(ran.done().contains(&error), "{command}: {ran:#?}");
+    }
+}
+
+#[tokio::test]
+async fn who_looks_is_told_that_charged_ones_are_not_marked_and_sees_them_all_the_same() {
+    let site = Site::new().await;
+    let company = site.company(0, 0).await;
+    site.archive(&[refused(Uuid::new_v4(), company, 5)]).await;
+    site.db
+        .execute("alter function resolve_dead_letters rename to elsewhere")
+        .await;
+    let ran = site.run(&["dlq", "list", "--output", "json"]).await;
+    let listed = ran.document()["dead_letters"].as_array().map(Vec::len);
+    assert_eq!(listed, Some(1));
+    let note =
+        "note: charged dead letters are not marked as resolved: function resolve_dead_letters";
+    assert!(ran.notes().starts_with(note), "{ran:#?}");
+}
+
+#[tokio::test]
 async fn one_cause_is_one_group_and_the_largest_comes_first() {
     let site = Site::new().await;
     let (company, other) = (site.company(0, 0).await, site.company(0, 0).await);

@@ -8,7 +8,8 @@ use super::select::SelectArgs;
 use crate::cli::actor::ActorArgs;
 use crate::cli::output::{self, Format, Table, at_right, count, number, text};
 use crate::cli::{Ended, UsageError, ask};
-use crate::operations::{Operations, dead_letters::Change};
+use crate::operations::Operations;
+use crate::operations::dead_letters::{Change, check_extent};
 use crate::storage::Act;
 
 /// The filter by the dead letters' own reasons has another name here, because `--reason` is why it is done.
@@ -75,6 +76,20 @@ pub(super) struct ChangeArgs {
     select: SelectArgs,
 }
 
+impl ChangeArgs {
+    pub(super) fn check(&self, act: Act) -> anyhow::Result<()> {
+        self.select.check()?;
+        check_extent(&self.select.selection(), self.all)?;
+        if !self.yes && !self.dry_run && !ask::is_possible() {
+            let name = act.name();
+            let problem =
+                format!("no terminal to ask on: say --yes to {name}, or --dry-run to look");
+            return Err(UsageError(problem).into());
+        }
+        Ok(())
+    }
+}
+
 pub(super) async fn run(
     act: Act,
     args: ChangeArgs,
@@ -82,10 +97,6 @@ pub(super) async fn run(
     format: Format,
 ) -> anyhow::Result<Ended> {
     let name = act.name();
-    if !args.yes && !args.dry_run && !ask::is_possible() {
-        let problem = format!("no terminal to ask on: say --yes to {name}, or --dry-run to look");
-        return Err(UsageError(problem).into());
-    }
     let mut change = operations
         .plan_change(act, &args.select.selection(), args.all)
         .await?;

@@ -47,9 +47,23 @@ enum Command {
     Stats(stats::StatsArgs),
 }
 
+impl DlqArgs {
+    /// Tells wrong usage, and a setting that is missing, before anything is connected to.
+    pub(super) fn check(&self, settings: &Settings) -> anyhow::Result<()> {
+        match &self.command {
+            Command::List(args) => args.select.check(),
+            Command::Groups(args) => args.select.check(),
+            Command::Watch(args) => args.select.check(),
+            Command::Discard(args) => args.change.check(Act::Discard),
+            Command::Restore(args) => args.change.check(Act::Restore),
+            Command::Replay(args) => args.check(settings),
+            Command::Edit(_) | Command::History(_) | Command::Show(_) | Command::Stats(_) => Ok(()),
+        }
+    }
+}
+
 pub(super) async fn run(
     args: DlqArgs,
-    settings: &Settings,
     operations: &Arc<Operations>,
     format: Format,
 ) -> anyhow::Result<Ended> {
@@ -59,7 +73,7 @@ pub(super) async fn run(
         Command::Discard(args) => act::run(Act::Discard, args.change, operations, format).await,
         Command::Restore(args) => act::run(Act::Restore, args.change, operations, format).await,
         Command::History(args) => history::run(args, operations, format).await,
-        Command::Replay(args) => replay::run(args, settings, operations, format).await,
+        Command::Replay(args) => replay::run(args, operations, format).await,
         Command::Groups(args) => groups::run(args, operations, format).await,
         Command::Show(args) => show::run(args, operations, format).await,
         Command::Watch(args) => watch::run(args, operations, format).await,

@@ -80,21 +80,30 @@ struct Document<'a> {
     replay: Option<&'a ReplayReport>,
 }
 
+impl ReplayArgs {
+    pub(super) fn check(&self, settings: &Settings) -> anyhow::Result<()> {
+        let asked = &self.asked;
+        asked.select.check()?;
+        ReplaySelection::new(asked.select.selection(), asked.all)?;
+        if asked.dry_run {
+            return Ok(());
+        }
+        if !asked.yes && !ask::is_possible() {
+            let problem = "there is no terminal to ask on: --yes replays, --dry-run shows the plan";
+            return Err(UsageError(problem.to_owned()).into());
+        }
+        settings.require_broker()?;
+        Ok(())
+    }
+}
+
 pub(super) async fn run(
     args: ReplayArgs,
-    settings: &Settings,
     operations: &Arc<Operations>,
     format: Format,
 ) -> anyhow::Result<Ended> {
     let (args, actor) = (args.asked, args.actor.actor()?);
     let selection = ReplaySelection::new(args.select.selection(), args.all)?;
-    if !args.dry_run && !args.yes && !ask::is_possible() {
-        let problem = "there is no terminal to ask on: --yes replays, --dry-run shows the plan";
-        return Err(UsageError(problem.to_owned()).into());
-    }
-    if !args.dry_run {
-        settings.require_broker()?;
-    }
     let plan = operations.plan_replay(selection).await?;
     for (id, state) in &plan.passed_over {
         note(&format!("letter {id} is {}: passed over", state.as_str()));

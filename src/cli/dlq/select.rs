@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain;
+use crate::operations::dead_letters::check_window;
 use crate::storage::{LetterState, Selection};
 
 /// The flags of a selection. Each one restricts; several restrict together.
@@ -64,6 +65,11 @@ enum State {
 }
 
 impl SelectArgs {
+    /// Whether they can select anything at all.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        Ok(check_window(&self.selection())?)
+    }
+
     /// What they select.
     pub(super) fn selection(&self) -> Selection {
         use LetterState::{Discarded, Open, Replayed, Resolved};

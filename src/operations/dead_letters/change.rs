@@ -121,13 +121,14 @@ impl Change {
     }
 }
 
-/// Nothing said must not come to mean everything.
-pub(in crate::operations) fn check_extent(
-    selection: &Selection,
-    all: bool,
-) -> Result<(), OperationError> {
+/// Nothing said must not come to mean everything. As for [`check_window`](super::check_window), before connecting too.
+///
+/// # Errors
+///
+/// [`OperationError::Invalid`]: neither the selection nor `all` says which are meant, or both do.
+pub fn check_extent(selection: &Selection, all: bool) -> Result<(), OperationError> {
     let why = match (selection.is_unrestricted(), all) {
-        (true, false) => "which dead letters? Name ids or filters, or say that every one is meant",
+        (true, false) => "which dead letters? Name ids or filters, or set this for every one",
         (false, true) => "can't be used together with ids or filters",
         _ => return Ok(()),
     };

@@ -10,8 +10,7 @@ mod show;
 mod stats;
 mod watch;
 
-pub use change::Change;
-pub(super) use change::check_extent;
+pub use change::{Change, check_extent};
 pub use edit::{Draft, EditReport, Revision};
 pub use history::History;
 pub use list::{DeadLetterGroups, DeadLetterPage};
@@ -22,6 +21,21 @@ pub use watch::{Arrivals, News};
 
 use super::{OperationError, Operations};
 use crate::storage::{LetterState, Selection};
+
+/// Whether a selection can match anything at all. Every operation asks it; a caller may ask before it connects.
+///
+/// # Errors
+///
+/// [`OperationError::Invalid`].
+pub fn check_window(selection: &Selection) -> Result<(), OperationError> {
+    match (selection.since, selection.until) {
+        (Some(since), Some(until)) if since >= until => {
+            let why = "is not before until, so nothing can match";
+            Err(OperationError::invalid("since", why))
+        }
+        _ => Ok(()),
+    }
+}
 
 impl Operations {
     /// The dead letters that are meant: where neither a state nor an id says which, those in the `usual` states;
@@ -40,14 +54,7 @@ impl Operations {
         usual: &[LetterState],
         reason_field: &'static str,
     ) -> Result<Selection, OperationError> {
-        let (since, until) = (selection.since, selection.until);
-        if since
-            .zip(until)
-            .is_some_and(|(since, until)| since >= until)
-        {
-            let why = "is not before until, so nothing can match";
-            return Err(OperationError::invalid("since", why));
-        }
+        check_window(selection)?;
         self.resolve_charged().await;
         self.check_names(selection, reason_field).await?;
         let mut meant = selection.clone();
