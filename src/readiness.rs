@@ -203,6 +203,8 @@ pub async fn watch_readiness(
         let mut now = known.clone();
         while now == known {
             tokio::select! {
+                // Told to stop, that nothing is taken any more is no news.
+                biased;
                 () = stop.cancelled() => return,
                 () = signs.changed() => now = signs.read(),
             }
