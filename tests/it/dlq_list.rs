@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use time::Duration;
-use token_billing::storage::Arrival;
+use token_billing::operations::Operations;
+use token_billing::storage::{ActionFilter, Arrival, Selection};
 use uuid::Uuid;
 
 use crate::support::{
@@ -212,6 +213,24 @@ async fn who_looks_is_told_that_charged_ones_are_not_marked_and_sees_them_all_th
     let note =
         "note: charged dead letters are not marked as resolved: function resolve_dead_letters";
     assert!(ran.notes().starts_with(note), "{ran:#?}");
+}
+
+#[tokio::test]
+async fn a_page_has_a_limit_whoever_asks() {
+    let site = Site::new().await;
+    let operations = Operations::open(&site.settings()).await.expect("reached");
+    let (all, filter) = (Selection::default(), ActionFilter::default());
+    for limit in [-1, 0, 10_001] {
+        for refused in [
+            operations.list_dead_letters(&all, None, limit).await.err(),
+            operations.group_dead_letters(&all, limit).await.err(),
+            operations.history(&filter, limit).await.err(),
+        ] {
+            let said = refused.map(|error| error.to_string());
+            assert_eq!(said, Some(format!("limit: {limit} is not in 1..=10000")));
+        }
+    }
+    operations.close().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use super::letters::{Room, age, reason};
 use super::select::SelectArgs;
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, number, text, thousands};
-use crate::operations::{Operations, dead_letters::DeadLetterGroups};
+use crate::operations::Operations;
+use crate::operations::dead_letters::{DeadLetterGroups, PAGE_LIMITS};
 
 /// Group dead letters by their cause
 #[derive(Debug, Args)]
@@ -21,7 +22,7 @@ pub(super) struct GroupsArgs {
     pub(super) select: SelectArgs,
 
     /// At most so many groups
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(i64).range(1..=10_000), help_heading = "Paging")]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(i64).range(PAGE_LIMITS), help_heading = "Paging")]
     limit: i64,
 }
 

@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use super::select::moment;
 use crate::cli::output::{Format, Table, at_right, text, thousands};
 use crate::cli::{self, Ended};
-use crate::operations::{Operations, dead_letters::History};
+use crate::operations::Operations;
+use crate::operations::dead_letters::{History, PAGE_LIMITS};
 use crate::storage::{ActionFilter, PastAction};
 
 #[derive(Debug, Args)]
@@ -38,7 +39,7 @@ pub(super) struct HistoryArgs {
     since: Option<OffsetDateTime>,
 
     /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(i64).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(i64).range(PAGE_LIMITS))]
     limit: i64,
 }
 

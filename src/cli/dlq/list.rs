@@ -7,7 +7,8 @@ use super::letters::{Room, age, cells, heading};
 use super::select::SelectArgs;
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, text, thousands};
-use crate::operations::{Operations, dead_letters::DeadLetterPage};
+use crate::operations::Operations;
+use crate::operations::dead_letters::{DeadLetterPage, PAGE_LIMITS};
 use crate::storage::{LetterState, Selection};
 
 /// List dead letters, newest first
@@ -25,7 +26,7 @@ pub(super) struct ListArgs {
     pub(super) select: SelectArgs,
 
     /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(i64).range(1..=10_000), help_heading = "Paging")]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(i64).range(PAGE_LIMITS), help_heading = "Paging")]
     limit: i64,
 
     /// Only those with a smaller id than this: the next page

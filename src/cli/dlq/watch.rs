@@ -13,7 +13,8 @@ use super::letters::{Room, reason};
 use super::select::SelectArgs;
 use crate::cli::Ended;
 use crate::cli::output::{self, Format, Reader, printable, thousands};
-use crate::operations::{Operations, dead_letters::News};
+use crate::operations::Operations;
+use crate::operations::dead_letters::{News, TAIL_LIMITS};
 use crate::storage::DeadLetter;
 
 /// Show dead letters as they arrive
@@ -31,7 +32,7 @@ pub(super) struct WatchArgs {
     pub(super) select: SelectArgs,
 
     /// Begin with the last so many that arrived before
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(i64).range(0..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(i64).range(TAIL_LIMITS))]
     tail: i64,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::names::no_such;
+use super::{PAGE_LIMITS, check_within, names::no_such};
 use crate::operations::{OperationError, Operations};
 use crate::storage::{ActionFilter, PastAction};
 
@@ -21,12 +21,13 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Invalid`] for an action that is none.
+    /// [`OperationError::Invalid`] for an action that is none, or a limit beyond [`PAGE_LIMITS`].
     pub async fn history(
         &self,
         filter: &ActionFilter,
         limit: i64,
     ) -> Result<History, OperationError> {
+        check_within("limit", limit, &PAGE_LIMITS)?;
         let actions = self.storage.operator_actions(filter, limit).await?;
         // A mistyped action must not answer that nothing was done; one that isn't ours may be recorded all the same.
         let of_its_kind = ActionFilter {

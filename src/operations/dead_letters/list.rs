@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::{PAGE_LIMITS, check_within};
 use crate::operations::{OperationError, Operations};
 use crate::storage::{DeadLetter, DeadLetterGroup, LetterState, Selection};
 
@@ -33,13 +34,14 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Invalid`] for a selection that can't match.
+    /// [`OperationError::Invalid`] for a selection that can't match, or a limit beyond [`PAGE_LIMITS`].
     pub async fn list_dead_letters(
         &self,
         selection: &Selection,
         before: Option<i64>,
         limit: i64,
     ) -> Result<DeadLetterPage, OperationError> {
+        check_within("limit", limit, &PAGE_LIMITS)?;
         let selection = self
             .meant(selection, &[LetterState::Open], "reason")
             .await?;
@@ -65,12 +67,13 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Invalid`] for a selection that can't match.
+    /// [`OperationError::Invalid`] for a selection that can't match, or a limit beyond [`PAGE_LIMITS`].
     pub async fn group_dead_letters(
         &self,
         selection: &Selection,
         limit: i64,
     ) -> Result<DeadLetterGroups, OperationError> {
+        check_within("limit", limit, &PAGE_LIMITS)?;
         let selection = self
             .meant(selection, &[LetterState::Open], "reason")
             .await?;

@@ -19,8 +19,27 @@ pub use stats::{Stats, Thresholds};
 pub(super) use watch::Listener;
 pub use watch::{Arrivals, News};
 
+use std::ops::RangeInclusive;
+
 use super::{OperationError, Operations};
 use crate::storage::{LetterState, Selection};
+
+/// How many dead letters, groups or actions are told at once.
+pub const PAGE_LIMITS: RangeInclusive<i64> = 1..=10_000;
+/// How many that arrived before a watch are told first.
+pub const TAIL_LIMITS: RangeInclusive<i64> = 0..=10_000;
+
+fn check_within(
+    field: &'static str,
+    number: i64,
+    limits: &RangeInclusive<i64>,
+) -> Result<(), OperationError> {
+    if limits.contains(&number) {
+        return Ok(());
+    }
+    let why = format!("{number} is not in {}..={}", limits.start(), limits.end());
+    Err(OperationError::invalid(field, why))
+}
 
 /// Whether a selection can match anything at all. Every operation asks it; a caller may ask before it connects.
 ///

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::{TAIL_LIMITS, check_within};
 use crate::operations::{OperationError, Operations};
 use crate::reconnect::Reconnect;
 use crate::storage::{DeadLetter, Selection, Storage, StorageError};
@@ -80,12 +81,13 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Invalid`] for a selection that can't match. Later, nothing ends it.
+    /// [`OperationError::Invalid`] for a selection that can't match, or a tail beyond [`TAIL_LIMITS`]. Later, nothing ends it.
     pub async fn watch_dead_letters(
         &self,
         selection: &Selection,
         tail: i64,
     ) -> Result<Arrivals, OperationError> {
+        check_within("tail", tail, &TAIL_LIMITS)?;
         let selection = self.meant(selection, &[], "reason").await?;
         let seen = self.storage.last_arrival().await?;
         // One that arrives again just now is missing in the tail, and is the first news.
