@@ -1,4 +1,4 @@
-//! Charges every finished article exactly once: events come from `RabbitMQ`, the books are in
+//! Charges every finished article exactly once: events come from `RabbitMQ`, the ledger is in
 //! `PostgreSQL`, and nothing is lost between the two.
 //!
 //! # Layout
@@ -9,13 +9,13 @@
 //!
 //! - [`config`]: every setting with its default, unit and range.
 //! - [`telemetry`]: where log lines go, and in what form.
-//! - [`domain`]: the event, what the books can answer, the retry schedule, and what happens to a message.
+//! - [`domain`]: the event, what the ledger can answer, the retry schedule, and what happens to a message.
 //! - [`reconnect`]: how long to wait for something that is away.
 //! - [`failpoint`]: dying on purpose, for tests.
 //!
 //! Floor 1, adapters:
 //!
-//! - [`storage`]: the books in `PostgreSQL`; the only place that names sqlx.
+//! - [`storage`]: the ledger in `PostgreSQL`; the only place that names sqlx.
 //! - [`broker`]: the queues in `RabbitMQ`; the only place that names lapin.
 //!
 //! Floor 2, engines:

@@ -193,7 +193,7 @@ impl Sweeper {
                  articles is empty and sweeper.article_exists_query is not set"
             );
         }
-        self.storage.settle_dead_letters().await?;
+        self.storage.resolve_dead_letters().await?;
         Ok((report, left))
     }
 

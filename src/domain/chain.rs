@@ -36,7 +36,7 @@ pub struct ChargeFigures {
     pub period_end: Option<OffsetDateTime>,
 }
 
-/// One movement of the books.
+/// One movement of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Movement {
     /// Tokens were taken.
@@ -88,7 +88,7 @@ impl Known {
     }
 }
 
-/// Follows the movements of one company, in the order of its books.
+/// Follows the movements of one company, in the order of its ledger.
 #[derive(Debug, Default)]
 pub struct Chain {
     last: Option<(i64, Known)>,

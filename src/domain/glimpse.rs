@@ -1,4 +1,4 @@
-//! What can be made out in a body that may not be an event: for people who look for a letter, never for
+//! What can be made out in a body that may not be an event: for people who look for a dead letter, never for
 //! a charge.
 
 use std::borrow::Cow;
@@ -11,7 +11,7 @@ use super::json;
 /// Bytes of a body that are looked at.
 const MAX_READ: usize = 1024 * 1024;
 
-/// The fields that say what a letter is about; `None` where one is missing, malformed or said twice
+/// The fields that say what a dead letter is about; `None` where one is missing, malformed or said twice
 /// in different ways.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Glimpse {

@@ -132,7 +132,7 @@ impl Operations {
     /// Marks dead letters as resolved whose jobs have been charged by another way. Nobody who looks is stopped if it
     /// can't be done: what the ledger says of a job is read live in any case.
     async fn resolve_charged(&self) {
-        if let Err(error) = self.storage.settle_dead_letters().await {
+        if let Err(error) = self.storage.resolve_dead_letters().await {
             tracing::warn!(error.message = %error, "charged dead letters are not marked as resolved");
         }
     }

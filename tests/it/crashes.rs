@@ -131,10 +131,10 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
         "{deaths} deaths with a limit of 8; {:?}",
         process.log()
     );
-    let letter = site.dead_letter().await;
-    assert!(String::from_utf8_lossy(&letter.body).contains(&deadly.to_string()));
+    let dead_letter = site.dead_letter().await;
+    assert!(String::from_utf8_lossy(&dead_letter.body).contains(&deadly.to_string()));
     assert_eq!(
-        letter.header("x-first-death-reason").as_deref(),
+        dead_letter.header("x-first-death-reason").as_deref(),
         Some("delivery_limit")
     );
     assert!(

@@ -178,7 +178,7 @@ async fn a_broker_short_of_memory_or_disk_loses_nothing() {
             |&n| n > refused - 100,
         )
         .await;
-        // Told to stop meanwhile, it gives up after its time, and what it has in hand goes back.
+        // Told to stop meanwhile, it gives up after its time, and what it has in flight goes back.
         process.terminate().await;
         assert_eq!(process.wait(PATIENCE).await, Some(1));
         process.wait_for_log("not drained", PATIENCE).await;

@@ -4,7 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    books::{Item, mark_pending},
+    ledger::{Item, mark_pending},
     site::Site,
 };
 

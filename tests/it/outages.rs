@@ -136,14 +136,14 @@ async fn a_connection_cut_at_each_try_is_retried_by_the_schedule_and_then_owed()
     proxy.cut_when_client_sends(job.to_string(), Moment::BeforeTheServerHasIt, 8);
     site.publish(job, company, 10).await;
 
-    let letter = site.dead_letter().await;
+    let dead_letter = site.dead_letter().await;
 
     assert_eq!(proxy.cuts(), 8);
     assert_eq!(
-        letter.header("reason").as_deref(),
+        dead_letter.header("reason").as_deref(),
         Some("retries_exhausted")
     );
-    assert_eq!(letter.header("attempt").as_deref(), Some("3"));
+    assert_eq!(dead_letter.header("attempt").as_deref(), Some("3"));
     assert_eq!(site.until(job, "pending").await.amount, 10);
     assert_eq!(running.tally.read().delayed, 3);
     running.stop().await;

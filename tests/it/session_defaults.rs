@@ -1,4 +1,4 @@
-//! The database is somebody else's: what it sets by default must not change what the books promise.
+//! The database is somebody else's: what it sets by default must not change what the ledger promise.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::operations::{OperationError, Operations};
-use crate::storage::{DeadLetter, DeadLetterGroup, LetterState, Selection};
+use crate::storage::{DeadLetter, DeadLetterGroup, DeadLetterState, Selection};
 
 /// Some of the dead letters that were asked for, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,7 +16,7 @@ pub struct DeadLetterPage {
     pub next_before: Option<i64>,
     /// The states that were looked for; empty: any.
     #[serde(skip)]
-    pub states: Vec<LetterState>,
+    pub states: Vec<DeadLetterState>,
 }
 
 /// Dead letters by their cause, the largest group first.
@@ -41,7 +41,7 @@ impl Operations {
         limit: i64,
     ) -> Result<DeadLetterPage, OperationError> {
         let selection = self
-            .meant(selection, &[LetterState::Open], "reason")
+            .meant(selection, &[DeadLetterState::Open], "reason")
             .await?;
         let dead_letters = self.storage.dead_letters(&selection, before, limit).await?;
         let last = dead_letters.last().map(|dead_letter| dead_letter.id);
@@ -72,7 +72,7 @@ impl Operations {
         limit: i64,
     ) -> Result<DeadLetterGroups, OperationError> {
         let selection = self
-            .meant(selection, &[LetterState::Open], "reason")
+            .meant(selection, &[DeadLetterState::Open], "reason")
             .await?;
         let groups = self.storage.dead_letter_groups(&selection, limit).await?;
         let all = groups.first().map_or(0, |group| group.of_groups);

@@ -21,7 +21,7 @@ pub(super) use watch::Listener;
 pub use watch::{Arrivals, News};
 
 use super::{OperationError, Operations};
-use crate::storage::{LetterState, Selection};
+use crate::storage::{DeadLetterState, Selection};
 
 impl Operations {
     /// The dead letters that are meant: where neither a state nor an id says which, those in the `usual` states;
@@ -37,7 +37,7 @@ impl Operations {
     pub(super) async fn meant(
         &self,
         selection: &Selection,
-        usual: &[LetterState],
+        usual: &[DeadLetterState],
         reason_field: &'static str,
     ) -> Result<Selection, OperationError> {
         let (since, until) = (selection.since, selection.until);

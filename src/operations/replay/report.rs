@@ -61,7 +61,7 @@ pub struct ReplayReport {
     #[serde(flatten)]
     pub ended: ReplayEnded,
     /// Resolved instead of sent: their jobs had been charged meanwhile.
-    pub settled: u64,
+    pub resolved: u64,
     /// Sent, but after the claim had run out: somebody may send them again, which is harmless.
     pub unmarked: u64,
     /// What was sent, and what came of it.

@@ -7,7 +7,7 @@ use sqlx::{FromRow, QueryBuilder, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{COLUMNS, DeadLetter, LetterState};
+use super::{COLUMNS, DeadLetter, DeadLetterState};
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// A dead letter, whole.
@@ -111,9 +111,9 @@ impl FullDeadLetter {
         &self.edited_body.as_ref().unwrap_or(&self.body).0
     }
 
-    /// The replay that had it in hand and didn't mark it as sent: it may have been sent all the same.
+    /// The replay that had it in flight and didn't mark it as sent: it may have been sent all the same.
     pub fn half_replayed_by(&self) -> Option<i64> {
-        let is_open = self.dead_letter.state == LetterState::Open;
+        let is_open = self.dead_letter.state == DeadLetterState::Open;
         self.claimed_by.filter(|_| is_open)
     }
 }

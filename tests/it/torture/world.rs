@@ -68,7 +68,7 @@ impl World {
             ("SWEEPER__INTERVAL", "1s"),
             ("SWEEPER__STALE_AFTER", "1s"),
             ("SWEEPER__CLAIM", "1s"),
-            // A killed process counts a delivery for all that it had in hand.
+            // A killed process counts a delivery for all that it had in flight.
             ("BROKER__DELIVERY_LIMIT", "1000"),
         ] {
             site.set(setting, value);
@@ -120,7 +120,7 @@ impl World {
         Uuid::from_u64_pair(self.run ^ 2, number)
     }
 
-    /// One job in seven names no article: whether it is owed can't be told.
+    /// One job in seven names no article: whether it is pending can't be told.
     pub(super) fn article(&self, number: u64) -> Option<Uuid> {
         (!number.is_multiple_of(7)).then(|| Uuid::from_u64_pair(self.run ^ 3, number))
     }

@@ -1,14 +1,14 @@
-//! Charges that are owed.
+//! Charges that are pending.
 
 use uuid::Uuid;
 
 use super::{
-    books::{Item, mark_pending},
+    ledger::{Item, mark_pending},
     site::Site,
 };
 
-/// A job with an article of `articles`, owed for `minutes`.
-pub(crate) async fn owed(site: &Site, company: Uuid, tokens: i64, minutes: i64) -> Uuid {
+/// A job with an article of `articles`, pending for `minutes`.
+pub(crate) async fn pending(site: &Site, company: Uuid, tokens: i64, minutes: i64) -> Uuid {
     let (job, article) = (site.job(company).await, Uuid::new_v4());
     site.db
         .execute(format!(
