@@ -36,9 +36,7 @@ const MIB: u64 = 1024 * KIB;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table of sections")]
 pub struct Settings {
-    /// `PostgreSQL`.
     pub database: Database,
-    /// `RabbitMQ`.
     pub broker: Broker,
     /// How events are taken from the work queue.
     pub worker: Worker,
@@ -62,7 +60,6 @@ pub struct Settings {
     pub log: Log,
 }
 
-/// `PostgreSQL`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Database {
@@ -107,7 +104,6 @@ impl Default for Database {
     }
 }
 
-/// `RabbitMQ`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Broker {
@@ -287,7 +283,6 @@ impl Default for Log {
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
     Text,
     /// One JSON object a line, for machines.
     Json,

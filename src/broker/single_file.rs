@@ -84,7 +84,6 @@ impl SingleFile {
         Ok(None)
     }
 
-    /// Ends it.
     pub async fn close(&self) {
         close(&self.channel, self.patience).await;
     }

@@ -28,7 +28,6 @@ impl Buckets {
 pub struct ChargeFigures {
     /// What could be spent before.
     pub before: i64,
-    /// And after.
     pub after: i64,
     /// The share of purchased tokens; the rest was monthly quota.
     pub purchased: i64,
@@ -42,12 +41,7 @@ pub enum Movement {
     /// Tokens were taken.
     Charge(ChargeFigures),
     /// Tokens were given: a top-up, a renewal or a refund.
-    Credit {
-        /// Before.
-        before: Buckets,
-        /// After.
-        after: Buckets,
-    },
+    Credit { before: Buckets, after: Buckets },
 }
 
 /// What doesn't fit.

@@ -15,11 +15,8 @@ const MAX_READ: usize = 1024 * 1024;
 /// in different ways.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Glimpse {
-    /// The job.
     pub job_id: Option<Uuid>,
-    /// The company.
     pub company_id: Option<Uuid>,
-    /// The article.
     pub article_id: Option<Uuid>,
     /// The tokens asked for, an integer, in whatever range.
     pub tokens: Option<i64>,

@@ -70,13 +70,11 @@ pub enum OperationError {
     Conflict {
         /// Stable, for programs: where an SQL function answered, its code.
         code: &'static str,
-        /// For people.
         why: String,
     },
     /// Something that is needed is away: the same again later.
     #[error("{why}")]
     Unavailable {
-        /// What.
         dependency: Dependency,
         /// What it said.
         why: String,
@@ -90,9 +88,7 @@ pub enum OperationError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dependency {
-    /// `PostgreSQL`.
     Database,
-    /// `RabbitMQ`.
     Broker,
 }
 

@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Finding, Purpose, StorageError, Trouble, session};
 use crate::{config, reconnect::Reconnect};
 
-/// The ledger.
 #[derive(Debug)]
 pub struct Storage {
     pub(super) pool: PgPool,

@@ -57,7 +57,7 @@ async fn while_the_database_is_away_dead_letters_wait_and_readiness_says_no() {
     let mut late = Vec::new();
     for n in 0..40 {
         late.push(Uuid::new_v4());
-        // Refused once the ledger is back, and dead at once, by other workers, while they are away.
+        // Refused once the ledger is back, and dead at once, by other workers, while it is away.
         site.publish(late[n], company, 5000).await;
         let body = format!("no event {n}");
         let queue = site.broker.dead_letters();
@@ -92,15 +92,9 @@ async fn while_the_database_is_away_dead_letters_wait_and_readiness_says_no() {
         "{drained}"
     );
 
-    let archived = |job: &Uuid| {
-        dead_letters
-            .iter()
-            .any(|dead_letter| dead_letter.job_id == Some(*job))
-    };
+    let archived = |job: &Uuid| dead_letters.iter().any(|dead| dead.job_id == Some(*job));
     assert!(late.iter().all(archived) && archived(&unpaid));
-    let of_no_event = dead_letters
-        .iter()
-        .filter(|dead_letter| dead_letter.job_id.is_none());
+    let of_no_event = dead_letters.iter().filter(|dead| dead.job_id.is_none());
     assert_eq!(of_no_event.count(), 40);
     let left = site.broker.take_all(&site.broker.dead_letters()).await;
     assert!(left.is_empty(), "{left:#?}");

@@ -58,7 +58,6 @@ pub(super) async fn run(
     Ok(Ended::Done)
 }
 
-/// For people.
 struct Shown<'a>(&'a DeadLetterStory);
 
 impl Shown<'_> {

@@ -13,7 +13,6 @@ use crate::storage::{
 /// An open dead letter that may be edited, as far as could be seen when it was read.
 #[derive(Debug)]
 pub struct Draft {
-    /// Itself.
     pub full: FullDeadLetter,
     limits: Limits,
 }
@@ -38,11 +37,8 @@ pub struct EditReport {
     pub action_id: Option<i64>,
     /// The job that is asked for, where it can be read, as the next three.
     pub job_id: Option<Uuid>,
-    /// The company.
     pub company_id: Option<Uuid>,
-    /// The article.
     pub article_id: Option<Uuid>,
-    /// The tokens.
     pub tokens: Option<i64>,
     /// What a replay sends.
     pub body: String,

@@ -8,7 +8,6 @@ use crate::storage::{DeadLetter, DeadLetterGroup, DeadLetterState, Selection};
 /// Some of the dead letters that were asked for, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadLetterPage {
-    /// These.
     pub dead_letters: Vec<DeadLetter>,
     /// How many more there are, older than these.
     pub more: i64,
@@ -22,7 +21,6 @@ pub struct DeadLetterPage {
 /// Dead letters by their cause, the largest group first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadLetterGroups {
-    /// These.
     pub groups: Vec<DeadLetterGroup>,
     /// How many more groups there are, smaller than these.
     pub more: i64,

@@ -97,7 +97,6 @@ impl ReplaySelection {
 /// What a replay would do now, and what it needs to do it.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ReplayPlan {
-    /// All together.
     #[serde(flatten)]
     pub total: Forecast,
     /// By company, the one with the most dead letters first.

@@ -15,9 +15,7 @@ const COMPANIES_NAMED: i64 = 10;
 /// Who acts, and why.
 #[derive(Debug, Clone, Copy)]
 pub struct Signed<'a> {
-    /// Who.
     pub actor: &'a str,
-    /// Why.
     pub reason: Option<&'a str>,
 }
 
@@ -58,7 +56,6 @@ impl Act {
 /// What an act would do now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ActPlan {
-    /// The figures.
     #[serde(flatten)]
     pub sums: ActSums,
     /// The companies with the most tokens.
@@ -96,7 +93,6 @@ pub struct ActSums {
 pub struct CompanyShare {
     /// Which; `None`: it can't be read.
     pub company_id: Option<Uuid>,
-    /// Dead letters.
     pub dead_letters: i64,
     /// Tokens they ask for, where they can be read.
     pub tokens: i64,

@@ -15,7 +15,6 @@ use crate::storage::{Storage, StorageError, bounded::Bounded};
 /// A dead letter that a run has claimed, to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Claimed {
-    /// The dead letter.
     pub id: i64,
     /// What to send: the edited body if there is one, else the original.
     pub body: Vec<u8>,

@@ -12,7 +12,6 @@ use crate::storage::{Storage, StorageError, bounded::Bounded};
 /// A new body for a dead letter.
 #[derive(Debug, Clone, Copy)]
 pub struct Edit<'a> {
-    /// Which dead letter.
     pub id: i64,
     /// What the editor began with.
     pub seen: &'a [u8],
@@ -31,7 +30,6 @@ pub enum EditError {
     /// Only open dead letters can be edited.
     #[error("dead letter {id} is {}, and only an open one can be edited", .state.as_str())]
     NotOpen {
-        /// Which dead letter.
         id: i64,
         /// What it is.
         state: DeadLetterState,
@@ -45,7 +43,6 @@ pub enum EditError {
     /// Tokens have moved for one of the jobs.
     #[error("{0}")]
     AlreadyCharged(ChargedJob),
-    /// The database.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -53,15 +50,11 @@ pub enum EditError {
 /// A job for which tokens have moved.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct ChargedJob {
-    /// The job.
     pub job_id: String,
     /// And given back since.
     pub refunded: bool,
-    /// Tokens.
     pub amount: i64,
-    /// Who paid.
     pub company_id: Uuid,
-    /// When.
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub completed_at: OffsetDateTime,
 }

@@ -118,7 +118,6 @@ pub struct DeadLetter {
     pub charged_tokens: Option<i64>,
     /// The company that paid.
     pub charged_company_id: Option<Uuid>,
-    /// When.
     #[serde(with = "time::serde::rfc3339::option")]
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub charged_at: Option<OffsetDateTime>,

@@ -20,7 +20,6 @@ pub struct Outcomes {
     pub failed_again: i64,
     /// Not back, and pending since before.
     pub pending: i64,
-    /// Not back.
     pub unknown: i64,
     /// Of `failed_again`: those that the plan did not expect to fail.
     pub unexpected_failures: i64,
@@ -40,13 +39,11 @@ impl Outcomes {
 pub struct Failures {
     /// The reason of the new dead letters.
     pub reason: String,
-    /// How many.
     pub dead_letters: i64,
     /// The first that was sent.
     pub first: i64,
     /// As which it came back.
     pub first_again: i64,
-    /// Why.
     pub first_error: String,
 }
 

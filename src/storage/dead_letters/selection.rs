@@ -10,7 +10,6 @@ use crate::storage::{Storage, StorageError};
 /// Dead letters by what they are; what is empty or `None` doesn't restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// These.
     pub ids: Vec<i64>,
     /// Of one group, by its id.
     pub group: Option<String>,

@@ -71,15 +71,12 @@ impl Serialize for Body {
 /// What the ledger says of a job.
 #[derive(Debug, Clone, Serialize, FromRow)]
 pub struct DeductionRecord {
-    /// Its id.
     pub id: Uuid,
     /// `pending`, `completed`, `failed` or `compensated`.
     pub status: String,
     /// Who paid, or would have.
     pub company_id: Uuid,
-    /// The article.
     pub article_id: Option<Uuid>,
-    /// Tokens.
     pub amount: i64,
     /// Of these, from the monthly quota.
     pub monthly_deducted: i64,
@@ -99,7 +96,6 @@ pub struct DeductionRecord {
     #[serde(with = "time::serde::rfc3339")]
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub created_at: OffsetDateTime,
-    /// The charge.
     #[serde(with = "time::serde::rfc3339::option")]
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub completed_at: Option<OffsetDateTime>,

@@ -14,7 +14,6 @@ use crate::storage::{DeadLetterState, Storage, StorageError, bounded::Bounded};
 /// A dead letter of a job, as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub(crate) struct JobDeadLetter {
-    /// Its id.
     pub(crate) id: i64,
     /// Where it stands.
     pub(crate) state: DeadLetterState,
