@@ -83,9 +83,7 @@ async fn no_policy_makes_a_queue_drop_what_nobody_has_seen() {
     }
     assert_eq!(site.balance(company).await, (0, 990));
     let dead_letters = site.dead_letters().await;
-    let fillers = dead_letters
-        .iter()
-        .filter(|dead_letter| dead_letter.job_id.is_none());
+    let fillers = dead_letters.iter().filter(|one| one.job_id.is_none());
     let arrived: i32 = fillers.map(|dead_letter| dead_letter.occurrences).sum();
     assert_eq!(arrived, filled);
     for queue in [

@@ -111,10 +111,7 @@ async fn three_processes(poisons: u32) {
     let dead_letters = site.archived(20).await;
 
     // Nobody else came to a limit, and what came late is as quick as ever.
-    let archived: HashSet<Uuid> = dead_letters
-        .iter()
-        .filter_map(|dead_letter| dead_letter.job_id)
-        .collect();
+    let archived: HashSet<Uuid> = dead_letters.iter().filter_map(|one| one.job_id).collect();
     assert_eq!(archived, unpaid);
     assert!(
         dead_letters
