@@ -137,14 +137,7 @@ async fn a_body_that_is_no_event_is_archived_byte_for_byte() {
         .await
         .into_iter()
         .zip(&dead_letters)
-        .map(|(kept, dead_letter)| {
-            (
-                kept.body,
-                &*dead_letter.reason,
-                dead_letter.job_id,
-                dead_letter.tokens,
-            )
-        })
+        .map(|(kept, one)| (kept.body, &*one.reason, one.job_id, one.tokens))
         .collect();
     // Workers settle side by side.
     seen.sort_by_key(|(body, ..)| bodies.iter().position(|published| published == body));
@@ -158,10 +151,7 @@ async fn a_body_that_is_no_event_is_archived_byte_for_byte() {
         ],
         "{dead_letters:#?}"
     );
-    let errors: Vec<&str> = dead_letters
-        .iter()
-        .map(|dead_letter| &*dead_letter.error)
-        .collect();
+    let errors: Vec<&str> = dead_letters.iter().map(|one| &*one.error).collect();
     for error in ["body: empty", "body: not UTF-8 at byte "] {
         let said = |text: &&str| text.starts_with(error);
         assert!(errors.iter().any(said), "{error}: {errors:#?}");
