@@ -3,7 +3,8 @@
 //!
 //! # Layout
 //!
-//! The modules stand on floors. A file imports only from its own floor or from one below.
+//! The modules stand on floors. A file imports only from its own floor or from one below. How they fit, and the order
+//! of locks, is in `deploy/ARCHITECTURE.md`.
 //!
 //! Floor 0, no I/O:
 //!
@@ -28,7 +29,7 @@
 //!
 //! Floor 3, what a person may ask for, once for every face:
 //!
-//! - [`operations`]: replay, edit, credit, refund, show, audit, doctor.
+//! - [`operations`]: publish, credit, refund, show, dead letters and their replay, audit, reconcile, doctor.
 //!
 //! Floor 4, faces: they parse, authorise and render:
 //!
