@@ -271,7 +271,7 @@ async fn a_charge_that_is_owed_is_shown_as_pending() {
     );
     running.stop().await;
     archiving.stop().await;
-    site.set("ARCHIVIST__SETTLE_INTERVAL", "100ms");
+    site.set("ARCHIVIST__RESOLVE_INTERVAL", "100ms");
     let archiving = site.archive_running().await;
     eventually(
         "it is resolved",

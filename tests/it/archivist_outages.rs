@@ -148,7 +148,7 @@ async fn an_archivist_alone_finds_out_that_its_database_is_away_and_back() {
     site.set("DATABASE__URL", &proxy.url());
     site.set("RECONNECT__INITIAL", "10ms");
     site.set("RECONNECT__MAX", "100ms");
-    site.set("ARCHIVIST__SETTLE_INTERVAL", "100ms");
+    site.set("ARCHIVIST__RESOLVE_INTERVAL", "100ms");
     let process = Process::start(&["serve", "--role", "archivist"], &site.environment());
     until_told(&process, "it is ready", last_is("ready")).await;
     proxy.refuse().await;

@@ -61,7 +61,7 @@ impl World {
             ("DATABASE__LOCK_TIMEOUT", "200ms"),
             ("DATABASE__MAX_CONNECTIONS", "5"),
             ("WORKER__CONCURRENCY", "2"),
-            ("ARCHIVIST__SETTLE_INTERVAL", "300ms"),
+            ("ARCHIVIST__RESOLVE_INTERVAL", "300ms"),
             ("RETRY__BASE", "100ms"),
             ("RECONNECT__INITIAL", "10ms"),
             ("RECONNECT__MAX", "200ms"),
