@@ -109,7 +109,7 @@ async fn every_command_bears_any_time_in_the_applications_tables() {
     }
     let table = site.run(&["show", &jobs.charged.to_string()]).await;
     assert!(table.done().contains("unknown"), "{table:#?}");
-    // And the money is settled with them all the same.
+    // And the charges are right with them all the same.
     site.run(&["reconcile"]).await.done();
     let refund = ["refund", &jobs.charged.to_string(), "--reason", "why"];
     site.run(&refund).await.done();

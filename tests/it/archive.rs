@@ -63,7 +63,7 @@ async fn the_same_reason_and_body_is_the_same_dead_letter_while_open() {
 }
 
 #[tokio::test]
-async fn what_the_books_have_charged_is_resolved_but_not_a_complaint_about_that_charge() {
+async fn what_the_ledger_has_charged_is_resolved_but_not_a_complaint_about_that_charge() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 1000).await;
@@ -80,10 +80,10 @@ async fn what_the_books_have_charged_is_resolved_but_not_a_complaint_about_that_
         ])
         .await
         .expect("archived");
-    assert_eq!(storage.resolve_dead_letters().await.expect("settled"), 0);
+    assert_eq!(storage.resolve_dead_letters().await.expect("resolved"), 0);
 
     assert!(site.db.deduct(job, company, 500).await.success);
-    assert_eq!(storage.resolve_dead_letters().await.expect("settled"), 1);
+    assert_eq!(storage.resolve_dead_letters().await.expect("resolved"), 1);
     let dead_letters = all(&storage).await;
     let seen: Vec<_> = dead_letters
         .iter()

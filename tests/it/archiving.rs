@@ -139,7 +139,7 @@ async fn a_body_that_is_no_event_is_archived_byte_for_byte() {
         .zip(&dead_letters)
         .map(|(kept, one)| (kept.body, &*one.reason, one.job_id, one.tokens))
         .collect();
-    // Workers settle side by side.
+    // Workers decide side by side.
     seen.sort_by_key(|(body, ..)| bodies.iter().position(|published| published == body));
     let [malformed, not_utf8, huge, empty] = bodies;
     assert!(
@@ -231,7 +231,7 @@ async fn a_message_that_the_broker_gave_up_on_says_so() {
 }
 
 #[tokio::test]
-async fn a_charge_that_is_owed_is_shown_as_pending() {
+async fn a_charge_that_is_pending_is_shown_as_pending() {
     let mut site = Site::new().await;
     site.set("DATABASE__LOCK_TIMEOUT", "50ms");
     site.set("RETRY__ATTEMPTS", "1");

@@ -58,7 +58,7 @@ async fn audit(site: &Site) -> Value {
 }
 
 #[tokio::test]
-async fn right_books_pass() {
+async fn a_right_ledger_passes() {
     let site = Site::new().await;
     ledger(&site).await;
     let ran = site.run(&["audit"]).await;
@@ -199,7 +199,7 @@ async fn an_expired_quota_is_no_external_change() {
 }
 
 #[tokio::test]
-async fn books_that_are_written_meanwhile_pass_as_well() {
+async fn a_ledger_that_is_written_meanwhile_passes_as_well() {
     let site = std::sync::Arc::new(Site::new().await);
     let company = site.company(0, 1_000_000).await;
     let (stop, stopped) = tokio::sync::watch::channel(false);

@@ -50,7 +50,7 @@ async fn the_same_event_a_thousand_times_is_charged_once() {
     }
     let running = site.start().await;
     eventually(
-        "every copy is settled",
+        "every copy is acked",
         PATIENCE,
         async || running.tally.read(),
         |tally| tally.charged + tally.duplicates == 1003,
@@ -231,7 +231,7 @@ async fn a_job_that_appears_late_is_charged_on_a_retry() {
 }
 
 #[tokio::test]
-async fn a_held_lock_delays_1_2_4_seconds_and_then_the_charge_is_owed() {
+async fn a_held_lock_delays_1_2_4_seconds_and_then_the_charge_is_pending() {
     let mut site = Site::new().await;
     site.set("DATABASE__LOCK_TIMEOUT", "100ms");
     let running = site.start().await;

@@ -44,7 +44,7 @@ pub(crate) async fn claim(site: &Site, id: i64, minutes: i32) {
 }
 
 #[tokio::test]
-async fn what_is_discarded_can_be_restored_and_the_books_never_notice() {
+async fn what_is_discarded_can_be_restored_and_the_ledger_never_notices() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(300, 1000).await;
@@ -155,7 +155,7 @@ async fn only_open_dead_letters_that_nobody_replays_are_discarded() {
 }
 
 #[tokio::test]
-async fn what_the_books_will_still_do_is_said_before() {
+async fn what_the_ledger_will_still_do_is_said_before() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 1000).await;

@@ -1,4 +1,4 @@
-//! A dead letter's body mended: checked before it is kept, the original beside it, never another job for
+//! A dead letter's body fixed: checked before it is kept, the original beside it, never another job for
 //! what was charged.
 
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub(crate) async fn bodies(site: &Site, id: i64) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn a_malformed_dead_letter_is_mended_and_what_it_says_now_is_charged() {
+async fn a_malformed_dead_letter_is_fixed_and_what_it_says_now_is_charged() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 1000).await;
@@ -61,10 +61,10 @@ async fn a_malformed_dead_letter_is_mended_and_what_it_says_now_is_charged() {
     ] {
         assert!(ran.done().contains(shown), "{shown}: {ran:#?}");
     }
-    let mended = body.replace("\"15\"", "15");
+    let fixed = body.replace("\"15\"", "15");
     assert_eq!(
         bodies(&site, id).await,
-        (body.into_bytes(), mended.clone().into_bytes())
+        (body.into_bytes(), fixed.clone().into_bytes())
     );
     let draft = storage.dead_letter(id).await.expect("read").expect("there");
     assert!(draft.dead_letter.edited);
@@ -79,7 +79,7 @@ async fn a_malformed_dead_letter_is_mended_and_what_it_says_now_is_charged() {
 
     // As a replay does.
     let running = site.start().await;
-    site.broker.publish(mended).await;
+    site.broker.publish(fixed).await;
     let record = site.until(job, "completed").await;
     running.stop().await;
     assert_eq!((record.amount, record.company_id), (15, company));

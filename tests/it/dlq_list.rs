@@ -137,7 +137,7 @@ async fn each_filter_selects_what_it_says() {
 }
 
 #[tokio::test]
-async fn what_the_books_have_charged_meanwhile_is_no_longer_listed() {
+async fn what_the_ledger_has_charged_meanwhile_is_no_longer_listed() {
     let site = Site::new().await;
     let company = site.company(0, 1_000).await;
     let (job, pending) = (Uuid::new_v4(), Uuid::new_v4());

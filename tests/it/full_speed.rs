@@ -81,7 +81,7 @@ impl Asker {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_full_speed_nothing_deadlocks_and_the_books_add_up() {
+async fn at_full_speed_nothing_deadlocks_and_the_ledger_adds_up() {
     let ledger = Ledger::open().await;
     let mut companies = Vec::new();
     for _ in 0..5 {

@@ -7,7 +7,7 @@ use crate::support::{
     dead_letters::{malformed, refused},
     diagnosis::Diagnosis,
     eventually::{PATIENCE, eventually},
-    pending::{owed_for_nothing, pending},
+    pending::{pending, pending_for_nothing},
     process::Process,
     role::TestRole,
     site::Site,
@@ -56,7 +56,7 @@ async fn serve_does_all_of_its_work_as_the_role_that_was_printed_for_it() {
     site.until(charged, "completed").await;
     site.until(refused, "failed").await;
 
-    // Pending while somebody holds the company, settled by the sweeper after that.
+    // Pending while somebody holds the company, charged by the sweeper after that.
     let article = Uuid::new_v4();
     site.db
         .execute(format!(
@@ -81,7 +81,7 @@ async fn serve_does_all_of_its_work_as_the_role_that_was_printed_for_it() {
     site.until(job, "completed").await;
 
     // Written off: there is no such article.
-    let nothing = owed_for_nothing(&site, busy, 90).await;
+    let nothing = pending_for_nothing(&site, busy, 90).await;
     site.until(nothing, "failed").await;
 
     // Its dead letters: the refusal, the two that were pending, and a body that is none.

@@ -107,7 +107,7 @@ async fn play_part(ledger: &Ledger, names: &Names, moves: &[Move]) -> usize {
 }
 
 #[test]
-fn whatever_several_do_at_once_the_books_add_up() {
+fn whatever_several_do_at_once_the_ledger_adds_up() {
     let part = unbroken_sequence;
     for_random(20, &(part(), part(), part()), &async |ledger, (a, b, c)| {
         let names = Names::new();

@@ -39,7 +39,7 @@ async fn crashes_of_both_servers_under_load_lose_and_double_nothing() {
             site.broker.reconnect().await;
         }
     }
-    accounts.settled(&site, Duration::from_secs(120)).await;
+    accounts.all_decided(&site, Duration::from_secs(120)).await;
     process.terminate().await;
     accounts.add_up(&site).await;
 }
@@ -66,7 +66,7 @@ async fn fifty_short_outages_of_the_database_use_up_no_attempt() {
         )
         .await;
     }
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
     assert_eq!(running.tally.read().dead_lettered, 0);
     running.stop().await;
     accounts.add_up(&site).await;
@@ -93,7 +93,7 @@ async fn fifty_cut_connections_to_the_broker_lose_nothing() {
         )
         .await;
     }
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
     running.stop().await;
     accounts.add_up(&site).await;
 }
@@ -109,7 +109,7 @@ async fn a_commit_whose_answer_is_lost_is_not_charged_again() {
     proxy.cut_when_client_sends(job.to_string(), Moment::WhenTheServerAnswers, 1);
     site.publish(job, company, 10).await;
     eventually(
-        "it is settled",
+        "it is charged",
         PATIENCE,
         async || running.tally.read(),
         |tally| tally.duplicates == 1,

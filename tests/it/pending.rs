@@ -53,7 +53,7 @@ async fn a_failed_record_becomes_pending_with_the_new_amount() {
 }
 
 #[tokio::test]
-async fn what_is_settled_or_anothers_stays_untouched() {
+async fn what_is_decided_or_anothers_stays_untouched() {
     let ledger = Ledger::open().await;
     let company = ledger.company(0, 1000).await;
     let other = ledger.company(0, 100).await;

@@ -5,7 +5,7 @@ use token_billing::storage::DeadLetterState;
 use crate::support::{
     dead_letters::refused,
     ledger::Item,
-    pending::{mark, owed_for_nothing, pending},
+    pending::{mark, pending, pending_for_nothing},
     site::Site,
 };
 
@@ -17,7 +17,7 @@ async fn an_applications_own_query_says_what_exists() {
         .execute("create table posts (job uuid, state text)")
         .await;
     let (written, unwritten, unsure) = (
-        owed_for_nothing(&site, company, 90).await,
+        pending_for_nothing(&site, company, 90).await,
         pending(&site, company, 10, 90).await,
         pending(&site, company, 10, 90).await,
     );
@@ -76,7 +76,7 @@ async fn reconcile_shows_first_and_then_does_what_it_showed() {
     let company = site.company(0, 1000).await;
     pending(&site, company, 10, 90).await;
     pending(&site, company, 10, 30).await;
-    owed_for_nothing(&site, company, 90).await;
+    pending_for_nothing(&site, company, 90).await;
     let before = site.db.everything().await;
     let shown = site
         .run(&["reconcile", "--dry-run", "--output", "json"])
@@ -179,7 +179,7 @@ async fn the_dead_letter_of_a_charge_that_was_written_off_is_resolved_and_its_al
     let company = site.company(0, 1000).await;
     // An article of somebody's, so that one that isn't there is known not to exist.
     pending(&site, company, 10, 30).await;
-    let job = owed_for_nothing(&site, company, 90).await;
+    let job = pending_for_nothing(&site, company, 90).await;
     let mut arrivals = [refused(job, company, 70), refused(job, company, 70)];
     arrivals[0].reason = "retries_exhausted".to_owned();
     // Of the same job, but not about this: it stays until somebody decides.

@@ -250,7 +250,7 @@ async fn a_dry_run_changes_nothing_at_all_and_holds_nobody_up() {
     site.storage()
         .resolve_dead_letters()
         .await
-        .expect("settled");
+        .expect("resolved");
     let before = (site.db.everything().await, site.archive_rows().await);
     let dry_run = ["dlq", "replay", "--all", "--dry-run"];
     let text = site.run(&dry_run).await.done().to_owned();

@@ -55,7 +55,7 @@ async fn kill_9_at_any_step_and_a_second_run_completes() {
                 "{ran:#?}"
             );
         }
-        settled(&site, 29, unpayable[0]).await;
+        all_decided(&site, 29, unpayable[0]).await;
         running.stop().await;
         archivist.stop().await;
         assert_eq!(site.balance(company).await, (0, 1_000 - 290), "{step}");
@@ -81,7 +81,7 @@ async fn kill_9_at_any_step_and_a_second_run_completes() {
 }
 
 /// So many jobs are charged; the one that can't be is back, as one open dead letter, and nothing else is open.
-async fn settled(site: &Site, charged: i64, unpayable: Uuid) {
+async fn all_decided(site: &Site, charged: i64, unpayable: Uuid) {
     eventually(
         "every payable job is charged",
         PATIENCE,
@@ -99,7 +99,7 @@ async fn settled(site: &Site, charged: i64, unpayable: Uuid) {
             site.storage()
                 .resolve_dead_letters()
                 .await
-                .expect("settled");
+                .expect("resolved");
             let dead_letters = site.dead_letters().await;
             let open = dead_letters
                 .iter()

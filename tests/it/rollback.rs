@@ -16,7 +16,7 @@ async fn break_table(ledger: &Ledger, table: &str, event: &str) {
         .await;
 }
 
-async fn mend_table(ledger: &Ledger, table: &str) {
+async fn fix_table(ledger: &Ledger, table: &str) {
     ledger
         .execute(format!("drop trigger broken on {table}"))
         .await;
@@ -61,7 +61,7 @@ async fn whichever_write_of_a_charge_fails_nothing_at_all_has_changed() {
             }
         }
         assert_eq!(ledger.everything().await, before, "{event} on {table}");
-        mend_table(&ledger, table).await;
+        fix_table(&ledger, table).await;
     }
 
     let answers = ledger.deduct_batch(&items).await;
@@ -130,7 +130,7 @@ async fn whichever_write_of_a_credit_fails_nothing_at_all_has_changed() {
                 .expect_err(table);
         }
         assert_eq!(ledger.everything().await, before, "{event} on {table}");
-        mend_table(&ledger, table).await;
+        fix_table(&ledger, table).await;
     }
 }
 
@@ -143,6 +143,6 @@ async fn marking_pending_is_all_or_nothing() {
         break_table(&ledger, "token_deduction_records", event).await;
         assert!(mark_pending(ledger.pool(), &items, "busy").await.is_err());
         assert_eq!(ledger.everything().await, before, "{event}");
-        mend_table(&ledger, "token_deduction_records").await;
+        fix_table(&ledger, "token_deduction_records").await;
     }
 }

@@ -11,7 +11,7 @@ use crate::support::{
     eventually::{PATIENCE, eventually},
     is_long,
     ledger::{Item, mark_pending},
-    pending::{mark, owed_for_nothing, pending},
+    pending::{mark, pending, pending_for_nothing},
     process::Process,
     site::Site,
 };
@@ -29,7 +29,7 @@ async fn what_was_written_is_charged_and_what_was_not_is_written_off() {
     let site = Site::new().await;
     let company = site.company(100, 1000).await;
     let written = pending(&site, company, 300, 90).await;
-    let unwritten = owed_for_nothing(&site, company, 90).await;
+    let unwritten = pending_for_nothing(&site, company, 90).await;
     let nameless = site.job(company).await;
     mark(&site, &[Item::new(nameless, company, 5)], 90).await;
     let by_job = site.job(company).await;
@@ -88,7 +88,7 @@ async fn what_was_written_is_charged_and_what_was_not_is_written_off() {
 }
 
 #[tokio::test]
-async fn what_is_owed_for_less_than_an_hour_is_not_touched() {
+async fn what_is_pending_for_less_than_an_hour_is_not_touched() {
     let site = Site::new().await;
     let company = site.company(0, 1000).await;
     let young = pending(&site, company, 10, 59).await;
@@ -128,7 +128,7 @@ async fn what_is_owed_for_less_than_an_hour_is_not_touched() {
 async fn an_empty_table_of_articles_writes_nothing_off() {
     let site = Site::new().await;
     let company = site.company(0, 1000).await;
-    let job = owed_for_nothing(&site, company, 90).await;
+    let job = pending_for_nothing(&site, company, 90).await;
     let report = sweep(&site).await;
     assert_eq!((report.undecidable, report.written_off), (1, 0));
     assert!(report.needs_person());
@@ -142,7 +142,7 @@ async fn what_is_settled_between_the_look_and_the_write_is_left_alone() {
     let company = site.company(0, 1000).await;
     let (charged, written_off) = (
         pending(&site, company, 300, 90).await,
-        owed_for_nothing(&site, company, 90).await,
+        pending_for_nothing(&site, company, 90).await,
     );
     let look = token_billing::storage::StaleLook {
         stale_after: HOUR,

@@ -71,17 +71,17 @@ async fn whatever_happens_at_once_every_token_and_every_job_is_accounted_for() {
     let (processes, havoc) = havoc.await.expect("havoc failed");
     let load = began.elapsed();
 
-    settle(&world).await;
+    all_decided(&world).await;
     havoc::stop(processes).await;
     eprintln!(
-        "load {load:?}, {havoc:?}, settled after {:?}",
+        "load {load:?}, {havoc:?}, all decided after {:?}",
         began.elapsed()
     );
     hold_to_account(&world).await;
 }
 
 /// Waits until everything has an outcome; then says of each undecidable job that its article was written.
-async fn settle(world: &World) {
+async fn all_decided(world: &World) {
     let patience = Duration::from_secs(120);
     let look = async || {
         let accounts = Accounts::look(world).await;
@@ -148,7 +148,7 @@ async fn hold_to_account(world: &World) {
 }
 
 /// Books with a charge of both buckets, a refund, a renewal and a change of the application's.
-async fn small_books() -> Ledger {
+async fn small_ledger() -> Ledger {
     let ledger = Ledger::open().await;
     ledger.execute(EXTERNAL_CHANGES).await;
     let mut connection = PgConnection::connect(ledger.url())
@@ -174,7 +174,7 @@ async fn small_books() -> Ledger {
 
 #[tokio::test]
 async fn the_recomputation_finds_what_is_wrong_by_one_token() {
-    let right = small_books().await;
+    let right = small_ledger().await;
     assert_eq!(Recomputed::read(right.pool()).await.faults(), [""; 0]);
     for wrong in [
         "update company_subscriptions set purchased_token_balance = purchased_token_balance + 1",
@@ -195,7 +195,7 @@ async fn the_recomputation_finds_what_is_wrong_by_one_token() {
         "insert into token_usage_logs select id + 1000000, company_id, article_id, token_amount, deduction_record_id,
              usage_type, metadata, created_at from token_usage_logs where token_amount = 20",
     ] {
-        let ledger = small_books().await;
+        let ledger = small_ledger().await;
         for table in ["token_deduction_records", "token_credits", "token_usage_logs"] {
             let sql = format!("alter table {table} disable trigger user");
             ledger.execute(sql).await;

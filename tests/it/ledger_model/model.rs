@@ -152,7 +152,7 @@ impl Model {
         answer
     }
 
-    /// A pending record, unless the key is settled or another company's.
+    /// A pending record, unless the key is decided or another company's.
     pub(super) fn mark_pending(&mut self, item: &Item) {
         let (Some(key), Some(company_id), Some(amount)) =
             (item.key.clone(), item.company_id, item.amount)

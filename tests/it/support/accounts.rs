@@ -87,7 +87,7 @@ impl Accounts {
     }
 
     /// Waits until every published job is charged.
-    pub(crate) async fn settled(&self, site: &Site, patience: Duration) {
+    pub(crate) async fn all_decided(&self, site: &Site, patience: Duration) {
         eventually(
             "every published job is charged",
             patience,

@@ -24,7 +24,7 @@ pub(crate) async fn pending(site: &Site, company: Uuid, tokens: i64, minutes: i6
 }
 
 /// The same without its article being anywhere.
-pub(crate) async fn owed_for_nothing(site: &Site, company: Uuid, minutes: i64) -> Uuid {
+pub(crate) async fn pending_for_nothing(site: &Site, company: Uuid, minutes: i64) -> Uuid {
     let job = site.job(company).await;
     let item = Item {
         article_id: Some(Uuid::new_v4()),
