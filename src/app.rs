@@ -53,7 +53,7 @@ async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
         () = service.working.wait() => {}
     }
-    tracing::info!("stopping: finishing what is in hand");
+    tracing::info!("stopping: finishing what is in flight");
     service.stop.cancel();
     let drained = tokio::time::timeout(settings.worker.drain_timeout, service.working.wait()).await;
     storage.close().await;

@@ -6,9 +6,9 @@
 //! key's full name and the place it was set. `deploy/token-billing.toml` lists the same settings
 //! for people who operate this.
 
-mod books;
 mod dead_letters;
 mod exposed;
+mod ledger;
 mod load;
 mod role;
 mod values;
@@ -21,9 +21,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-pub use books::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
 pub use dead_letters::{Archivist, Replay};
 pub use exposed::Exposed;
+pub use ledger::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
 pub use load::ConfigError;
 pub use role::Role;
 pub use values::redacted_url;
@@ -36,9 +36,7 @@ const MIB: u64 = 1024 * KIB;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table of sections")]
 pub struct Settings {
-    /// `PostgreSQL`.
     pub database: Database,
-    /// `RabbitMQ`.
     pub broker: Broker,
     /// How events are taken from the work queue.
     pub worker: Worker,
@@ -48,7 +46,7 @@ pub struct Settings {
     pub retry: Retry,
     /// The pause between attempts to reach the database or the broker.
     pub reconnect: Reconnect,
-    /// How charges that are owed are settled.
+    /// How pending charges are swept.
     pub sweeper: Sweeper,
     /// What the audit takes for wrong.
     pub audit: Audit,
@@ -62,7 +60,6 @@ pub struct Settings {
     pub log: Log,
 }
 
-/// `PostgreSQL`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Database {
@@ -107,7 +104,6 @@ impl Default for Database {
     }
 }
 
-/// `RabbitMQ`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Broker {
@@ -160,10 +156,10 @@ pub struct Worker {
     /// Events the broker sends ahead of their acks. 1..=65535 and not below `batch_max`, default 512.
     #[serde(deserialize_with = "values::whole::<1, 65_535, _, _>")]
     pub prefetch: u16,
-    /// For finishing what is in hand at shutdown. 100ms..=1h, default 30s.
+    /// For finishing what is in flight at shutdown. 100ms..=1h, default 30s.
     #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, HOUR, _>")]
     pub drain_timeout: Duration,
-    /// How long events are kept in hand while the database is away, before they are given back.
+    /// How long events are kept in flight while the database is away, before they are requeued.
     /// 1s up to, not including, 15m, half of the broker's consumer timeout; default 10m.
     #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
     pub hold_max: Duration,
@@ -287,7 +283,6 @@ impl Default for Log {
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
     Text,
     /// One JSON object a line, for machines.
     Json,

@@ -1,21 +1,22 @@
-//! Charges every finished article exactly once: events come from `RabbitMQ`, the books are in
+//! Charges every finished article exactly once: events come from `RabbitMQ`, the ledger is in
 //! `PostgreSQL`, and nothing is lost between the two.
 //!
 //! # Layout
 //!
-//! The modules stand on floors. A file imports only from its own floor or from one below.
+//! The modules stand on floors. A file imports only from its own floor or from one below. How they fit, and the order
+//! of locks, is in `deploy/ARCHITECTURE.md`.
 //!
 //! Floor 0, no I/O:
 //!
 //! - [`config`]: every setting with its default, unit and range.
 //! - [`telemetry`]: where log lines go, and in what form.
-//! - [`domain`]: the event, what the books can answer, the retry schedule, and what happens to a message.
+//! - [`domain`]: the event, what the ledger can answer, the retry schedule, and what happens to a message.
 //! - [`reconnect`]: how long to wait for something that is away.
 //! - [`failpoint`]: dying on purpose, for tests.
 //!
 //! Floor 1, adapters:
 //!
-//! - [`storage`]: the books in `PostgreSQL`; the only place that names sqlx.
+//! - [`storage`]: the ledger in `PostgreSQL`; the only place that names sqlx.
 //! - [`broker`]: the queues in `RabbitMQ`; the only place that names lapin.
 //!
 //! Floor 2, engines:
@@ -28,7 +29,7 @@
 //!
 //! Floor 3, what a person may ask for, once for every face:
 //!
-//! - [`operations`]: replay, edit, credit, refund, show, audit, doctor.
+//! - [`operations`]: publish, credit, refund, show, dead letters and their replay, audit, reconcile, doctor.
 //!
 //! Floor 4, faces: they parse, authorise and render:
 //!

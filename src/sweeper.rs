@@ -44,7 +44,6 @@ enum Article {
     Missing,
     /// What is there doesn't tell.
     Unknown,
-    /// Asking failed.
     NotAsked,
 }
 
@@ -193,7 +192,7 @@ impl Sweeper {
                  articles is empty and sweeper.article_exists_query is not set"
             );
         }
-        self.storage.settle_dead_letters().await?;
+        self.storage.resolve_dead_letters().await?;
         Ok((report, left))
     }
 
@@ -342,7 +341,6 @@ impl Sweeper {
         Ok(swept.collect())
     }
 
-    /// The same.
     async fn write_off(&self, keys: &[&str]) -> Result<HashMap<String, Swept>, StorageError> {
         let answers = self.storage.write_off_pending(keys).await?;
         let swept = answers.into_iter().map(|answer| {

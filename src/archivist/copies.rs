@@ -55,7 +55,6 @@ struct Losses {
     losing: AtomicBool,
 }
 
-/// Both ends.
 pub(super) fn copies(archivist: &Archivist) -> (Copies, Sending) {
     let (sender, receiver) = mpsc::channel(ROOM);
     let losses = Arc::new(Losses {

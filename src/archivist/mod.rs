@@ -111,12 +111,12 @@ impl Archivist {
 
     /// From time to time, marks as resolved the dead letters whose jobs were charged meanwhile.
     async fn resolve(&self, stop: &CancellationToken) {
-        let mut every = tokio::time::interval(self.settings.archivist.settle_interval);
+        let mut every = tokio::time::interval(self.settings.archivist.resolve_interval);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let resolving = async {
             loop {
                 every.tick().await;
-                match self.storage.settle_dead_letters().await {
+                match self.storage.resolve_dead_letters().await {
                     Ok(0) => {}
                     Ok(dead_letters) => {
                         let count = usize::try_from(dead_letters).unwrap_or(0);

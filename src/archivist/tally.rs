@@ -5,7 +5,6 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// The counters.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub(super) archived: AtomicU64,

@@ -19,7 +19,6 @@ use super::{
 pub struct Compared {
     /// `exchange` or `queue`.
     pub kind: &'static str,
-    /// Its name.
     pub name: String,
     /// What there is.
     pub found: PartFound,
@@ -37,7 +36,6 @@ pub enum PartFound {
         /// Who consumes from it.
         consumers: u32,
     },
-    /// Nothing.
     Missing,
     /// Something with other arguments; in the broker's words.
     Differs(String),

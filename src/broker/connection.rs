@@ -78,7 +78,7 @@ impl Connection {
         .await
     }
 
-    /// How many messages are ready in a queue. Not what a consumer has in hand, nor a dead letter that the
+    /// How many messages are ready in a queue. Not what a consumer has in flight, nor a dead letter that the
     /// broker has still to move.
     pub async fn ready_count(&self, queue: &str) -> Result<u32, BrokerError> {
         // A channel of its own, which a missing queue closes.

@@ -13,7 +13,7 @@ use lapin::{
 use super::{BrokerError, Connection, Delivered};
 
 /// One channel and its consumer. Messages of a batch are acked together: the batch before must be
-/// settled before the next one is taken, so that everything below the last tag is settled.
+/// processed before the next one is taken, so that everything below the last tag is processed.
 #[derive(Debug)]
 pub struct Consumer {
     channel: Channel,
@@ -24,7 +24,7 @@ pub struct Consumer {
     alone: Option<Delivered>,
 }
 
-/// Messages in hand, at least one.
+/// Messages in flight, at least one.
 #[derive(Debug)]
 pub struct Batch {
     pub(super) messages: Vec<Delivered>,
@@ -37,7 +37,7 @@ impl Batch {
         &self.messages
     }
 
-    /// Acks all of them. Call it only when each is settled.
+    /// Acks all of them. Call it only when each is processed.
     pub async fn ack(self) -> Result<(), BrokerError> {
         let Some(last) = self.messages.last() else {
             return Ok(());

@@ -16,7 +16,6 @@ pub enum BrokerError {
     Lapin {
         /// What we were at.
         doing: &'static str,
-        /// The cause.
         source: lapin::Error,
     },
     /// `broker.url` can't be used.
@@ -27,7 +26,6 @@ pub enum BrokerError {
     Timeout {
         /// What we were at.
         doing: &'static str,
-        /// The limit.
         within: Duration,
     },
     /// The broker ended the consumer though nobody asked: its queue was deleted, or moved.
@@ -42,7 +40,6 @@ pub enum BrokerError {
     /// An exchange or a queue of that name has other arguments than these settings would give it.
     #[error("{name} is not as these settings would declare it: {said}; {remedy}")]
     Differs {
-        /// Its name.
         name: String,
         /// The difference, in the broker's words.
         said: String,

@@ -6,7 +6,7 @@ use lapin::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::letter::text_of;
+use super::dead_letter::text_of;
 use crate::domain::{TraceContext, excerpt};
 
 /// Foreign headers travel on up to this size, in bytes: the header frame of a publish is limited, and a

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Delivered, Topology, headers,
-    letter::text_of,
+    Delivered, Topology,
+    dead_letter::text_of,
+    headers,
     message::{PERSISTENT, foreign_headers, insert_trace, long},
 };
 use crate::domain::TraceContext;
@@ -87,7 +88,7 @@ impl Outgoing {
         }
     }
 
-    /// An archived letter as an event again, at its first attempt: body, content type and the other kept
+    /// An archived dead letter as an event again, at its first attempt: body, content type and the other kept
     /// properties, the publisher's own headers and the trace as they came (`properties` and `headers` as
     /// the archive has them), and whose replay it is. What isn't an object counts as empty.
     pub fn replay(
@@ -95,7 +96,7 @@ impl Outgoing {
         body: Vec<u8>,
         properties: &str,
         headers: &str,
-        letter_id: i64,
+        dead_letter_id: i64,
     ) -> Self {
         let object = |text| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
         let all = headers::from_json(&object(headers));
@@ -106,7 +107,7 @@ impl Outgoing {
         if let Some(trace) = trace {
             insert_trace(&mut headers, &trace);
         }
-        headers.insert("replay-of".into(), AMQPValue::LongLongInt(letter_id));
+        headers.insert("replay-of".into(), AMQPValue::LongLongInt(dead_letter_id));
         Self {
             exchange: topology.exchange().to_owned(),
             routing_key: topology.routing_key().to_owned(),
@@ -118,19 +119,22 @@ impl Outgoing {
     }
 
     /// A copy of an archived dead letter for whoever watches: why it is dead in the headers, whoever
-    /// said so, and the letter's id.
-    pub fn watched(topology: &Topology, letter: &Delivered, letter_id: i64) -> Self {
-        let mut headers = letter.travelling_headers();
-        headers.insert("dead-letter-id".into(), AMQPValue::LongLongInt(letter_id));
-        headers.insert("reason".into(), long(letter.reason()));
-        headers.insert("error".into(), long(&letter.error()));
+    /// said so, and the dead letter's id.
+    pub fn watched(topology: &Topology, dead_letter: &Delivered, dead_letter_id: i64) -> Self {
+        let mut headers = dead_letter.travelling_headers();
+        headers.insert(
+            "dead-letter-id".into(),
+            AMQPValue::LongLongInt(dead_letter_id),
+        );
+        headers.insert("reason".into(), long(dead_letter.reason()));
+        headers.insert("error".into(), long(&dead_letter.error()));
         headers.insert(
             "attempt".into(),
-            AMQPValue::LongLongInt(letter.attempt().into()),
+            AMQPValue::LongLongInt(dead_letter.attempt().into()),
         );
         for (name, at) in [
-            ("first-failed-at", letter.first_failed_at()),
-            ("failed-at", letter.failed_at()),
+            ("first-failed-at", dead_letter.first_failed_at()),
+            ("failed-at", dead_letter.failed_at()),
         ] {
             let at = at.format(&Rfc3339).unwrap_or_default();
             headers.insert(name.into(), long(&at));
@@ -138,8 +142,8 @@ impl Outgoing {
         Self {
             exchange: topology.watchers(),
             routing_key: topology.dead_letter_key().to_owned(),
-            body: letter.body.clone(),
-            properties: letter.travelling_properties().with_headers(headers),
+            body: dead_letter.body.clone(),
+            properties: dead_letter.travelling_properties().with_headers(headers),
         }
     }
 }

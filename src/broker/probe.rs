@@ -32,7 +32,6 @@ pub enum ProbeError {
     /// Connecting, declaring, consuming.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// Publishing.
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// It went into the delay queue and was not seen again.

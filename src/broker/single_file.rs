@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Between two lines of the log about a message that comes again and again.
 const LOG_EVERY: u32 = 100;
 
-/// Takes single messages, each on request, so that exactly one is in hand.
+/// Takes single messages, each on request, so that exactly one is in flight.
 #[derive(Debug)]
 pub struct SingleFile {
     channel: Channel,
@@ -84,7 +84,6 @@ impl SingleFile {
         Ok(None)
     }
 
-    /// Ends it.
     pub async fn close(&self) {
         close(&self.channel, self.patience).await;
     }

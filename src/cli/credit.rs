@@ -27,7 +27,7 @@ use crate::operations::{Actor, CreditGrant, CreditRecord, Operations};
         The same key credits once, however often it is used: the second time shows what the first one \
         did. A renewal (--monthly) sets the monthly balance; what was left of the old one is forfeited, \
         and recorded as such.\n\n\
-        Says how many parked letters of the company (dead for want of tokens) the balance now pays for. \
+        Says how many parked dead letters of the company (dead for want of tokens) the balance now pays for. \
         With --replay-parked those are sent again, oldest first; nothing else is, and nothing by itself.",
     after_help = "Examples:\n  \
         token-billing credit 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90 --purchased 50000 --key invoice-1047\n  \
@@ -54,7 +54,7 @@ pub(super) struct CreditArgs {
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     key: String,
 
-    /// Send again the parked letters of the company that its balance now pays for
+    /// Send again the parked dead letters of the company that its balance now pays for
     #[arg(long)]
     replay_parked: bool,
 
@@ -106,7 +106,7 @@ pub(super) fn run(args: CreditArgs, settings: &Settings, format: Format) -> anyh
     })
 }
 
-/// The parked letters, for `asked` also to be sent again. The credit stands, whatever becomes of them.
+/// The parked dead letters, for `asked` also to be sent again. The credit stands, whatever becomes of them.
 async fn with_parked(
     record: &CreditRecord,
     asked: Option<Actor>,
@@ -148,12 +148,12 @@ async fn with_parked(
     }
     match (failed, report) {
         (Some(error), _) if is_asked => {
-            Err(error.context("the credit stands, but its parked letters were not replayed"))
+            Err(error.context("the credit stands, but its parked dead letters were not replayed"))
         }
         (Some(error), _) => {
             let error = one_line(&error);
             note(&format!(
-                "the credit stands, but its parked letters could not be counted: {error}"
+                "the credit stands, but its parked dead letters could not be counted: {error}"
             ));
             Ok(Ended::Done)
         }

@@ -69,7 +69,7 @@ fn for_people(reconciled: &Reconciliation) -> String {
         ("refused: the balance is too small, say", report.refused),
         ("written off: there is no such article", report.written_off),
         ("undecidable: stays pending", report.undecidable),
-        ("processed by others meanwhile", report.settled_meanwhile),
+        ("processed by others meanwhile", report.no_longer_pending),
         ("set aside: failed, stays pending", report.set_aside),
         ("in other hands: stays pending", held.records),
         ("  of these undecidable", held.undecidable),

@@ -10,23 +10,23 @@ use super::values::{self, DAY, HOUR, MILLISECOND};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Archivist {
-    /// Letters archived in one transaction, at most. 1..=1024, default 32.
+    /// Dead letters archived in one transaction, at most. 1..=1024, default 32.
     #[serde(deserialize_with = "values::whole::<1, 1024, _, _>")]
     pub batch_max: u16,
-    /// Letters the broker sends ahead of their acks: few, since each may have megabytes. 1..=65535 and
+    /// Dead letters the broker sends ahead of their acks: few, since each may have megabytes. 1..=65535 and
     /// not below `batch_max`, default 64.
     #[serde(deserialize_with = "values::whole::<1, 65_535, _, _>")]
     pub prefetch: u16,
-    /// Between two looks for letters that the books have settled. 100ms..=1day, default 1m.
+    /// Between two looks for dead letters whose jobs were charged meanwhile. 100ms..=1day, default 1m.
     #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, DAY, _>")]
-    pub settle_interval: Duration,
-    /// Between two looks at how many letters wait in their queue. 100ms..=1h, default 10s.
+    pub resolve_interval: Duration,
+    /// Between two looks at how many dead letters wait in their queue. 100ms..=1h, default 10s.
     #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, HOUR, _>")]
     pub backlog_interval: Duration,
-    /// Letters that may wait before readiness says no. 0..=1000000000, default 10000.
+    /// Dead letters that may wait before readiness says no. 0..=1000000000, default 10000.
     #[serde(deserialize_with = "values::whole::<0, 1_000_000_000, _, _>")]
     pub backlog_max: u32,
-    /// How long any letter may wait while none is archived, before readiness says no. 100ms..=1day,
+    /// How long any dead letter may wait while none is archived, before readiness says no. 100ms..=1day,
     /// default 5m.
     #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, DAY, _>")]
     pub backlog_max_age: Duration,
@@ -37,7 +37,7 @@ impl Default for Archivist {
         Self {
             batch_max: 32,
             prefetch: 64,
-            settle_interval: Duration::from_mins(1),
+            resolve_interval: Duration::from_mins(1),
             backlog_interval: Duration::from_secs(10),
             backlog_max: 10_000,
             backlog_max_age: Duration::from_mins(5),
@@ -49,15 +49,15 @@ impl Default for Archivist {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Replay {
-    /// How long letters stay in the hands of a replay that died. Sending one page must take less.
+    /// How long dead letters stay in the hands of a replay that died. Sending one page must take less.
     /// 100ms..=1h, default 1m.
     #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, HOUR, _>")]
     pub claim: Duration,
-    /// Letters of one company that a plan tries in the books, oldest first; they hold the company's row for
+    /// Dead letters of one company that a plan tries in the ledger, oldest first; they hold the company's row for
     /// as long. 1..=1000000, default 5000.
     #[serde(deserialize_with = "values::whole::<1, 1_000_000, _, _>")]
     pub plan_max: usize,
-    /// Letters that must come back against the plan before a replay stops by itself, if they are most of
+    /// Dead letters that must come back against the plan before a replay stops by itself, if they are most of
     /// those of which anything is known. 1..=1000000, default 50.
     #[serde(deserialize_with = "values::whole::<1, 1_000_000, _, _>")]
     pub stop_after: u32,

@@ -12,7 +12,6 @@ use super::Settings;
 pub struct Exposed {
     /// `database.url`.
     pub setting: &'static str,
-    /// To where.
     host: String,
     /// How it is forbidden.
     forbid: &'static str,

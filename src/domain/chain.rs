@@ -28,7 +28,6 @@ impl Buckets {
 pub struct ChargeFigures {
     /// What could be spent before.
     pub before: i64,
-    /// And after.
     pub after: i64,
     /// The share of purchased tokens; the rest was monthly quota.
     pub purchased: i64,
@@ -36,18 +35,13 @@ pub struct ChargeFigures {
     pub period_end: Option<OffsetDateTime>,
 }
 
-/// One movement of the books.
+/// One movement of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Movement {
     /// Tokens were taken.
     Charge(ChargeFigures),
     /// Tokens were given: a top-up, a renewal or a refund.
-    Credit {
-        /// Before.
-        before: Buckets,
-        /// After.
-        after: Buckets,
-    },
+    Credit { before: Buckets, after: Buckets },
 }
 
 /// What doesn't fit.
@@ -88,7 +82,7 @@ impl Known {
     }
 }
 
-/// Follows the movements of one company, in the order of its books.
+/// Follows the movements of one company, in the order of its ledger.
 #[derive(Debug, Default)]
 pub struct Chain {
     last: Option<(i64, Known)>,

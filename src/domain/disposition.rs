@@ -50,7 +50,6 @@ pub enum Disposition {
         delay: Duration,
         /// The `attempt` header it comes back with.
         attempt: u32,
-        /// Why.
         error: String,
     },
     /// Record the charge as `pending`, and decide again with what came of that. A dead letter without its record

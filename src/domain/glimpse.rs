@@ -1,4 +1,4 @@
-//! What can be made out in a body that may not be an event: for people who look for a letter, never for
+//! What can be made out in a body that may not be an event: for people who look for a dead letter, never for
 //! a charge.
 
 use std::borrow::Cow;
@@ -11,15 +11,12 @@ use super::json;
 /// Bytes of a body that are looked at.
 const MAX_READ: usize = 1024 * 1024;
 
-/// The fields that say what a letter is about; `None` where one is missing, malformed or said twice
+/// The fields that say what a dead letter is about; `None` where one is missing, malformed or said twice
 /// in different ways.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Glimpse {
-    /// The job.
     pub job_id: Option<Uuid>,
-    /// The company.
     pub company_id: Option<Uuid>,
-    /// The article.
     pub article_id: Option<Uuid>,
     /// The tokens asked for, an integer, in whatever range.
     pub tokens: Option<i64>,

@@ -1,4 +1,4 @@
-//! The JSON of bodies that become money: `serde_json`'s grammar, and stricter than it.
+//! The JSON of bodies that become charges: `serde_json`'s grammar, and stricter than it.
 //!
 //! A value is handed out as its slice of the text, whole objects and arrays included, which is how
 //! `metadata` keeps its exact bytes. Beyond the grammar [`read`] refuses, at any depth, what readers

@@ -81,7 +81,6 @@ pub(crate) struct AuditProgress {
 }
 
 impl Operations {
-    /// Checks everything.
     pub(crate) async fn audit(
         &self,
         progress: watch::Sender<AuditProgress>,

@@ -70,13 +70,11 @@ pub enum OperationError {
     Conflict {
         /// Stable, for programs: where an SQL function answered, its code.
         code: &'static str,
-        /// For people.
         why: String,
     },
     /// Something that is needed is away: the same again later.
     #[error("{why}")]
     Unavailable {
-        /// What.
         dependency: Dependency,
         /// What it said.
         why: String,
@@ -90,9 +88,7 @@ pub enum OperationError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dependency {
-    /// `PostgreSQL`.
     Database,
-    /// `RabbitMQ`.
     Broker,
 }
 
@@ -124,7 +120,7 @@ impl Operations {
     /// Marks dead letters as resolved whose jobs have been charged by another way. Nobody who looks is stopped if it
     /// can't be done: what the ledger says of a job is read live in any case.
     async fn resolve_charged(&self) {
-        if let Err(error) = self.storage.settle_dead_letters().await {
+        if let Err(error) = self.storage.resolve_dead_letters().await {
             tracing::warn!(error.message = %error, "charged dead letters are not marked as resolved");
         }
     }

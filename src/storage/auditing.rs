@@ -51,9 +51,7 @@ pub(crate) struct LedgerSize {
 /// A company's movement, or its balance at the end of its movements.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LedgerLine {
-    /// Whose.
     pub(crate) company_id: Uuid,
-    /// When.
     pub(crate) at: OffsetDateTime,
     /// The position in the ledger, and what happened; `None`: the balance of now.
     pub(crate) movement: Option<(i64, Movement)>,
@@ -96,7 +94,6 @@ pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
     ),
 ];
 
-/// The look.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     connection: PgConnection,
@@ -171,7 +168,6 @@ impl Snapshot {
             .await?)
     }
 
-    /// Ends it.
     pub(crate) async fn close(self) -> Result<(), StorageError> {
         Ok(self.connection.close().await?)
     }

@@ -35,7 +35,6 @@ pub enum StorageError {
     /// A function answered with something that this version doesn't know.
     #[error("unexpected answer of {function}: {answer}")]
     Unexpected {
-        /// Which function.
         function: &'static str,
         /// What it said.
         answer: String,

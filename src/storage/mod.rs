@@ -1,4 +1,4 @@
-//! The books in `PostgreSQL`. The only module that names sqlx.
+//! The ledger in `PostgreSQL`. The only module that names sqlx.
 //!
 //! Every change of a balance happens inside one call of an SQL function, which is one transaction: if
 //! this process dies before the commit nothing happened, and after it everything did. All calls are
@@ -23,10 +23,10 @@ mod timeline;
 
 pub(crate) use auditing::{CHECKS, GivenAway, LedgerLine, LedgerSize, Violation};
 pub use dead_letters::{
-    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Body, Candidate, ChargeState, Claim,
-    Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeductionRecord, DryRun,
-    Edit, EditError, Failures, FullDeadLetter, LetterState, OpenByReason, Outcomes, PastAction,
-    Rest, Selection, SettledJob, Signed,
+    Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Body, Candidate, ChargeState, ChargedJob,
+    Claim, Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeadLetterState,
+    DeductionRecord, DryRun, Edit, EditError, Failures, FullDeadLetter, OpenByReason, Outcomes,
+    PastAction, Rest, Selection, Signed,
 };
 pub use error::{Fault, StorageError, Trouble};
 pub use installation::{

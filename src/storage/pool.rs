@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Finding, Purpose, StorageError, Trouble, session};
 use crate::{config, reconnect::Reconnect};
 
-/// The books.
 #[derive(Debug)]
 pub struct Storage {
     pub(super) pool: PgPool,
@@ -211,7 +210,7 @@ impl Storage {
                 }
                 Err(error) => {
                     if matches!(error, StorageError::Unprepared(_)) {
-                        // What it was opened with may be part of what is mended.
+                        // What it was opened with may be part of what is fixed.
                         self.distrust_connections();
                     }
                     self.heard(Some(&error));

@@ -19,7 +19,7 @@ pub struct Scratch {
     name: String,
     /// The settings to reach it.
     pub database: Database,
-    /// The books in it.
+    /// The ledger in it.
     pub storage: Storage,
 }
 

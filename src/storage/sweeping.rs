@@ -14,7 +14,6 @@ use super::{Storage, StorageError, bounded::Bounded};
 /// A pending record that nobody has been able to charge for a while.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct StaleDeduction {
-    /// Its key.
     pub idempotency_key: String,
     /// Who is to pay.
     pub company_id: Uuid,
@@ -22,7 +21,6 @@ pub struct StaleDeduction {
     pub article_id: Option<Uuid>,
     /// The job, if the key is a job's id.
     pub job_id: Option<Uuid>,
-    /// Tokens.
     pub amount: i64,
     /// Since when it is pending.
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
@@ -45,7 +43,6 @@ pub struct PendingDeduction {
 /// What came of charging one pending record.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct SweptCharge {
-    /// Its key.
     pub idempotency_key: String,
     /// It is charged now.
     pub success: bool,
@@ -60,7 +57,6 @@ pub struct SweptCharge {
 /// A pending record that was ended because there is no article.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct WrittenOff {
-    /// Its key.
     pub idempotency_key: String,
     /// Tokens that are not charged.
     pub amount: i64,

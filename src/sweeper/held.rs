@@ -13,10 +13,8 @@ use crate::storage::PendingDeduction;
 /// "nothing is pending" would be wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Held {
-    /// How many.
     #[serde(rename = "held_by_others")]
     pub records: u64,
-    /// Their tokens.
     #[serde(rename = "held_by_others_tokens")]
     pub tokens: i64,
     /// Of these, how many wait for a person: whether the article exists can't be told.

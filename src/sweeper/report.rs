@@ -21,7 +21,7 @@ pub struct SweepReport {
     /// Whether the article exists can't be told: stays pending.
     pub undecidable: u64,
     /// Somebody else charged it or wrote it off between the look and the write.
-    pub settled_meanwhile: u64,
+    pub no_longer_pending: u64,
     /// Sweeping it failed: stays pending, and is tried again by a later pass.
     pub set_aside: u64,
 }
@@ -35,7 +35,7 @@ impl SweepReport {
                 self.written_off += 1;
                 self.written_off_tokens += tokens;
             }
-            Swept::Meanwhile => self.settled_meanwhile += 1,
+            Swept::Meanwhile => self.no_longer_pending += 1,
         }
     }
 
@@ -58,14 +58,14 @@ impl fmt::Display for SweepReport {
             refused,
             written_off,
             undecidable,
-            settled_meanwhile,
+            no_longer_pending,
             set_aside,
             ..
         } = self;
         write!(
             f,
             "{charged} charged, {refused} refused, {written_off} written off, {undecidable} undecidable, \
-             {settled_meanwhile} settled by others, {set_aside} set aside"
+             {no_longer_pending} processed by others, {set_aside} set aside"
         )
     }
 }

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::support::{letters::refused, owed::owed, site::Site};
+use crate::support::{dead_letters::refused, pending::pending, site::Site};
 
 const ABSURD: [&str; 5] = [
     "'infinity'",
@@ -19,7 +19,7 @@ struct Jobs {
     charged: Uuid,
     refused: Uuid,
     pending: Uuid,
-    letter: i64,
+    dead_letter: i64,
 }
 
 async fn jobs(site: &Site) -> Jobs {
@@ -27,20 +27,20 @@ async fn jobs(site: &Site) -> Jobs {
     let (charged, unpaid) = (site.job(company).await, site.job(poor).await);
     assert!(site.db.deduct(charged, company, 10).await.success);
     assert!(!site.db.deduct(unpaid, poor, 10).await.success);
-    let letter = site.archive(&[refused(unpaid, poor, 10)]).await[0];
-    let pending = owed(site, company, 10, 62).await;
+    let dead_letter = site.archive(&[refused(unpaid, poor, 10)]).await[0];
+    let pending = pending(site, company, 10, 62).await;
     Jobs {
         company,
         charged,
         refused: unpaid,
         pending,
-        letter,
+        dead_letter,
     }
 }
 
 /// Runs everything that reads a time, and what is to end well does.
 async fn everything_is_borne(site: &Site, jobs: &Jobs, time: &str) {
-    let (company, letter) = (jobs.company.to_string(), jobs.letter.to_string());
+    let (company, dead_letter) = (jobs.company.to_string(), jobs.dead_letter.to_string());
     let [charged, refused, pending] =
         [jobs.charged, jobs.refused, jobs.pending].map(|job| job.to_string());
     let key = Uuid::new_v4().to_string();
@@ -50,7 +50,7 @@ async fn everything_is_borne(site: &Site, jobs: &Jobs, time: &str) {
         &["show", &pending],
         &["balance", &company],
         &["credit", &company, "--purchased", "5", "--key", &key],
-        &["dlq", "show", &letter],
+        &["dlq", "show", &dead_letter],
         &["dlq", "list", "--state", "all"],
         &["dlq", "groups"],
         &["dlq", "replay", "--all", "--dry-run"],
@@ -109,7 +109,7 @@ async fn every_command_bears_any_time_in_the_applications_tables() {
     }
     let table = site.run(&["show", &jobs.charged.to_string()]).await;
     assert!(table.done().contains("unknown"), "{table:#?}");
-    // And the money is settled with them all the same.
+    // And the charges are right with them all the same.
     site.run(&["reconcile"]).await.done();
     let refund = ["refund", &jobs.charged.to_string(), "--reason", "why"];
     site.run(&refund).await.done();
@@ -151,9 +151,12 @@ async fn every_command_bears_the_times_that_a_caller_of_our_functions_may_set() 
             .await;
         everything_is_borne(&site, &jobs, time).await;
     }
-    let letters = site.letters().await;
-    for letter in letters.iter().filter(|letter| letter.reason == "theirs") {
-        site.run(&["dlq", "show", &letter.id.to_string()])
+    let dead_letters = site.dead_letters().await;
+    for dead_letter in dead_letters
+        .iter()
+        .filter(|dead_letter| dead_letter.reason == "theirs")
+    {
+        site.run(&["dlq", "show", &dead_letter.id.to_string()])
             .await
             .done();
     }

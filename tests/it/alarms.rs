@@ -53,7 +53,7 @@ async fn under_an_alarm_charging_goes_on_publishing_says_why_it_waits_and_nothin
         assert!(said.contains(reason), "{said}");
         let said = serve.wait_for_log("not ready: ", PATIENCE).await;
         assert!(said.contains(reason), "{said}");
-        // What needs no publishing is charged: it is in the books, even where its ack waits for its neighbour.
+        // What needs no publishing is charged: it is in the ledger, even where its ack waits for its neighbour.
         for job in &paid {
             site.until(*job, "completed").await;
         }
@@ -61,10 +61,10 @@ async fn under_an_alarm_charging_goes_on_publishing_says_why_it_waits_and_nothin
         site.run(&["dlq", "stats"]).await.done();
         private.rabbitmqctl(&end).await;
         let archived = async || {
-            let letters = site.letters().await;
-            letters
+            let dead_letters = site.dead_letters().await;
+            dead_letters
                 .iter()
-                .filter_map(|letter| letter.job_id)
+                .filter_map(|dead_letter| dead_letter.job_id)
                 .collect::<HashSet<_>>()
         };
         eventually("all are archived", PATIENCE, archived, |jobs| {

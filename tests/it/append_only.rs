@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::support::{books::Books, role::TestRole, site::Site};
+use crate::support::{ledger::Ledger, role::TestRole, site::Site};
 
 const TABLES: [&str; 8] = [
     "token_deduction_records",
@@ -51,17 +51,17 @@ async fn not_even_their_owner_removes_rows_without_taking_the_guard_away() {
 
 #[tokio::test]
 async fn a_claim_within_a_batch_needs_no_exception_from_the_guard() {
-    use crate::support::books::Item;
-    let books = Books::open().await;
-    let company = books.company(0, 10).await;
+    use crate::support::ledger::Item;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 10).await;
     // The second makes the function claim the key and remove the claim.
-    let answers = books
+    let answers = ledger
         .deduct_batch(&[Item::new("job", company, 20), Item::new("job", company, 10)])
         .await;
     assert_eq!(answers[1].error(), "", "{answers:#?}");
     let kept: Vec<(String, i64)> =
         sqlx::query_as("select status, amount from token_deduction_attempts order by id")
-            .fetch_all(books.pool())
+            .fetch_all(ledger.pool())
             .await
             .expect("read");
     assert_eq!(kept, [("failed".to_owned(), 20)], "a claim is no attempt");
@@ -85,7 +85,7 @@ async fn an_operator_can_neither_invent_nor_rewrite_who_did_what() {
         let refused = run(&mut connection, sql).await.expect_err(sql);
         assert!(refused.contains("permission denied"), "{sql}: {refused}");
     }
-    let begun = "select begin_replay('Mallory', 'all', null, '{\"letters\": 3}')";
+    let begun = "select begin_replay('Mallory', 'all', null, '{\"dead_letters\": 3}')";
     let action: i64 = sqlx::query_scalar(begun)
         .fetch_one(&mut connection)
         .await
@@ -113,7 +113,7 @@ async fn an_operator_can_neither_invent_nor_rewrite_who_did_what() {
         assert!(refused.contains(" of role "), "{sql}: {refused}");
     }
     // What was said at the beginning stays; the rest can be said once.
-    assert!(finish(&mut connection, "{\"sent\": 2, \"letters\": 7}").await);
+    assert!(finish(&mut connection, "{\"sent\": 2, \"dead_letters\": 7}").await);
     assert!(!finish(&mut connection, "{\"sent\": 3}").await, "finished");
     let (role, details): (String, serde_json::Value) =
         sqlx::query_as("select database_role, details from operator_actions where id = $1")
@@ -125,7 +125,7 @@ async fn an_operator_can_neither_invent_nor_rewrite_who_did_what() {
         role,
         one.quoted()[1..one.quoted().len() - 1].replace("\"\"", "\"")
     );
-    assert_eq!(details, serde_json::json!({"letters": 3, "sent": 2}));
+    assert_eq!(details, serde_json::json!({"dead_letters": 3, "sent": 2}));
 }
 
 #[tokio::test]

@@ -1,27 +1,29 @@
-//! The archive's own rules: what is one letter, what is another, and what the books settle.
+//! The archive's own rules: what is one dead letter, what is another, and what is resolved.
 
 use time::Duration;
-use token_billing::storage::{Arrival, ChargeState, DeadLetter, LetterState, Selection, Storage};
+use token_billing::storage::{
+    Arrival, ChargeState, DeadLetter, DeadLetterState, Selection, Storage,
+};
 use uuid::Uuid;
 
 use crate::support::{
+    dead_letters::refused,
     eventually::{PATIENCE, eventually},
-    letters::refused,
     site::Site,
 };
 
 async fn all(storage: &Storage) -> Vec<DeadLetter> {
     let everything = Selection::default();
-    let mut letters = storage
+    let mut dead_letters = storage
         .dead_letters(&everything, None, 100)
         .await
         .expect("read");
-    letters.reverse();
-    letters
+    dead_letters.reverse();
+    dead_letters
 }
 
 #[tokio::test]
-async fn the_same_reason_and_body_is_the_same_letter_while_open() {
+async fn the_same_reason_and_body_is_the_same_dead_letter_while_open() {
     let site = Site::new().await;
     let storage = site.storage();
     let (job, company) = (Uuid::new_v4(), site.company(0, 0).await);
@@ -44,21 +46,24 @@ async fn the_same_reason_and_body_is_the_same_letter_while_open() {
         .expect("archived");
     assert_eq!(ids[0], ids[1]);
     assert_ne!(ids[0], ids[2]);
-    let letters = all(&storage).await;
-    assert_eq!(letters.len(), 2);
-    assert_eq!((letters[0].occurrences, letters[0].attempts), (2, 3));
-    assert_eq!(letters[0].error, later.error);
-    assert_eq!(letters[0].first_failed_at, later.first_failed_at);
-    assert_eq!(letters[0].last_failed_at, later.last_failed_at);
+    let dead_letters = all(&storage).await;
+    assert_eq!(dead_letters.len(), 2);
     assert_eq!(
-        (letters[0].state, letters[0].charge_state),
-        (LetterState::Open, ChargeState::NeverCharged)
+        (dead_letters[0].occurrences, dead_letters[0].attempts),
+        (2, 3)
     );
-    assert!(letters[1].last_arrival > letters[0].last_arrival);
+    assert_eq!(dead_letters[0].error, later.error);
+    assert_eq!(dead_letters[0].first_failed_at, later.first_failed_at);
+    assert_eq!(dead_letters[0].last_failed_at, later.last_failed_at);
+    assert_eq!(
+        (dead_letters[0].state, dead_letters[0].charge_state),
+        (DeadLetterState::Open, ChargeState::NeverCharged)
+    );
+    assert!(dead_letters[1].last_arrival > dead_letters[0].last_arrival);
 }
 
 #[tokio::test]
-async fn what_the_books_have_charged_is_resolved_but_not_a_complaint_about_that_charge() {
+async fn what_the_ledger_has_charged_is_resolved_but_not_a_complaint_about_that_charge() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 1000).await;
@@ -75,34 +80,34 @@ async fn what_the_books_have_charged_is_resolved_but_not_a_complaint_about_that_
         ])
         .await
         .expect("archived");
-    assert_eq!(storage.settle_dead_letters().await.expect("settled"), 0);
+    assert_eq!(storage.resolve_dead_letters().await.expect("resolved"), 0);
 
     assert!(site.db.deduct(job, company, 500).await.success);
-    assert_eq!(storage.settle_dead_letters().await.expect("settled"), 1);
-    let letters = all(&storage).await;
-    let seen: Vec<_> = letters
+    assert_eq!(storage.resolve_dead_letters().await.expect("resolved"), 1);
+    let dead_letters = all(&storage).await;
+    let seen: Vec<_> = dead_letters
         .iter()
-        .map(|letter| (letter.state, letter.charge_state))
+        .map(|dead_letter| (dead_letter.state, dead_letter.charge_state))
         .collect();
     assert_eq!(
         seen,
         [
-            (LetterState::Resolved, ChargeState::Charged),
-            (LetterState::Open, ChargeState::Charged),
-            (LetterState::Open, ChargeState::NeverCharged)
+            (DeadLetterState::Resolved, ChargeState::Charged),
+            (DeadLetterState::Open, ChargeState::Charged),
+            (DeadLetterState::Open, ChargeState::NeverCharged)
         ]
     );
-    assert_eq!(letters[1].charged_tokens, Some(500));
-    assert!(letters[1].charged_at.is_some());
+    assert_eq!(dead_letters[1].charged_tokens, Some(500));
+    assert!(dead_letters[1].charged_at.is_some());
     let open = Selection {
-        states: vec![LetterState::Open],
+        states: vec![DeadLetterState::Open],
         ..Selection::default()
     };
     assert_eq!(storage.count_dead_letters(&open).await.expect("counted"), 2);
 }
 
 #[tokio::test]
-async fn a_replay_that_comes_back_is_another_letter_and_both_know_it() {
+async fn a_replay_that_comes_back_is_another_dead_letter_and_both_know_it() {
     let site = Site::new().await;
     let storage = site.storage();
     let (job, company) = (Uuid::new_v4(), site.company(0, 0).await);
@@ -128,14 +133,14 @@ async fn a_replay_that_comes_back_is_another_letter_and_both_know_it() {
         .await
         .expect("archived")[0];
     assert_ne!(id, again);
-    let letters = all(&storage).await;
+    let dead_letters = all(&storage).await;
     assert_eq!(
-        (letters[0].state, letters[0].failed_again_as),
-        (LetterState::Replayed, Some(again))
+        (dead_letters[0].state, dead_letters[0].failed_again_as),
+        (DeadLetterState::Replayed, Some(again))
     );
     assert_eq!(
-        (letters[1].state, letters[1].occurrences),
-        (LetterState::Open, 1)
+        (dead_letters[1].state, dead_letters[1].occurrences),
+        (DeadLetterState::Open, 1)
     );
 
     // The archivist died before its ack.
@@ -147,15 +152,15 @@ async fn a_replay_that_comes_back_is_another_letter_and_both_know_it() {
         ..first
     };
     storage.archive(&[forged]).await.expect("archived");
-    let letters = all(&storage).await;
+    let dead_letters = all(&storage).await;
     assert_eq!(
-        (letters[1].state, letters[1].occurrences),
-        (LetterState::Open, 2)
+        (dead_letters[1].state, dead_letters[1].occurrences),
+        (DeadLetterState::Open, 2)
     );
 }
 
 #[tokio::test]
-async fn an_archive_that_grew_from_nothing_is_not_read_through_for_each_letter() {
+async fn an_archive_that_grew_from_nothing_is_not_read_through_for_each_dead_letter() {
     let mut site = Site::new().await;
     // One connection, whose plans were made while the table was empty.
     site.set("DATABASE__MAX_CONNECTIONS", "1");

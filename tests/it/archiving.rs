@@ -7,7 +7,7 @@ use lapin::{
 };
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
-use token_billing::storage::{ChargeState, DeadLetter, LetterState};
+use token_billing::storage::{ChargeState, DeadLetter, DeadLetterState};
 use uuid::Uuid;
 
 use crate::support::{
@@ -16,7 +16,7 @@ use crate::support::{
     site::{Site, event},
 };
 
-/// What only the table shows, by letter, oldest first.
+/// What only the table shows, by dead letter, oldest first.
 #[derive(Debug, sqlx::FromRow)]
 struct Kept {
     body: Vec<u8>,
@@ -47,12 +47,15 @@ fn table(members: &[(&str, AMQPValue)]) -> FieldTable {
 }
 
 /// Failed just now, not in the future, and the first time not after the last.
-fn assert_recent(letter: &DeadLetter) {
+fn assert_recent(dead_letter: &DeadLetter) {
     let now = OffsetDateTime::now_utc();
     // A broker's own note has whole seconds.
     let recent = now - Duration::minutes(2)..=now + Duration::seconds(1);
-    assert!(recent.contains(&letter.last_failed_at), "{letter:#?}");
-    assert!(letter.first_failed_at <= letter.last_failed_at);
+    assert!(
+        recent.contains(&dead_letter.last_failed_at),
+        "{dead_letter:#?}"
+    );
+    assert!(dead_letter.first_failed_at <= dead_letter.last_failed_at);
 }
 
 #[tokio::test]
@@ -71,24 +74,24 @@ async fn a_refused_event_is_archived_with_all_that_is_known_of_it() {
         .with_timestamp(1_763_719_200);
     site.broker.publish_with(&body, properties).await;
 
-    let letters = site.archived(1).await;
+    let dead_letters = site.archived(1).await;
     running.stop().await;
     archiving.stop().await;
 
-    let letter = &letters[0];
+    let dead_letter = &dead_letters[0];
     let error = "Not enough tokens: the article needs 500 and the company has 7.";
-    assert_eq!(letter.reason, "insufficient_balance");
-    assert_eq!(letter.error, error);
-    assert_eq!(letter.job_id, Some(job));
-    assert_eq!(letter.company_id, Some(company));
-    assert_eq!(letter.article_id, Some(article));
-    assert_eq!(letter.tokens, Some(500));
-    assert_eq!((letter.attempts, letter.occurrences), (1, 1));
-    assert_eq!(letter.state, LetterState::Open);
-    assert_eq!(letter.charge_state, ChargeState::NeverCharged);
-    assert_recent(letter);
+    assert_eq!(dead_letter.reason, "insufficient_balance");
+    assert_eq!(dead_letter.error, error);
+    assert_eq!(dead_letter.job_id, Some(job));
+    assert_eq!(dead_letter.company_id, Some(company));
+    assert_eq!(dead_letter.article_id, Some(article));
+    assert_eq!(dead_letter.tokens, Some(500));
+    assert_eq!((dead_letter.attempts, dead_letter.occurrences), (1, 1));
+    assert_eq!(dead_letter.state, DeadLetterState::Open);
+    assert_eq!(dead_letter.charge_state, ChargeState::NeverCharged);
+    assert_recent(dead_letter);
     let [kept] = &kept(&site).await[..] else {
-        panic!("one letter");
+        panic!("one dead letter");
     };
     assert_eq!(kept.body, body.as_bytes());
     assert_eq!(
@@ -126,17 +129,17 @@ async fn a_body_that_is_no_event_is_archived_byte_for_byte() {
         site.broker.publish(body).await;
     }
 
-    let letters = site.archived(4).await;
+    let dead_letters = site.archived(4).await;
     running.stop().await;
     archiving.stop().await;
 
     let mut seen: Vec<_> = kept(&site)
         .await
         .into_iter()
-        .zip(&letters)
-        .map(|(kept, letter)| (kept.body, &*letter.reason, letter.job_id, letter.tokens))
+        .zip(&dead_letters)
+        .map(|(kept, one)| (kept.body, &*one.reason, one.job_id, one.tokens))
         .collect();
-    // Workers settle side by side.
+    // Workers decide side by side.
     seen.sort_by_key(|(body, ..)| bodies.iter().position(|published| published == body));
     let [malformed, not_utf8, huge, empty] = bodies;
     assert!(
@@ -146,9 +149,9 @@ async fn a_body_that_is_no_event_is_archived_byte_for_byte() {
             (huge, "payload_too_large", Some(job), Some(8)),
             (empty, "malformed", None, None),
         ],
-        "{letters:#?}"
+        "{dead_letters:#?}"
     );
-    let errors: Vec<&str> = letters.iter().map(|letter| &*letter.error).collect();
+    let errors: Vec<&str> = dead_letters.iter().map(|one| &*one.error).collect();
     for error in ["body: empty", "body: not UTF-8 at byte "] {
         let said = |text: &&str| text.starts_with(error);
         assert!(errors.iter().any(said), "{error}: {errors:#?}");
@@ -203,21 +206,24 @@ async fn a_message_that_the_broker_gave_up_on_says_so() {
     .await;
 
     let archiving = site.archive_running().await;
-    let letters = site.archived(1).await;
+    let dead_letters = site.archived(1).await;
     archiving.stop().await;
 
-    let letter = &letters[0];
-    assert_eq!(letter.reason, "delivery_limit");
+    let dead_letter = &dead_letters[0];
+    assert_eq!(dead_letter.reason, "delivery_limit");
     let said = format!(
         "The broker gave up: each worker that was given it died, or lost its connection, before it was done \
          with it, as often as the delivery limit of {queue:?} allows. Its last error before: deadlock detected"
     );
-    assert_eq!(letter.error, said);
-    assert_eq!((letter.job_id, letter.tokens), (Some(job), Some(5)));
-    assert_eq!(letter.attempts, 2);
-    assert_recent(letter);
-    assert_eq!(letter.first_failed_at.year(), 2026);
-    assert_eq!(letter.first_failed_at.unix_timestamp(), 1_767_323_045);
+    assert_eq!(dead_letter.error, said);
+    assert_eq!(
+        (dead_letter.job_id, dead_letter.tokens),
+        (Some(job), Some(5))
+    );
+    assert_eq!(dead_letter.attempts, 2);
+    assert_recent(dead_letter);
+    assert_eq!(dead_letter.first_failed_at.year(), 2026);
+    assert_eq!(dead_letter.first_failed_at.unix_timestamp(), 1_767_323_045);
     let kept = kept(&site).await;
     assert_eq!(kept[0].body, body.as_bytes());
     assert_eq!(kept[0].headers["x-death"][0]["reason"], "delivery_limit");
@@ -225,7 +231,7 @@ async fn a_message_that_the_broker_gave_up_on_says_so() {
 }
 
 #[tokio::test]
-async fn a_charge_that_is_owed_is_shown_as_pending() {
+async fn a_charge_that_is_pending_is_shown_as_pending() {
     let mut site = Site::new().await;
     site.set("DATABASE__LOCK_TIMEOUT", "50ms");
     site.set("RETRY__ATTEMPTS", "1");
@@ -242,27 +248,36 @@ async fn a_charge_that_is_owed_is_shown_as_pending() {
     let job = Uuid::new_v4();
     site.publish(job, company, 10).await;
 
-    let letters = site.archived(1).await;
+    let dead_letters = site.archived(1).await;
     locker.rollback().await.expect("released");
-    assert_eq!(letters[0].reason, "retries_exhausted");
-    assert!(letters[0].error.contains("SQLSTATE 55P03"), "{letters:#?}");
-    assert_eq!((letters[0].attempts, letters[0].job_id), (2, Some(job)));
-    assert_eq!(letters[0].charge_state, ChargeState::Pending);
-    let apart = letters[0].last_failed_at - letters[0].first_failed_at;
+    assert_eq!(dead_letters[0].reason, "retries_exhausted");
+    assert!(
+        dead_letters[0].error.contains("SQLSTATE 55P03"),
+        "{dead_letters:#?}"
+    );
+    assert_eq!(
+        (dead_letters[0].attempts, dead_letters[0].job_id),
+        (2, Some(job))
+    );
+    assert_eq!(dead_letters[0].charge_state, ChargeState::Pending);
+    let apart = dead_letters[0].last_failed_at - dead_letters[0].first_failed_at;
     assert!(apart >= Duration::seconds(1), "{apart}");
 
     // Charged by another way; the archivist finds out by itself.
     assert!(site.db.deduct(job, company, 10).await.success);
-    assert_eq!(site.letters().await[0].charge_state, ChargeState::Charged);
+    assert_eq!(
+        site.dead_letters().await[0].charge_state,
+        ChargeState::Charged
+    );
     running.stop().await;
     archiving.stop().await;
-    site.set("ARCHIVIST__SETTLE_INTERVAL", "100ms");
+    site.set("ARCHIVIST__RESOLVE_INTERVAL", "100ms");
     let archiving = site.archive_running().await;
     eventually(
         "it is resolved",
         PATIENCE,
-        async || site.letters().await.remove(0).state,
-        |&state| state == LetterState::Resolved,
+        async || site.dead_letters().await.remove(0).state,
+        |&state| state == DeadLetterState::Resolved,
     )
     .await;
     archiving.stop().await;
@@ -300,7 +315,7 @@ fn hostile_headers() -> FieldTable {
 }
 
 #[tokio::test]
-async fn headers_of_any_kind_are_kept_and_none_can_keep_a_letter_out() {
+async fn headers_of_any_kind_are_kept_and_none_can_keep_a_dead_letter_out() {
     let site = Site::new().await;
     site.declare().await;
     let hostile = hostile_headers();
@@ -316,15 +331,18 @@ async fn headers_of_any_kind_are_kept_and_none_can_keep_a_letter_out() {
     site.broker.publish_to_queue(&queue, b"a plain one").await;
 
     let archiving = site.archive_running().await;
-    let letters = site.archived(2).await;
+    let dead_letters = site.archived(2).await;
     let tally = archiving.tally.read();
     archiving.stop().await;
 
     assert_eq!((tally.archived, tally.bare), (2, 0));
-    assert_eq!(letters[0].reason, "unknown");
-    assert!(letters[0].error.starts_with("wrong␀ ") && letters[0].error.len() <= 1024);
-    assert_eq!((letters[0].attempts, letters[0].job_id), (i32::MAX, None));
-    assert_recent(&letters[0]);
+    assert_eq!(dead_letters[0].reason, "unknown");
+    assert!(dead_letters[0].error.starts_with("wrong␀ ") && dead_letters[0].error.len() <= 1024);
+    assert_eq!(
+        (dead_letters[0].attempts, dead_letters[0].job_id),
+        (i32::MAX, None)
+    );
+    assert_recent(&dead_letters[0]);
     let kept = kept(&site).await;
     assert_eq!(kept[0].body, b"{");
     assert_eq!(kept[0].properties["content_type"], "te␀xt");
@@ -340,10 +358,10 @@ async fn headers_of_any_kind_are_kept_and_none_can_keep_a_letter_out() {
     assert_eq!(headers["time"], json!({ "timestamp": u64::MAX }));
     assert!(headers["deep"]["in"]["in"].is_object());
 
-    assert_eq!(letters[1].reason, "unknown");
-    assert_eq!(letters[1].attempts, 1);
-    assert_recent(&letters[1]);
-    assert!(letters[1].error.contains("somebody else put it here"));
+    assert_eq!(dead_letters[1].reason, "unknown");
+    assert_eq!(dead_letters[1].attempts, 1);
+    assert_recent(&dead_letters[1]);
+    assert!(dead_letters[1].error.contains("somebody else put it here"));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The archivist dies, its database goes away, or refuses a letter: none is lost, and none stops the others.
+//! The archivist dies, its database goes away, or refuses a dead letter: none is lost, and none stops the others.
 
 use lapin::types::{AMQPValue, FieldTable};
 use token_billing::storage::{ChargeState, DeadLetter};
@@ -17,15 +17,15 @@ use crate::support::{
 const ARCHIVE: [&str; 3] = ["serve", "--role", "archivist"];
 
 /// Dead letters of so many jobs, where the worker would have put them.
-async fn put_letters(site: &Site, count: usize) -> Vec<Uuid> {
+async fn put_dead_letters(site: &Site, count: usize) -> Vec<Uuid> {
     let jobs: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();
     for job in &jobs {
-        put_letter(site, *job, &FieldTable::default()).await;
+        put_dead_letter(site, *job, &FieldTable::default()).await;
     }
     jobs
 }
 
-async fn put_letter(site: &Site, job: Uuid, more: &FieldTable) {
+async fn put_dead_letter(site: &Site, job: Uuid, more: &FieldTable) {
     let mut headers = more.clone();
     headers.insert(
         "reason".into(),
@@ -39,24 +39,27 @@ async fn put_letter(site: &Site, job: Uuid, more: &FieldTable) {
         .await;
 }
 
-/// One open letter for each of the jobs, no other, and nothing left in the queue.
+/// One open dead letter for each of the jobs, no other, and nothing left in the queue.
 async fn assert_all_archived(site: &Site, jobs: &[Uuid]) -> Vec<DeadLetter> {
-    let letters = assert_each_archived(site, jobs).await;
+    let dead_letters = assert_each_archived(site, jobs).await;
     let left = site.broker.take_all(&site.broker.dead_letters()).await;
     assert!(left.is_empty(), "{left:#?}");
-    letters
+    dead_letters
 }
 
-/// One open letter for each of the jobs, and no other.
+/// One open dead letter for each of the jobs, and no other.
 async fn assert_each_archived(site: &Site, jobs: &[Uuid]) -> Vec<DeadLetter> {
-    let letters = site.letters().await;
-    let mut archived: Vec<Uuid> = letters.iter().filter_map(|letter| letter.job_id).collect();
+    let dead_letters = site.dead_letters().await;
+    let mut archived: Vec<Uuid> = dead_letters
+        .iter()
+        .filter_map(|dead_letter| dead_letter.job_id)
+        .collect();
     let mut expected = jobs.to_vec();
     archived.sort();
     expected.sort();
     assert_eq!(archived, expected);
-    assert_eq!(letters.len(), jobs.len());
-    letters
+    assert_eq!(dead_letters.len(), jobs.len());
+    dead_letters
 }
 
 async fn drained(mut process: Process) {
@@ -65,7 +68,7 @@ async fn drained(mut process: Process) {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_step_loses_no_letter() {
+async fn a_crash_at_any_step_loses_no_dead_letter() {
     for (step, counted_again) in [
         ("before_archive", false),
         ("after_archive", true),
@@ -73,7 +76,7 @@ async fn a_crash_at_any_step_loses_no_letter() {
     ] {
         let site = Site::new().await;
         site.declare().await;
-        let jobs = put_letters(&site, 5).await;
+        let jobs = put_dead_letters(&site, 5).await;
         let failpoint = format!("{step}:{}", jobs[3]);
         let mut environment = site.environment();
         environment.push(("TOKEN_BILLING_FAILPOINT", &failpoint));
@@ -89,13 +92,18 @@ async fn a_crash_at_any_step_loses_no_letter() {
             eventually(
                 "all are archived, and the deadly one again",
                 PATIENCE,
-                async || (site.letters().await, site.broker.ready_count(&queue).await),
-                |(letters, ready)| {
-                    let mut deadly = letters
+                async || {
+                    (
+                        site.dead_letters().await,
+                        site.broker.ready_count(&queue).await,
+                    )
+                },
+                |(dead_letters, ready)| {
+                    let mut deadly = dead_letters
                         .iter()
-                        .filter(|letter| letter.job_id == Some(jobs[3]));
-                    let came_again = deadly.any(|letter| letter.occurrences == 1 + again);
-                    letters.len() == 5 && came_again && *ready == Some(0)
+                        .filter(|dead_letter| dead_letter.job_id == Some(jobs[3]));
+                    let came_again = deadly.any(|dead_letter| dead_letter.occurrences == 1 + again);
+                    dead_letters.len() == 5 && came_again && *ready == Some(0)
                 },
             )
             .await;
@@ -104,17 +112,17 @@ async fn a_crash_at_any_step_loses_no_letter() {
                 break;
             }
         }
-        let letters = assert_all_archived(&site, &jobs).await;
-        for letter in letters {
-            let deadly = letter.job_id == Some(jobs[3]);
+        let dead_letters = assert_all_archived(&site, &jobs).await;
+        for dead_letter in dead_letters {
+            let deadly = dead_letter.job_id == Some(jobs[3]);
             let expected = if counted_again && deadly {
                 2..=2
             } else {
                 1..=2
             };
             assert!(
-                expected.contains(&letter.occurrences),
-                "{step}: {letter:#?}"
+                expected.contains(&dead_letter.occurrences),
+                "{step}: {dead_letter:#?}"
             );
         }
     }
@@ -134,13 +142,13 @@ async fn kill_9_at_random_moments_with_charging_going_on_loses_and_charges_nothi
             site.publish(*unpaid.last().expect("pushed"), poor, 3).await;
         }
         let mut process = Process::start(&["serve"], &site.environment());
-        let letters = "select count(*) from dead_letters";
-        let enough = site.number(letters).await + 13 * (kill % 7) + 1;
+        let dead_letters = "select count(*) from dead_letters";
+        let enough = site.number(dead_letters).await + 13 * (kill % 7) + 1;
         let most = i64::try_from(unpaid.len()).expect("small");
         eventually(
             "some are archived",
             PATIENCE,
-            async || site.number(letters).await,
+            async || site.number(dead_letters).await,
             |&archived| archived >= enough.min(most),
         )
         .await;
@@ -158,11 +166,11 @@ async fn kill_9_at_random_moments_with_charging_going_on_loses_and_charges_nothi
     site.archived(i64::try_from(unpaid.len()).expect("small"))
         .await;
     drained(process).await;
-    let letters = assert_each_archived(&site, &unpaid).await;
+    let dead_letters = assert_each_archived(&site, &unpaid).await;
     assert!(
-        letters
+        dead_letters
             .iter()
-            .all(|letter| letter.charge_state == ChargeState::NeverCharged)
+            .all(|dead_letter| dead_letter.charge_state == ChargeState::NeverCharged)
     );
     // A worker that died between publish and ack has left a copy, which may still be on its way.
     for copy in site.broker.take_all(&site.broker.dead_letters()).await {
@@ -170,7 +178,7 @@ async fn kill_9_at_random_moments_with_charging_going_on_loses_and_charges_nothi
         let job = copy["job_id"].as_str().expect("a job");
         assert!(unpaid.contains(&job.parse().expect("a UUID")), "{job}");
     }
-    // Records of the refusals are in the books as well.
+    // Records of the refusals are in the ledger as well.
     site.db
         .execute(
             "alter table token_deduction_records disable trigger no_delete;
@@ -182,14 +190,14 @@ async fn kill_9_at_random_moments_with_charging_going_on_loses_and_charges_nothi
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_is_lost_is_counted_twice_and_is_one_letter() {
+async fn a_commit_whose_answer_is_lost_is_counted_twice_and_is_one_dead_letter() {
     let mut site = Site::new().await;
     let proxy = ChaosProxy::start(site.db.url()).await;
     site.set("DATABASE__URL", &proxy.url());
     let archiving = site.archive_running().await;
     let job = Uuid::new_v4();
     proxy.cut_when_client_sends(job.to_string(), Moment::WhenTheServerAnswers, 1);
-    put_letter(&site, job, &FieldTable::default()).await;
+    put_dead_letter(&site, job, &FieldTable::default()).await;
     let second = "select coalesce(sum(occurrences), 0) from dead_letters";
     eventually(
         "it came again",
@@ -222,20 +230,24 @@ async fn the_same_message_again_raises_occurrences() {
     .await;
     running.stop().await;
     archiving.stop().await;
-    let letters = assert_all_archived(&site, &[job]).await;
-    assert_eq!(letters[0].occurrences, 3);
+    let dead_letters = assert_all_archived(&site, &[job]).await;
+    assert_eq!(dead_letters[0].occurrences, 3);
 }
 
 #[tokio::test]
-async fn two_archivists_share_the_work_and_each_letter_is_archived_once() {
+async fn two_archivists_share_the_work_and_each_dead_letter_is_archived_once() {
     let site = Site::new().await;
     let (one, two) = (site.archive_running().await, site.archive_running().await);
-    let jobs = put_letters(&site, 400).await;
-    let letters = site.archived(400).await;
+    let jobs = put_dead_letters(&site, 400).await;
+    let dead_letters = site.archived(400).await;
     let (tally, other) = (one.tally.clone(), two.tally.clone());
     one.stop().await;
     two.stop().await;
-    assert!(letters.iter().all(|letter| letter.occurrences == 1));
+    assert!(
+        dead_letters
+            .iter()
+            .all(|dead_letter| dead_letter.occurrences == 1)
+    );
     let (tally, other) = (tally.read().archived, other.read().archived);
     assert_eq!(tally + other, 400);
     assert!(tally > 0 && other > 0, "{tally} and {other}");
@@ -243,7 +255,7 @@ async fn two_archivists_share_the_work_and_each_letter_is_archived_once() {
 }
 
 #[tokio::test]
-async fn a_letter_that_the_database_refuses_is_archived_bare_and_stops_no_other() {
+async fn a_dead_letter_that_the_database_refuses_is_archived_bare_and_stops_no_other() {
     // Refused for good, and refused with an error that might pass, by a trigger of somebody's.
     for refusal in [
         "alter table dead_letters add check (not headers ? 'poison')",
@@ -257,13 +269,13 @@ async fn a_letter_that_the_database_refuses_is_archived_bare_and_stops_no_other(
         site.set("RECONNECT__INITIAL", "10ms");
         site.db.execute(refusal).await;
         site.declare().await;
-        let mut jobs = put_letters(&site, 10).await;
+        let mut jobs = put_dead_letters(&site, 10).await;
         let mut poison = FieldTable::default();
         poison.insert("poison".into(), AMQPValue::Boolean(true));
         let refused = Uuid::new_v4();
-        put_letter(&site, refused, &poison).await;
+        put_dead_letter(&site, refused, &poison).await;
         jobs.push(refused);
-        jobs.extend(put_letters(&site, 10).await);
+        jobs.extend(put_dead_letters(&site, 10).await);
 
         let archiving = site.archive_running().await;
         site.archived(21).await;
@@ -271,17 +283,17 @@ async fn a_letter_that_the_database_refuses_is_archived_bare_and_stops_no_other(
         archiving.stop().await;
 
         assert_eq!((tally.read().archived, tally.read().bare), (21, 1));
-        for letter in assert_all_archived(&site, &jobs).await {
-            let is_bare = letter.error.starts_with("Archived without its headers");
-            assert_eq!(is_bare, letter.job_id == Some(refused), "{letter:#?}");
-            assert_eq!(letter.reason, "company_not_found");
-            assert_eq!(letter.occurrences, 1);
+        for dead_letter in assert_all_archived(&site, &jobs).await {
+            let is_bare = dead_letter.error.starts_with("Archived without its headers");
+            assert_eq!(is_bare, dead_letter.job_id == Some(refused), "{dead_letter:#?}");
+            assert_eq!(dead_letter.reason, "company_not_found");
+            assert_eq!(dead_letter.occurrences, 1);
         }
     }
 }
 
 #[tokio::test]
-async fn behind_a_held_lock_letters_wait_and_are_then_archived_whole() {
+async fn behind_a_held_lock_dead_letters_wait_and_are_then_archived_whole() {
     let mut site = Site::new().await;
     site.set("DATABASE__LOCK_TIMEOUT", "50ms");
     site.set("RECONNECT__INITIAL", "10ms");
@@ -292,9 +304,9 @@ async fn behind_a_held_lock_letters_wait_and_are_then_archived_whole() {
         .await
         .expect("locked");
     site.declare().await;
-    let jobs = put_letters(&site, 10).await;
+    let jobs = put_dead_letters(&site, 10).await;
     let mut process = Process::start(&ARCHIVE, &site.environment());
-    // Each time after several tries, with the letters in hand.
+    // Each time after several tries, with the dead letters in flight.
     for _ in 0..2 {
         process
             .wait_for_log("not archived: trying again", PATIENCE)
@@ -303,9 +315,12 @@ async fn behind_a_held_lock_letters_wait_and_are_then_archived_whole() {
     locker.rollback().await.expect("released");
     site.archived(10).await;
     drained(process).await;
-    let letters = assert_all_archived(&site, &jobs).await;
-    for letter in letters {
-        assert_eq!(letter.occurrences, 1);
-        assert!(!letter.error.starts_with("Archived without"), "{letter:#?}");
+    let dead_letters = assert_all_archived(&site, &jobs).await;
+    for dead_letter in dead_letters {
+        assert_eq!(dead_letter.occurrences, 1);
+        assert!(
+            !dead_letter.error.starts_with("Archived without"),
+            "{dead_letter:#?}"
+        );
     }
 }

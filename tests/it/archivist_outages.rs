@@ -34,7 +34,7 @@ fn last_is(text: &str) -> impl Fn(&[String]) -> bool {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_letters_wait_and_readiness_says_no() {
+async fn while_the_database_is_away_dead_letters_wait_and_readiness_says_no() {
     let mut site = Site::new().await;
     let proxy = ChaosProxy::start(site.db.url()).await;
     site.set("DATABASE__URL", &proxy.url());
@@ -42,7 +42,7 @@ async fn while_the_database_is_away_letters_wait_and_readiness_says_no() {
     site.set("RECONNECT__MAX", "100ms");
     site.set("ARCHIVIST__BACKLOG_INTERVAL", "100ms");
     site.set("ARCHIVIST__BACKLOG_MAX", "30");
-    // So long what is in hand is kept before it is given back.
+    // So long what is in flight is kept before it is requeued.
     site.set("DATABASE__ACQUIRE_TIMEOUT", "500ms");
     let mut process = Process::start(&["serve"], &site.environment());
     until_told(&process, "it is ready", last_is("ready")).await;
@@ -57,7 +57,7 @@ async fn while_the_database_is_away_letters_wait_and_readiness_says_no() {
     let mut late = Vec::new();
     for n in 0..40 {
         late.push(Uuid::new_v4());
-        // Refused once the books are back, and dead at once, by other workers, while they are away.
+        // Refused once the ledger is back, and dead at once, by other workers, while it is away.
         site.publish(late[n], company, 5000).await;
         let body = format!("no event {n}");
         let queue = site.broker.dead_letters();
@@ -73,7 +73,7 @@ async fn while_the_database_is_away_letters_wait_and_readiness_says_no() {
             .any(|line| line.contains("the database is away"))
     })
     .await;
-    until_told(&process, "too many letters wait", |lines| {
+    until_told(&process, "too many dead letters wait", |lines| {
         lines
             .iter()
             .any(|line| line.contains("archivist.backlog_max wait"))
@@ -82,7 +82,7 @@ async fn while_the_database_is_away_letters_wait_and_readiness_says_no() {
 
     proxy.restore().await;
     site.until(charged_late, "completed").await;
-    let letters = site.archived(1 + 40 + 40).await;
+    let dead_letters = site.archived(1 + 40 + 40).await;
     until_told(&process, "it is ready again", last_is("ready")).await;
     process.terminate().await;
     assert_eq!(process.wait(PATIENCE).await, Some(0));
@@ -92,9 +92,9 @@ async fn while_the_database_is_away_letters_wait_and_readiness_says_no() {
         "{drained}"
     );
 
-    let archived = |job: &Uuid| letters.iter().any(|letter| letter.job_id == Some(*job));
+    let archived = |job: &Uuid| dead_letters.iter().any(|dead| dead.job_id == Some(*job));
     assert!(late.iter().all(archived) && archived(&unpaid));
-    let of_no_event = letters.iter().filter(|letter| letter.job_id.is_none());
+    let of_no_event = dead_letters.iter().filter(|dead| dead.job_id.is_none());
     assert_eq!(of_no_event.count(), 40);
     let left = site.broker.take_all(&site.broker.dead_letters()).await;
     assert!(left.is_empty(), "{left:#?}");
@@ -106,7 +106,7 @@ async fn while_the_database_is_away_letters_wait_and_readiness_says_no() {
 }
 
 #[tokio::test]
-async fn letters_that_nobody_can_archive_turn_readiness_red_by_their_age() {
+async fn dead_letters_that_nobody_can_archive_turn_readiness_red_by_their_age() {
     let mut site = Site::new().await;
     site.set("ARCHIVIST__BACKLOG_INTERVAL", "100ms");
     site.set("ARCHIVIST__BACKLOG_MAX_AGE", "300ms");
@@ -115,7 +115,7 @@ async fn letters_that_nobody_can_archive_turn_readiness_red_by_their_age() {
     site.set("RECONNECT__MAX", "400ms");
     let mut process = Process::start(&["serve", "--role", "archivist"], &site.environment());
     until_told(&process, "it is ready", last_is("ready")).await;
-    // The database is there, but whoever writes letters must wait.
+    // The database is there, but whoever writes dead letters must wait.
     let mut locker = site.db.pool().begin().await.expect("begun");
     sqlx::query("select lock_dead_letters()")
         .execute(&mut *locker)
@@ -125,7 +125,7 @@ async fn letters_that_nobody_can_archive_turn_readiness_red_by_their_age() {
     let queue = site.broker.dead_letters();
     let body = event(job, Uuid::new_v4(), 1).to_string();
     site.broker.publish_to_queue(&queue, body).await;
-    until_told(&process, "the letters are stuck", |lines| {
+    until_told(&process, "the dead letters are stuck", |lines| {
         lines
             .iter()
             .any(|line| line.contains("archivist.backlog_max_age"))
@@ -135,8 +135,8 @@ async fn letters_that_nobody_can_archive_turn_readiness_red_by_their_age() {
     until_told(&process, "it is ready again", last_is("ready")).await;
     process.terminate().await;
     assert_eq!(process.wait(PATIENCE).await, Some(0));
-    assert_eq!(site.letters().await[0].job_id, Some(job));
-    // It was kept in hand, and has come no nearer to the limit of its queue: the broker counts what is given back.
+    assert_eq!(site.dead_letters().await[0].job_id, Some(job));
+    // It was kept in flight, and has come no nearer to the limit of its queue: the broker counts what is requeued.
     let given_back = "select count(*) from dead_letters where headers ? 'x-delivery-count'";
     assert_eq!(site.number(given_back).await, 0);
 }
@@ -148,7 +148,7 @@ async fn an_archivist_alone_finds_out_that_its_database_is_away_and_back() {
     site.set("DATABASE__URL", &proxy.url());
     site.set("RECONNECT__INITIAL", "10ms");
     site.set("RECONNECT__MAX", "100ms");
-    site.set("ARCHIVIST__SETTLE_INTERVAL", "100ms");
+    site.set("ARCHIVIST__RESOLVE_INTERVAL", "100ms");
     let process = Process::start(&["serve", "--role", "archivist"], &site.environment());
     until_told(&process, "it is ready", last_is("ready")).await;
     proxy.refuse().await;

@@ -1,15 +1,15 @@
-//! The audit: right books pass, and each kind of wrong is found.
+//! The audit: right ledger pass, and each kind of wrong is found.
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    books::{Item, mark_pending},
+    ledger::{Item, mark_pending},
     site::Site,
 };
 
 /// Books with something of everything, all of it right.
-async fn books(site: &Site) -> (Uuid, Vec<Uuid>) {
+async fn ledger(site: &Site) -> (Uuid, Vec<Uuid>) {
     let company = site.company(100, 1000).await;
     let other = site.company(0, 50).await;
     let mut jobs = Vec::new();
@@ -31,7 +31,7 @@ async fn books(site: &Site) -> (Uuid, Vec<Uuid>) {
         .await;
     credit.done();
     site.db.deduct(Uuid::new_v4(), other, 51).await;
-    mark_pending(site.db.pool(), &[Item::new("owed", company, 9)], "busy")
+    mark_pending(site.db.pool(), &[Item::new("pending", company, 9)], "busy")
         .await
         .expect("marked");
     (company, jobs)
@@ -58,9 +58,9 @@ async fn audit(site: &Site) -> Value {
 }
 
 #[tokio::test]
-async fn right_books_pass() {
+async fn a_right_ledger_passes() {
     let site = Site::new().await;
-    books(&site).await;
+    ledger(&site).await;
     let ran = site.run(&["audit"]).await;
     assert!(
         ran.done().contains("6 records, 4 usage logs, 1 credit "),
@@ -117,7 +117,7 @@ async fn each_kind_of_wrong_is_found_by_its_name() {
              update token_deduction_records set completed_at = now() - interval '2 hours' where amount = 30"),
     ] {
         let site = Site::new().await;
-        books(&site).await;
+        ledger(&site).await;
         site.db
             .execute(
                 "insert into dead_letters (reason, error, error_signature, body, attempts, first_failed_at, last_failed_at, last_arrival)
@@ -139,7 +139,7 @@ async fn each_kind_of_wrong_is_found_by_its_name() {
 #[tokio::test]
 async fn what_an_application_changed_is_listed_or_forbidden() {
     let mut site = Site::new().await;
-    let (company, _) = books(&site).await;
+    let (company, _) = ledger(&site).await;
     let give = format!(
         "update company_subscriptions set purchased_token_balance = purchased_token_balance + 77 where company_id = '{company}'"
     );
@@ -184,7 +184,7 @@ async fn an_expired_quota_is_no_external_change() {
     let company = site.company(0, 500).await;
     renew(&site, company).await;
     assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
-    // The quota's end comes: in the books as well, or the end would itself be a change from outside.
+    // The quota's end comes: in the ledger as well, or the end would itself be a change from outside.
     site.db
         .execute(
             "update company_subscriptions set current_period_end = now();
@@ -199,7 +199,7 @@ async fn an_expired_quota_is_no_external_change() {
 }
 
 #[tokio::test]
-async fn books_that_are_written_meanwhile_pass_as_well() {
+async fn a_ledger_that_is_written_meanwhile_passes_as_well() {
     let site = std::sync::Arc::new(Site::new().await);
     let company = site.company(0, 1_000_000).await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -269,9 +269,9 @@ async fn periods_without_end_and_absurd_amounts_are_borne() {
         .await;
     assert!(site.db.deduct(Uuid::new_v4(), company, 40).await.success);
     for tokens in [i64::MIN, i64::MIN, i64::MAX, i64::MAX] {
-        let mut letter = crate::support::letters::refused(Uuid::new_v4(), company, 1);
-        letter.tokens = Some(tokens);
-        site.archive(&[letter]).await;
+        let mut dead_letter = crate::support::dead_letters::refused(Uuid::new_v4(), company, 1);
+        dead_letter.tokens = Some(tokens);
+        site.archive(&[dead_letter]).await;
     }
     let id = company.to_string();
     for args in [
@@ -294,7 +294,7 @@ async fn periods_without_end_and_absurd_amounts_are_borne() {
 async fn what_is_discarded_is_given_away_once_and_only_if_nothing_else_became_of_it() {
     let site = Site::new().await;
     let company = site.company(0, 1000).await;
-    let refused = crate::support::letters::refused;
+    let refused = crate::support::dead_letters::refused;
     let (charged, twice) = (Uuid::new_v4(), Uuid::new_v4());
     assert!(site.db.deduct(charged, company, 40).await.success);
     let mut complaint = refused(charged, company, 50);

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::books::{Answer, Books, Item};
+use crate::support::ledger::{Answer, Item, Ledger};
 
 fn errors(answers: &[Answer]) -> Vec<&str> {
     answers.iter().map(Answer::error).collect()
@@ -18,13 +18,13 @@ fn running_balances(answers: &[Answer]) -> Vec<(Option<i64>, Option<i64>)> {
 
 #[tokio::test]
 async fn what_cannot_be_paid_is_skipped_and_a_later_smaller_one_is_charged() {
-    let books = Books::open().await;
-    let company = books.company(0, 1000).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 1000).await;
     let items: Vec<Item> = [400, 900, 300, 250]
         .iter()
         .map(|&amount| Item::new(amount, company, amount))
         .collect();
-    let answers = books.deduct_batch(&items).await;
+    let answers = ledger.deduct_batch(&items).await;
 
     assert_eq!(errors(&answers), ["", "insufficient_balance", "", ""]);
     assert_eq!(
@@ -37,41 +37,41 @@ async fn what_cannot_be_paid_is_skipped_and_a_later_smaller_one_is_charged() {
         ]
     );
     assert_eq!(answers[1].available, Some(600));
-    assert_eq!(books.balances(company).await, (0, 50));
-    let logged: Vec<i64> = books
+    assert_eq!(ledger.balances(company).await, (0, 50));
+    let logged: Vec<i64> = ledger
         .usage_logs(company)
         .await
         .iter()
         .map(|log| log.token_amount)
         .collect();
-    assert_eq!(logged, [400, 300, 250], "the books are in input order");
+    assert_eq!(logged, [400, 300, 250], "the ledger is in input order");
 }
 
 #[tokio::test]
 async fn each_charge_stores_its_own_share_of_the_monthly_quota() {
-    let books = Books::open().await;
-    let company = books.company(500, 1000).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(500, 1000).await;
     let items: Vec<Item> = (0..4).map(|n| Item::new(n, company, 200)).collect();
-    let shares: Vec<(i64, i64)> = books
+    let shares: Vec<(i64, i64)> = ledger
         .deduct_batch(&items)
         .await
         .iter()
         .map(|answer| (answer.monthly_deducted, answer.purchased_deducted))
         .collect();
     assert_eq!(shares, [(200, 0), (200, 0), (100, 100), (0, 200)]);
-    assert_eq!(books.balances(company).await, (0, 700));
+    assert_eq!(ledger.balances(company).await, (0, 700));
     for n in 0..4 {
-        let record = books.record(n).await.expect("a record");
+        let record = ledger.record(n).await.expect("a record");
         assert_eq!(record.monthly_period_end.is_some(), n < 3);
     }
 }
 
 #[tokio::test]
 async fn companies_in_one_batch_do_not_mix() {
-    let books = Books::open().await;
-    let (a, b) = (books.company(0, 100).await, books.company(50, 0).await);
+    let ledger = Ledger::open().await;
+    let (a, b) = (ledger.company(0, 100).await, ledger.company(50, 0).await);
     let unknown = Uuid::new_v4();
-    let answers = books
+    let answers = ledger
         .deduct_batch(&[
             Item::new("a1", a, 60),
             Item::new("b1", b, 30),
@@ -85,16 +85,16 @@ async fn companies_in_one_batch_do_not_mix() {
         errors(&answers),
         ["", "", "company_not_found", "insufficient_balance", "", ""]
     );
-    assert_eq!(books.balances(a).await, (0, 0));
-    assert_eq!(books.balances(b).await, (0, 0));
+    assert_eq!(ledger.balances(a).await, (0, 0));
+    assert_eq!(ledger.balances(b).await, (0, 0));
 }
 
 #[tokio::test]
 async fn a_key_twice_in_one_batch_is_charged_once() {
-    let books = Books::open().await;
-    let company = books.company(0, 1000).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 1000).await;
     let item = Item::new("job", company, 400);
-    let answers = books
+    let answers = ledger
         .deduct_batch(&[
             item.clone(),
             Item::new("other", company, 1),
@@ -110,15 +110,15 @@ async fn a_key_twice_in_one_batch_is_charged_once() {
         }
     );
     assert_eq!(answers[3].balance_before, Some(599));
-    assert_eq!(books.balances(company).await, (0, 0));
-    assert_eq!(books.usage_logs(company).await.len(), 3);
+    assert_eq!(ledger.balances(company).await, (0, 0));
+    assert_eq!(ledger.usage_logs(company).await.len(), 3);
 }
 
 #[tokio::test]
 async fn a_key_with_another_amount_in_one_batch_loses_to_the_first_that_is_charged() {
-    let books = Books::open().await;
-    let company = books.company(0, 1000).await;
-    let answers = books
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 1000).await;
+    let answers = ledger
         .deduct_batch(&[
             Item::new("job", company, 5000),
             Item::new("job", company, 400),
@@ -132,15 +132,15 @@ async fn a_key_with_another_amount_in_one_batch_loses_to_the_first_that_is_charg
     );
     assert_eq!(answers[1].retry_count, Some(1));
     assert!(answers[3].idempotent);
-    assert_eq!(books.balances(company).await, (0, 600));
+    assert_eq!(ledger.balances(company).await, (0, 600));
 }
 
 #[tokio::test]
 async fn a_key_may_fail_again_and_again_within_one_batch() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
-    books.deduct("job", company, 900).await;
-    let answers = books
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
+    ledger.deduct("job", company, 900).await;
+    let answers = ledger
         .deduct_batch(&[
             Item::new("job", company, 500),
             Item::new("small", company, 60),
@@ -172,16 +172,16 @@ async fn a_key_may_fail_again_and_again_within_one_batch() {
         );
         assert!(message.contains(&figures), "{message} tells {figures}");
     }
-    let record = books.record("job").await.expect("a record");
+    let record = ledger.record("job").await.expect("a record");
     assert_eq!((record.amount, record.retry_count), (41, 3));
 }
 
 #[tokio::test]
 async fn an_unknown_company_is_corrected_within_one_batch() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
     let typo = Uuid::new_v4();
-    let answers = books
+    let answers = ledger
         .deduct_batch(&[
             Item::new("job", typo, 40),
             Item::new("job", company, 40),
@@ -192,30 +192,30 @@ async fn an_unknown_company_is_corrected_within_one_batch() {
         errors(&answers),
         ["company_not_found", "", "idempotency_key_reused"]
     );
-    assert_eq!(books.balances(company).await, (0, 60));
+    assert_eq!(ledger.balances(company).await, (0, 60));
 }
 
 #[tokio::test]
 async fn one_key_of_two_companies_in_one_batch_is_charged_to_the_first() {
-    let books = Books::open().await;
-    let (a, b) = (books.company(0, 100).await, books.company(0, 100).await);
-    let answers = books
+    let ledger = Ledger::open().await;
+    let (a, b) = (ledger.company(0, 100).await, ledger.company(0, 100).await);
+    let answers = ledger
         .deduct_batch(&[Item::new("job", a, 40), Item::new("job", b, 40)])
         .await;
     assert_eq!(errors(&answers), ["", "idempotency_key_reused"]);
-    assert_eq!(books.balances(b).await, (0, 100));
+    assert_eq!(ledger.balances(b).await, (0, 100));
 }
 
 #[tokio::test]
 async fn null_elements_refuse_only_themselves() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
     let good = |key: &str| Item {
         metadata: None,
         job_id: None,
         ..Item::new(key, company, 10)
     };
-    let answers = books
+    let answers = ledger
         .deduct_batch(&[
             good("a"),
             Item {
@@ -245,14 +245,14 @@ async fn null_elements_refuse_only_themselves() {
         errors(&answers),
         ["", invalid, invalid, invalid, invalid, "", ""]
     );
-    assert_eq!(books.balances(company).await, (0, 70));
+    assert_eq!(ledger.balances(company).await, (0, 70));
 }
 
 #[tokio::test]
 async fn the_largest_amounts_overflow_nothing() {
-    let books = Books::open().await;
-    let company = books.company(1, i64::MAX - 1).await;
-    let answers = books
+    let ledger = Ledger::open().await;
+    let company = ledger.company(1, i64::MAX - 1).await;
+    let answers = ledger
         .deduct_batch(&[
             Item::new("a", company, i64::MAX - 10),
             Item::new("b", company, i64::MAX),
@@ -262,20 +262,20 @@ async fn the_largest_amounts_overflow_nothing() {
         .await;
     let refused = "insufficient_balance";
     assert_eq!(errors(&answers), ["", refused, refused, ""]);
-    assert_eq!(books.balances(company).await, (0, 0));
+    assert_eq!(ledger.balances(company).await, (0, 0));
 }
 
 #[tokio::test]
 async fn usage_type_and_metadata_are_each_items_own() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
     let items = [("a", "translation"), ("b", "summary")].map(|(key, usage_type)| Item {
         usage_type: Some(usage_type.into()),
         metadata: Some(json!({"for": key})),
         ..Item::new(key, company, 10)
     });
-    books.deduct_batch(&items).await;
-    let logs = books.usage_logs(company).await;
+    ledger.deduct_batch(&items).await;
+    let logs = ledger.usage_logs(company).await;
     for (log, item) in logs.iter().zip(&items) {
         assert_eq!(Some(&log.usage_type), item.usage_type.as_ref());
         assert_eq!(Some(&log.metadata), item.metadata.as_ref());
@@ -285,14 +285,14 @@ async fn usage_type_and_metadata_are_each_items_own() {
 
 #[tokio::test]
 async fn empty_arrays_are_fine() {
-    let books = Books::open().await;
-    assert_eq!(books.deduct_batch(&[]).await, []);
+    let ledger = Ledger::open().await;
+    assert_eq!(ledger.deduct_batch(&[]).await, []);
 }
 
 #[tokio::test]
 async fn arrays_of_unequal_length_raise() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
     let columns = [
         "array['a','b']".to_owned(),
         format!("array['{company}','{company}']::uuid[]"),
@@ -310,12 +310,12 @@ async fn arrays_of_unequal_length_raise() {
                 arguments[at] = format!("({}){wrong}", arguments[at]);
                 let sql = format!("select * from {function}({})", arguments.join(","));
                 let error = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
-                    .execute(books.pool())
+                    .execute(ledger.pool())
                     .await
                     .expect_err(&sql);
                 assert!(error.to_string().contains("differ in length"), "{error}");
             }
         }
     }
-    assert_eq!(books.balances(company).await, (0, 100));
+    assert_eq!(ledger.balances(company).await, (0, 100));
 }

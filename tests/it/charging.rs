@@ -1,4 +1,4 @@
-//! From an event on the queue to the books, and what happens to the message.
+//! From an event on the queue to the ledger, and what happens to the message.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn the_same_event_a_thousand_times_is_charged_once() {
     }
     let running = site.start().await;
     eventually(
-        "every copy is settled",
+        "every copy is acked",
         PATIENCE,
         async || running.tally.read(),
         |tally| tally.charged + tally.duplicates == 1003,
@@ -84,13 +84,13 @@ async fn an_unaffordable_article_is_refused_whole_and_its_message_is_dead() {
 
     site.publish(job, company, 500).await;
 
-    let letter = site.dead_letter().await;
+    let dead_letter = site.dead_letter().await;
     assert_eq!(
-        letter.header("reason").as_deref(),
+        dead_letter.header("reason").as_deref(),
         Some("insufficient_balance")
     );
     assert_eq!(
-        letter.body,
+        dead_letter.body,
         event(job, company, 500).to_string().into_bytes()
     );
     let record = site.record(job).await.expect("recorded");
@@ -187,16 +187,16 @@ async fn what_no_retry_can_help_is_dead_at_once_with_its_own_reason() {
         ),
     ] {
         site.broker.publish(&body).await;
-        let letter = site.dead_letter().await;
+        let dead_letter = site.dead_letter().await;
         assert_eq!(
-            letter.header("reason").as_deref(),
+            dead_letter.header("reason").as_deref(),
             Some(reason),
             "{body:.80}"
         );
-        let said = letter.header("error").unwrap_or_default();
+        let said = dead_letter.header("error").unwrap_or_default();
         assert!(said.contains(error), "{reason}: {said}");
-        assert_eq!(letter.body, body.into_bytes());
-        assert_eq!(letter.header("attempt").as_deref(), Some("0"));
+        assert_eq!(dead_letter.body, body.into_bytes());
+        assert_eq!(dead_letter.header("attempt").as_deref(), Some("0"));
     }
     assert_eq!(site.balance(company).await, (0, 90));
     assert_eq!(site.balance(other).await, (0, 100));
@@ -231,7 +231,7 @@ async fn a_job_that_appears_late_is_charged_on_a_retry() {
 }
 
 #[tokio::test]
-async fn a_held_lock_delays_1_2_4_seconds_and_then_the_charge_is_owed() {
+async fn a_held_lock_delays_1_2_4_seconds_and_then_the_charge_is_pending() {
     let mut site = Site::new().await;
     site.set("DATABASE__LOCK_TIMEOUT", "100ms");
     let running = site.start().await;
@@ -247,16 +247,21 @@ async fn a_held_lock_delays_1_2_4_seconds_and_then_the_charge_is_owed() {
     site.publish(neighbour, free, 10).await;
 
     site.until(neighbour, "completed").await;
-    let letter = site.dead_letter().await;
+    let dead_letter = site.dead_letter().await;
 
     assert_eq!(
-        letter.header("reason").as_deref(),
+        dead_letter.header("reason").as_deref(),
         Some("retries_exhausted")
     );
-    assert_eq!(letter.header("attempt").as_deref(), Some("3"));
-    assert!(letter.header("error").unwrap_or_default().contains("55P03"));
+    assert_eq!(dead_letter.header("attempt").as_deref(), Some("3"));
+    assert!(
+        dead_letter
+            .header("error")
+            .unwrap_or_default()
+            .contains("55P03")
+    );
     let at = |name| {
-        let text = letter.header(name).unwrap_or_default();
+        let text = dead_letter.header(name).unwrap_or_default();
         time::OffsetDateTime::parse(&text, &time::format_description::well_known::Rfc3339)
             .expect(name)
     };
@@ -271,7 +276,7 @@ async fn a_held_lock_delays_1_2_4_seconds_and_then_the_charge_is_owed() {
     assert_eq!(site.job_status(job).await.0, "pending_token_deduction");
     assert_eq!(site.balance(free).await, (0, 90));
 
-    // It is owed, not lost: whoever asks next is charged.
+    // It is pending, not lost: whoever asks next is charged.
     holder.rollback().await.expect("rolled back");
     site.publish(job, locked, 10).await;
     assert_eq!(site.until(job, "completed").await.retry_count, 1);
@@ -361,11 +366,11 @@ async fn poison_among_ten_thousand_stops_none_of_them() {
     .await;
     running.stop().await;
     assert_eq!(site.balance(company).await, (0, 990_000));
-    let letters = site.broker.take_all(&site.broker.dead_letters()).await;
-    assert_eq!(letters.len(), 60);
+    let dead_letters = site.broker.take_all(&site.broker.dead_letters()).await;
+    assert_eq!(dead_letters.len(), 60);
     assert!(
-        letters
+        dead_letters
             .iter()
-            .all(|letter| letter.header("reason").is_some())
+            .all(|dead_letter| dead_letter.header("reason").is_some())
     );
 }

@@ -10,9 +10,9 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use uuid::Uuid;
 
 use crate::support::{
-    books::Books,
     command::{Ran, keys},
     db::TestDb,
+    ledger::Ledger,
     servers::Servers,
 };
 
@@ -100,10 +100,10 @@ async fn a_shell_can_complete_every_command() {
 
 #[tokio::test]
 async fn a_balance_is_what_the_company_can_pay_from() {
-    let books = Books::open().await;
-    let company = books.company(12_000, 5_000).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(12_000, 5_000).await;
     let id = company.to_string();
-    let ran = run(books.url(), &["balance", &id]).await;
+    let ran = run(ledger.url(), &["balance", &id]).await;
     let rows: Vec<Vec<&str>> = ran
         .done()
         .lines()
@@ -119,7 +119,7 @@ async fn a_balance_is_what_the_company_can_pay_from() {
     assert_eq!((rows.len(), ran.notes()), (6, ""));
 
     let args = [&["balance", &id][..], &JSON].concat();
-    let document = run(books.url(), &args).await.document();
+    let document = run(ledger.url(), &args).await.document();
     assert_eq!(
         keys(&document),
         [
@@ -134,8 +134,8 @@ async fn a_balance_is_what_the_company_can_pay_from() {
     assert_eq!(document["company_id"], json!(company));
     assert_eq!(document["monthly_quota"], json!(12_000));
 
-    books.expire(company).await;
-    let document = run(books.url(), &args).await.document();
+    ledger.expire(company).await;
+    let document = run(ledger.url(), &args).await.document();
     let figures = ["monthly", "purchased", "total", "period_end"].map(|key| document[key].clone());
     assert_eq!(
         figures,
@@ -146,7 +146,7 @@ async fn a_balance_is_what_the_company_can_pay_from() {
             json!("2020-01-01T00:00:00Z")
         ]
     );
-    let ran = run(books.url(), &["balance", &id]).await;
+    let ran = run(ledger.url(), &["balance", &id]).await;
     assert!(
         ran.done().contains("ended 2020-01-01T00:00:00Z"),
         "{ran:#?}"
@@ -155,14 +155,14 @@ async fn a_balance_is_what_the_company_can_pay_from() {
 
 #[tokio::test]
 async fn a_company_that_nobody_knows_has_no_balance_and_gets_no_credit() {
-    let books = Books::open().await;
+    let ledger = Ledger::open().await;
     let company = Uuid::new_v4().to_string();
     let problem = format!("error: company {company} is not in company_subscriptions\n");
     let balance = ["balance", &company];
     let credit = ["credit", &company, "--purchased", "1", "--key", "k"];
     for args in [&balance[..], &credit] {
         for format in [&[][..], &JSON] {
-            let ran = run(books.url(), &[args, format].concat()).await;
+            let ran = run(ledger.url(), &[args, format].concat()).await;
             assert_eq!(ran.refused(1), problem);
         }
     }
@@ -179,7 +179,7 @@ const CREDIT: [&str; 15] = [
     "ledger_seq",
     "monthly_after",
     "monthly_before",
-    "parked_letters",
+    "parked_dead_letters",
     "parked_payable",
     "parked_payable_tokens",
     "purchased_after",
@@ -189,8 +189,8 @@ const CREDIT: [&str; 15] = [
 
 #[tokio::test]
 async fn a_credit_is_made_once_and_its_key_belongs_to_it() {
-    let books = Books::open().await;
-    let (company, other) = (books.company(0, 100).await, books.company(0, 100).await);
+    let ledger = Ledger::open().await;
+    let (company, other) = (ledger.company(0, 100).await, ledger.company(0, 100).await);
     let (id, others) = (company.to_string(), other.to_string());
     let top_up = [
         "credit",
@@ -203,10 +203,10 @@ async fn a_credit_is_made_once_and_its_key_belongs_to_it() {
         "ann",
     ];
     let top_up_json = [&top_up[..], &JSON].concat();
-    let first = run(books.url(), &top_up_json).await.document();
+    let first = run(ledger.url(), &top_up_json).await.document();
     // By somebody else, who did not know.
     let top_up_again = [&top_up[..6], &JSON].concat();
-    let mut again = run(books.url(), &top_up_again).await.document();
+    let mut again = run(ledger.url(), &top_up_again).await.document();
     assert_eq!(keys(&first), CREDIT);
     assert_eq!(
         (&first["idempotent"], &again["idempotent"]),
@@ -222,7 +222,7 @@ async fn a_credit_is_made_once_and_its_key_belongs_to_it() {
         (&first["actor"], &first["kind"]),
         (&json!("ann"), &json!("top_up"))
     );
-    let ran = run(books.url(), &top_up).await;
+    let ran = run(ledger.url(), &top_up).await;
     assert!(
         ran.done()
             .starts_with("already credited under this key (invoice 7, by ann)"),
@@ -235,20 +235,20 @@ async fn a_credit_is_made_once_and_its_key_belongs_to_it() {
         &["credit", &others, "--purchased", "50"],
         &[&["credit", &id, "--monthly", "50"][..], &period].concat(),
     ] {
-        let ran = run(books.url(), &[different, &["--key", "invoice 7"]].concat()).await;
+        let ran = run(ledger.url(), &[different, &["--key", "invoice 7"]].concat()).await;
         assert_eq!(
             ran.refused(1),
             "error: key \"invoice 7\" was used for a different credit; nothing was changed\n"
         );
     }
-    assert_eq!(books.balances(company).await, (0, 150));
-    assert_eq!(books.balances(other).await, (0, 100));
+    assert_eq!(ledger.balances(company).await, (0, 150));
+    assert_eq!(ledger.balances(other).await, (0, 100));
 }
 
 #[tokio::test]
 async fn a_renewal_sets_the_monthly_quota_and_says_what_was_forfeited() {
-    let books = Books::open().await;
-    let company = books.company(1_500, 7).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(1_500, 7).await;
     let id = company.to_string();
     let renewal = [
         "credit",
@@ -260,9 +260,9 @@ async fn a_renewal_sets_the_monthly_quota_and_says_what_was_forfeited() {
         "--period-end",
         NEXT_PERIOD,
     ];
-    let ran = run(books.url(), &renewal).await;
+    let ran = run(ledger.url(), &renewal).await;
     assert!(ran.done().contains("1,500 tokens forfeited"), "{ran:#?}");
-    assert_eq!(books.balances(company).await, (100_000, 7));
+    assert_eq!(ledger.balances(company).await, (100_000, 7));
 
     let past = [
         "credit",
@@ -274,7 +274,7 @@ async fn a_renewal_sets_the_monthly_quota_and_says_what_was_forfeited() {
         "--period-end",
         "2020-01-01T00:00:00Z",
     ];
-    let ran = run(books.url(), &past).await;
+    let ran = run(ledger.url(), &past).await;
     assert_eq!(
         ran.refused(1),
         "error: the end of the period is in the past; nothing was changed\n"
@@ -291,13 +291,13 @@ async fn a_renewal_sets_the_monthly_quota_and_says_what_was_forfeited() {
     ] {
         let args = [&["credit", &id, "--key", "new"], args].concat();
         assert!(
-            run(books.url(), &args).await.refused(2).contains(named),
+            run(ledger.url(), &args).await.refused(2).contains(named),
             "{args:?}"
         );
     }
-    let ran = run(books.url(), &["credit", &id, "--purchased", "1"]).await;
+    let ran = run(ledger.url(), &["credit", &id, "--purchased", "1"]).await;
     assert!(ran.refused(2).contains("--key"), "{ran:#?}");
-    assert_eq!(books.balances(company).await, (100_000, 7));
+    assert_eq!(ledger.balances(company).await, (100_000, 7));
 }
 
 /// Leaves the database as it is.

@@ -36,7 +36,7 @@ async fn kill_9_at_random_moments_under_load_loses_and_doubles_nothing() {
         process.kill9().await;
     }
     let mut process = Process::start(&SERVE, &site.environment());
-    accounts.settled(&site, Duration::from_secs(120)).await;
+    accounts.all_decided(&site, Duration::from_secs(120)).await;
     process.terminate().await;
     assert_eq!(
         process.wait(PATIENCE).await,
@@ -117,7 +117,7 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
         let mut process = Process::start(&SERVE, &environment);
         let lives = tokio::select! {
             died = process.wait(Duration::from_secs(60)) => { assert_eq!(died, None); false }
-            () = all_settled(&site, 300) => true,
+            () = all_decided(&site, 300) => true,
         };
         if lives {
             break process;
@@ -131,10 +131,10 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
         "{deaths} deaths with a limit of 8; {:?}",
         process.log()
     );
-    let letter = site.dead_letter().await;
-    assert!(String::from_utf8_lossy(&letter.body).contains(&deadly.to_string()));
+    let dead_letter = site.dead_letter().await;
+    assert!(String::from_utf8_lossy(&dead_letter.body).contains(&deadly.to_string()));
     assert_eq!(
-        letter.header("x-first-death-reason").as_deref(),
+        dead_letter.header("x-first-death-reason").as_deref(),
         Some("delivery_limit")
     );
     assert!(
@@ -150,7 +150,7 @@ async fn a_message_that_kills_its_worker_each_time_is_dead_and_its_neighbours_ar
 }
 
 /// So many are charged and one is dead.
-async fn all_settled(site: &Site, count: i64) {
+async fn all_decided(site: &Site, count: i64) {
     let dead_letters = site.broker.dead_letters();
     let completed = "select count(*) from token_deduction_records where status = 'completed'";
     eventually(
@@ -198,7 +198,7 @@ async fn sigterm_finishes_acks_and_leaves_the_rest_for_the_next() {
     let first = accounts.completed(&site).await;
 
     let mut process = Process::start(&SERVE, &site.environment());
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
     process.terminate().await;
     process.wait(PATIENCE).await;
     // What the first had charged was acked: the second met only the publisher's own duplicates.

@@ -1,16 +1,16 @@
-//! Writing dead letters off and taking that back: the books stay as they are, and it is recorded.
+//! Writing dead letters off and taking that back: the ledger stay as they are, and it is recorded.
 
 use serde_json::json;
-use token_billing::storage::{Act, Arrival, LetterState, Selection, Signed, Storage};
+use token_billing::storage::{Act, Arrival, DeadLetterState, Selection, Signed, Storage};
 use uuid::Uuid;
 
-use crate::support::{command::keys, letters::refused, site::Site};
+use crate::support::{command::keys, dead_letters::refused, site::Site};
 
 /// The arguments that print a document.
 pub(crate) const JSON: [&str; 2] = ["--output", "json"];
 
-/// Archives a letter of each of these companies.
-pub(crate) async fn letters(storage: &Storage, companies: &[Uuid], tokens: i64) -> Vec<i64> {
+/// Archives a dead letter of each of these companies.
+pub(crate) async fn dead_letters(storage: &Storage, companies: &[Uuid], tokens: i64) -> Vec<i64> {
     let arrivals: Vec<Arrival> = companies
         .iter()
         .map(|company| refused(Uuid::new_v4(), *company, tokens))
@@ -18,17 +18,20 @@ pub(crate) async fn letters(storage: &Storage, companies: &[Uuid], tokens: i64) 
     storage.archive(&arrivals).await.expect("archived")
 }
 
-async fn states(storage: &Storage) -> Vec<LetterState> {
+async fn states(storage: &Storage) -> Vec<DeadLetterState> {
     let all = Selection::default();
-    let mut letters = storage
+    let mut dead_letters = storage
         .dead_letters(&all, None, 1000)
         .await
         .expect("listed");
-    letters.reverse();
-    letters.iter().map(|letter| letter.state).collect()
+    dead_letters.reverse();
+    dead_letters
+        .iter()
+        .map(|dead_letter| dead_letter.state)
+        .collect()
 }
 
-/// As if a replay had this letter in hand, until so many minutes from now.
+/// As if a replay had this dead letter in flight, until so many minutes from now.
 pub(crate) async fn claim(site: &Site, id: i64, minutes: i32) {
     site.db
         .execute(format!(
@@ -41,13 +44,13 @@ pub(crate) async fn claim(site: &Site, id: i64, minutes: i32) {
 }
 
 #[tokio::test]
-async fn what_is_discarded_can_be_restored_and_the_books_never_notice() {
+async fn what_is_discarded_can_be_restored_and_the_ledger_never_notices() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(300, 1000).await;
     assert!(site.db.deduct(Uuid::new_v4(), company, 50).await.success);
-    let books = site.db.everything().await;
-    let ids = letters(&storage, &[company, company, Uuid::new_v4()], 500).await;
+    let ledger = site.db.everything().await;
+    let ids = dead_letters(&storage, &[company, company, Uuid::new_v4()], 500).await;
     let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
 
     let why = ["--reason", "test traffic", "--as", "ann", "--yes"];
@@ -56,7 +59,7 @@ async fn what_is_discarded_can_be_restored_and_the_books_never_notice() {
     let shown = "2 dead letters of 2 companies, asking for 1,000 tokens";
     assert!(ran.done().contains(shown), "{ran:#?}");
     assert!(ran.done().contains("discarded 2 dead letters"), "{ran:#?}");
-    use LetterState::{Discarded, Open};
+    use DeadLetterState::{Discarded, Open};
     assert_eq!(states(&storage).await, [Discarded, Open, Discarded]);
 
     let restore = ["dlq", "restore", "--company", &company.to_string()];
@@ -98,12 +101,12 @@ async fn what_is_discarded_can_be_restored_and_the_books_never_notice() {
     assert_eq!(site.run(&others).await.document()["actions"], json!([]));
 
     let mut after = site.db.everything().await;
-    after["operator_actions"] = books["operator_actions"].clone();
-    assert_eq!(after, books);
+    after["operator_actions"] = ledger["operator_actions"].clone();
+    assert_eq!(after, ledger);
 }
 
 #[tokio::test]
-async fn only_open_letters_that_nobody_replays_are_discarded() {
+async fn only_open_dead_letters_that_nobody_replays_are_discarded() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 1000).await;
@@ -128,7 +131,7 @@ async fn only_open_letters_that_nobody_replays_are_discarded() {
     ] {
         assert!(ran.done().contains(left_out), "{left_out}: {ran:#?}");
     }
-    use LetterState::{Discarded, Open, Resolved};
+    use DeadLetterState::{Discarded, Open, Resolved};
     assert_eq!(
         states(&storage).await,
         [Open, Discarded, Resolved, Discarded]
@@ -152,21 +155,21 @@ async fn only_open_letters_that_nobody_replays_are_discarded() {
 }
 
 #[tokio::test]
-async fn what_the_books_will_still_do_is_said_before() {
+async fn what_the_ledger_will_still_do_is_said_before() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 1000).await;
-    let (owed, charged) = (Uuid::new_v4(), Uuid::new_v4());
+    let (pending, charged) = (Uuid::new_v4(), Uuid::new_v4());
     let reused = Arrival {
         reason: "idempotency_key_reused".to_owned(),
         ..refused(charged, company, 6)
     };
-    let dead = [refused(owed, company, 5), reused];
+    let dead = [refused(pending, company, 5), reused];
     storage.archive(&dead).await.expect("archived");
     assert!(site.db.deduct(charged, company, 5).await.success);
     site.db
         .execute(format!(
-            "select * from mark_deductions_pending(array['{owed}'], array['{company}']::uuid[], array[null]::uuid[],
+            "select * from mark_deductions_pending(array['{pending}'], array['{company}']::uuid[], array[null]::uuid[],
                  array[5], array['{{}}']::jsonb[], array[null], array[null]::uuid[], array['busy'])"
         ))
         .await;
@@ -210,7 +213,7 @@ async fn what_the_books_will_still_do_is_said_before() {
 async fn nothing_typed_does_not_mean_everything() {
     let site = Site::new().await;
     let storage = site.storage();
-    letters(&storage, &[Uuid::new_v4()], 5).await;
+    dead_letters(&storage, &[Uuid::new_v4()], 5).await;
     for (args, problem) in [
         (
             &["discard", "--reason", "why", "--yes"][..],
@@ -235,13 +238,13 @@ async fn nothing_typed_does_not_mean_everything() {
         let ran = site.run(&[&["dlq"], args].concat()).await;
         assert!(ran.refused(2).contains(problem), "{args:?}: {ran:#?}");
     }
-    assert_eq!(states(&storage).await, [LetterState::Open]);
+    assert_eq!(states(&storage).await, [DeadLetterState::Open]);
     let ran = site.run(&["dlq", "restore", "--all", "--yes"]).await;
     assert_eq!(ran.done(), "nothing to restore\n");
 }
 
 #[tokio::test]
-async fn many_letters_go_in_pages_and_what_arrives_later_stays() {
+async fn many_dead_letters_go_in_pages_and_what_arrives_later_stays() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 0).await;
@@ -254,7 +257,7 @@ async fn many_letters_go_in_pages_and_what_arrives_later_stays() {
         ))
         .await;
     let mut open = Selection {
-        states: vec![LetterState::Open],
+        states: vec![DeadLetterState::Open],
         ..Selection::default()
     };
     let plan = storage
@@ -263,7 +266,7 @@ async fn many_letters_go_in_pages_and_what_arrives_later_stays() {
         .expect("planned");
     assert_eq!((plan.sums.dead_letters, plan.sums.tokens), (2500, i64::MAX));
     open.up_to = plan.sums.up_to;
-    letters(&storage, &[company], 5).await;
+    dead_letters(&storage, &[company], 5).await;
 
     let signed = Signed {
         actor: "ann",
@@ -290,12 +293,12 @@ async fn many_letters_go_in_pages_and_what_arrives_later_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_who_discard_the_same_letters_at_once_discard_each_once() {
+async fn two_who_discard_the_same_dead_letters_at_once_discard_each_once() {
     let site = Site::new().await;
     let storage = site.storage();
-    letters(&storage, &[Uuid::new_v4(); 50], 5).await;
+    dead_letters(&storage, &[Uuid::new_v4(); 50], 5).await;
     let open = Selection {
-        states: vec![LetterState::Open],
+        states: vec![DeadLetterState::Open],
         ..Selection::default()
     };
     let signed = |actor| Signed {
@@ -316,7 +319,7 @@ async fn two_who_discard_the_same_letters_at_once_discard_each_once() {
 }
 
 #[tokio::test]
-async fn a_letter_comes_back_beside_one_that_arrived_since() {
+async fn a_dead_letter_comes_back_beside_one_that_arrived_since() {
     let site = Site::new().await;
     let storage = site.storage();
     let dead = [refused(Uuid::new_v4(), Uuid::new_v4(), 5)];
@@ -327,5 +330,5 @@ async fn a_letter_comes_back_beside_one_that_arrived_since() {
     let second = storage.archive(&dead).await.expect("archived")[0];
     assert_ne!(first, second);
     site.run(&["dlq", "restore", &id, "--yes"]).await.done();
-    assert_eq!(states(&storage).await, [LetterState::Open; 2]);
+    assert_eq!(states(&storage).await, [DeadLetterState::Open; 2]);
 }

@@ -1,4 +1,4 @@
-//! A dead letter's body mended: checked before it is kept, the original beside it, never another job for
+//! A dead letter's body fixed: checked before it is kept, the original beside it, never another job for
 //! what was charged.
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use token_billing::{
 use uuid::Uuid;
 
 use crate::dlq_acts::claim;
-use crate::support::letters::refused;
+use crate::support::dead_letters::refused;
 use crate::support::{
     command::{Ran, keys},
     site::{Site, event},
@@ -17,7 +17,7 @@ use crate::support::{
 
 const JSON: [&str; 2] = ["--output", "json"];
 
-/// A letter with this body, which nothing could be read from.
+/// A dead letter with this body, which nothing could be read from.
 pub(crate) async fn malformed(storage: &Storage, body: impl Into<Vec<u8>>) -> i64 {
     let dead = Arrival {
         reason: "malformed".to_owned(),
@@ -39,11 +39,11 @@ async fn edit(site: &Site, id: i64, args: &[&str]) -> Ran {
 pub(crate) async fn bodies(site: &Site, id: i64) -> (Vec<u8>, Vec<u8>) {
     let sql = "select body, coalesce(edited_body, body) from dead_letters where id = $1";
     let row = sqlx::query_as(sql).bind(id).fetch_one(site.db.pool());
-    row.await.expect("the letter is there")
+    row.await.expect("the dead letter is there")
 }
 
 #[tokio::test]
-async fn a_malformed_letter_is_mended_and_what_it_says_now_is_charged() {
+async fn a_malformed_dead_letter_is_fixed_and_what_it_says_now_is_charged() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 1000).await;
@@ -61,10 +61,10 @@ async fn a_malformed_letter_is_mended_and_what_it_says_now_is_charged() {
     ] {
         assert!(ran.done().contains(shown), "{shown}: {ran:#?}");
     }
-    let mended = body.replace("\"15\"", "15");
+    let fixed = body.replace("\"15\"", "15");
     assert_eq!(
         bodies(&site, id).await,
-        (body.into_bytes(), mended.clone().into_bytes())
+        (body.into_bytes(), fixed.clone().into_bytes())
     );
     let draft = storage.dead_letter(id).await.expect("read").expect("there");
     assert!(draft.dead_letter.edited);
@@ -79,12 +79,12 @@ async fn a_malformed_letter_is_mended_and_what_it_says_now_is_charged() {
 
     // As a replay does.
     let running = site.start().await;
-    site.broker.publish(mended).await;
+    site.broker.publish(fixed).await;
     let record = site.until(job, "completed").await;
     running.stop().await;
     assert_eq!((record.amount, record.company_id), (15, company));
-    let letter = id.to_string();
-    let history = [&["dlq", "history", &letter][..], &JSON].concat();
+    let dead_letter = id.to_string();
+    let history = [&["dlq", "history", &dead_letter][..], &JSON].concat();
     let action = &site.run(&history).await.document()["actions"][0];
     assert_eq!(
         (&action["action"], &action["reason"]),
@@ -207,11 +207,15 @@ async fn nothing_that_was_charged_becomes_another_event() {
         ))
         .await;
     let other = Uuid::new_v4();
-    let letter = |job: Uuid| Arrival {
+    let dead_letter = |job: Uuid| Arrival {
         reason: "idempotency_key_reused".to_owned(),
         ..refused(job, company, 5)
     };
-    let dead = [letter(charged), letter(refunded), letter(other)];
+    let dead = [
+        dead_letter(charged),
+        dead_letter(refunded),
+        dead_letter(other),
+    ];
     let ids = storage.archive(&dead).await.expect("archived");
     let figures = format!("was charged 70 tokens of company {company} at ");
     let to = |job: Uuid| format!("job_id={job}");
@@ -242,7 +246,7 @@ async fn nothing_that_was_charged_becomes_another_event() {
 }
 
 #[tokio::test]
-async fn only_an_open_letter_that_nobody_replays_can_be_edited() {
+async fn only_an_open_dead_letter_that_nobody_replays_can_be_edited() {
     let site = Site::new().await;
     let storage = site.storage();
     let dead = [refused(Uuid::new_v4(), Uuid::new_v4(), 5)];
@@ -313,6 +317,6 @@ async fn what_happens_between_the_look_and_the_write_is_seen() {
         .edit_dead_letter(write, signed)
         .await
         .expect_err("charged");
-    assert!(matches!(refused, EditError::Settled(_)), "{refused}");
+    assert!(matches!(refused, EditError::AlreadyCharged(_)), "{refused}");
     assert_eq!(bodies(&site, id).await.1, seen);
 }

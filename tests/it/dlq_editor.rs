@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::dlq_edit::{bodies, malformed};
-use crate::support::letters::refused;
+use crate::support::dead_letters::refused;
 use crate::support::{command::Ran, site::Site};
 
 /// An editor: a script that gets the file as `$1`.
@@ -38,7 +38,7 @@ fn kept(folder: &TempDir) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_job_that_is_charged_while_its_letter_is_in_the_editor_stays_what_it_is() {
+async fn a_job_that_is_charged_while_its_dead_letter_is_in_the_editor_stays_what_it_is() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 1000).await;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::support::{letters::refused, site::Site};
+use crate::support::{dead_letters::refused, site::Site};
 
 #[tokio::test]
 async fn a_mistyped_reason_is_wrong_usage_and_the_right_one_is_suggested() {

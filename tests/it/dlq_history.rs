@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::dlq_acts::{JSON, letters};
+use crate::dlq_acts::{JSON, dead_letters};
 use crate::support::site::Site;
 
 #[tokio::test]
@@ -11,7 +11,7 @@ async fn history_finds_who_did_what_and_has_credits_too() {
     let site = Site::new().await;
     let storage = site.storage();
     let company = site.company(0, 0).await;
-    let id = letters(&storage, &[company], 5).await[0].to_string();
+    let id = dead_letters(&storage, &[company], 5).await[0].to_string();
     let credit = [
         "credit",
         &company.to_string(),
@@ -55,7 +55,7 @@ async fn history_finds_who_did_what_and_has_credits_too() {
 async fn hostile_names_and_reasons_cannot_move_the_terminal() {
     let site = Site::new().await;
     let storage = site.storage();
-    let id = letters(&storage, &[Uuid::new_v4()], 5).await[0].to_string();
+    let id = dead_letters(&storage, &[Uuid::new_v4()], 5).await[0].to_string();
     let (who, why) = ("\u{1b}]0;owned\u{7}ann\u{202e}", "a\u{9b}2J\r\nb\u{2066}");
     let args = ["dlq", "discard", &id, "--reason", why, "--as", who, "--yes"];
     site.run(&args).await.done();

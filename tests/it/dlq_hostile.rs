@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::support::{
     command::Ran,
-    letters::{malformed, refused},
+    dead_letters::{malformed, refused},
     site::Site,
     stream::Stream,
 };
@@ -38,7 +38,7 @@ fn assert_harmless(ran: &Ran) {
 }
 
 /// In every place where text from outside is kept. PostgreSQL's texts can't hold NUL; bodies can.
-fn hostile_letters() -> Vec<Arrival> {
+fn hostile_dead_letters() -> Vec<Arrival> {
     let text = json!({ HOSTILE: [HOSTILE, { "n": HOSTILE }] }).to_string();
     let everywhere = Arrival {
         reason: HOSTILE.to_owned(),
@@ -73,8 +73,8 @@ fn hostile_letters() -> Vec<Arrival> {
 
 async fn site_under_attack() -> (Site, Vec<Arrival>, Vec<i64>) {
     let site = Site::new().await;
-    let letters = hostile_letters();
-    let ids = site.archive(&letters).await;
+    let dead_letters = hostile_dead_letters();
+    let ids = site.archive(&dead_letters).await;
     let first = ids[0];
     // A hostile operator is still an operator, but their colleagues look at it.
     sqlx::query(
@@ -94,11 +94,11 @@ async fn site_under_attack() -> (Site, Vec<Arrival>, Vec<i64>) {
             "update dead_letters set edited_body = body where id = {first}"
         ))
         .await;
-    (site, letters, ids)
+    (site, dead_letters, ids)
 }
 
 #[tokio::test]
-async fn no_letter_can_make_a_terminal_do_anything() {
+async fn no_dead_letter_can_make_a_terminal_do_anything() {
     let (site, _, ids) = site_under_attack().await;
     let shown: Vec<String> = ids.iter().map(ToString::to_string).collect();
     let mut commands = vec![
@@ -143,14 +143,14 @@ async fn no_letter_can_make_a_terminal_do_anything() {
 
 #[tokio::test]
 async fn a_program_gets_every_value_back_as_it_was() {
-    let (site, letters, ids) = site_under_attack().await;
+    let (site, dead_letters, ids) = site_under_attack().await;
     let page = site
         .run(&["dlq", "list", "--output", "json"])
         .await
         .document();
-    for letter in page["dead_letters"].as_array().expect("a list") {
+    for dead_letter in page["dead_letters"].as_array().expect("a list") {
         assert_eq!(
-            (&letter["reason"], &letter["error"]),
+            (&dead_letter["reason"], &dead_letter["error"]),
             (&json!(HOSTILE), &json!(HOSTILE))
         );
     }
@@ -159,25 +159,28 @@ async fn a_program_gets_every_value_back_as_it_was() {
         .await
         .document();
     assert_eq!(groups["groups"][0]["error_signature"], json!(HOSTILE));
-    assert_eq!(groups["groups"][0]["dead_letters"], json!(letters.len()));
+    assert_eq!(
+        groups["groups"][0]["dead_letters"],
+        json!(dead_letters.len())
+    );
 
-    for (letter, id) in letters.iter().zip(&ids) {
+    for (dead_letter, id) in dead_letters.iter().zip(&ids) {
         let id = id.to_string();
         let document = site
             .run(&["dlq", "show", &id, "--output", "json"])
             .await
             .document();
-        let headers: Value = serde_json::from_str(&letter.headers).expect("JSON");
+        let headers: Value = serde_json::from_str(&dead_letter.headers).expect("JSON");
         assert_eq!(
             (&document["headers"], &document["properties"]),
             (&headers, &headers)
         );
-        match std::str::from_utf8(&letter.body) {
+        match std::str::from_utf8(&dead_letter.body) {
             Ok(text) => assert_eq!(document["body"], json!({ "text": text, "base64": null })),
             Err(_) => assert!(document["body"]["text"].is_null()),
         }
         let raw = site.bytes_of(&["dlq", "show", &id, "--raw"]).await;
-        assert!(raw == letter.body, "{id} is not what was published");
+        assert!(raw == dead_letter.body, "{id} is not what was published");
     }
     let document = site
         .run(&["dlq", "show", &ids[0].to_string(), "--output", "json"])
@@ -191,7 +194,7 @@ async fn a_program_gets_every_value_back_as_it_was() {
 
 #[tokio::test]
 async fn a_watcher_sees_one_harmless_line_for_each() {
-    let (site, letters, ids) = site_under_attack().await;
+    let (site, dead_letters, ids) = site_under_attack().await;
     let mut json_lines = Stream::start(&["dlq", "watch", "--output", "json"], &site.environment());
     let mut lines = Stream::start(&["dlq", "watch"], &site.environment());
     assert!(lines.line().await.starts_with("failed"));
@@ -210,7 +213,7 @@ async fn a_watcher_sees_one_harmless_line_for_each() {
         );
         let document: Value = serde_json::from_str(&json_line).expect("JSON");
         assert_eq!(document["id"], json!(id));
-        if number < letters.len() {
+        if number < dead_letters.len() {
             assert_eq!(document["error"], json!(HOSTILE));
         }
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::support::{
     command::keys,
-    letters::{malformed, refused},
+    dead_letters::{malformed, refused},
     site::Site,
 };
 
@@ -19,9 +19,9 @@ async fn document(site: &Site, args: &[&str]) -> Value {
 }
 
 fn ids(page: &Value) -> Vec<i64> {
-    let letters = page["dead_letters"].as_array().expect("a list");
-    let id = |letter: &Value| letter["id"].as_i64().expect("a number");
-    letters.iter().map(id).collect()
+    let dead_letters = page["dead_letters"].as_array().expect("a list");
+    let id = |dead_letter: &Value| dead_letter["id"].as_i64().expect("a number");
+    dead_letters.iter().map(id).collect()
 }
 
 async fn listed(site: &Site, args: &[&str]) -> Vec<i64> {
@@ -35,7 +35,7 @@ fn typed(line: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn letters_are_listed_newest_first_and_each_page_names_the_command_for_the_next() {
+async fn dead_letters_are_listed_newest_first_and_each_page_names_the_command_for_the_next() {
     let site = Site::new().await;
     let company = site.company(0, 0).await;
     let arrivals: Vec<Arrival> = (1..=7)
@@ -138,21 +138,21 @@ async fn each_filter_selects_what_it_says() {
 }
 
 #[tokio::test]
-async fn what_the_books_have_charged_meanwhile_is_no_longer_listed() {
+async fn what_the_ledger_has_charged_meanwhile_is_no_longer_listed() {
     let site = Site::new().await;
     let company = site.company(0, 1_000).await;
-    let (job, owed) = (Uuid::new_v4(), Uuid::new_v4());
+    let (job, pending) = (Uuid::new_v4(), Uuid::new_v4());
     let ids = site
-        .archive(&[refused(job, company, 500), refused(owed, company, 9)])
+        .archive(&[refused(job, company, 500), refused(pending, company, 9)])
         .await;
     assert!(site.db.deduct(job, company, 500).await.success);
 
     assert_eq!(listed(&site, &[]).await, [ids[1]]);
     let id = ids[0].to_string();
     let page = document(&site, &["list", &id]).await;
-    let letter = &page["dead_letters"][0];
+    let dead_letter = &page["dead_letters"][0];
     assert_eq!(
-        (&letter["state"], &letter["charge_state"]),
+        (&dead_letter["state"], &dead_letter["charge_state"]),
         (&json!("resolved"), &json!("charged"))
     );
     let ran = site.run(&["dlq", "list", &id]).await;

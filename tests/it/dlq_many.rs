@@ -1,4 +1,4 @@
-//! Ten thousand letters.
+//! Ten thousand dead letters.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ async fn ten_thousand(site: &Site) {
 }
 
 #[tokio::test]
-async fn ten_thousand_letters_are_grouped_and_paged_through_without_missing_one() {
+async fn ten_thousand_dead_letters_are_grouped_and_paged_through_without_missing_one() {
     let site = Site::new().await;
     ten_thousand(&site).await;
     let groups = site
@@ -66,8 +66,8 @@ async fn ten_thousand_letters_are_grouped_and_paged_through_without_missing_one(
         ];
         let document = site.run(&list).await.document();
         assert_eq!(document["more"], json!(8_000 - page * 2_000));
-        for letter in document["dead_letters"].as_array().expect("a list") {
-            assert!(seen.insert(letter["id"].as_i64().expect("a number")));
+        for dead_letter in document["dead_letters"].as_array().expect("a list") {
+            assert!(seen.insert(dead_letter["id"].as_i64().expect("a number")));
         }
         before = document["next_before"].to_string();
     }
@@ -80,7 +80,7 @@ async fn ten_thousand_letters_are_grouped_and_paged_through_without_missing_one(
 }
 
 #[tokio::test]
-async fn a_page_costs_a_page_however_many_letters_there_are() {
+async fn a_page_costs_a_page_however_many_dead_letters_there_are() {
     let site = Site::new().await;
     ten_thousand(&site).await;
     let plan: Vec<(String,)> = sqlx::query_as(

@@ -1,4 +1,4 @@
-//! `dlq show`: all that is known of one letter, and what its replay would do.
+//! `dlq show`: all that is known of one dead letter, and what its replay would do.
 
 use serde_json::{Value, json};
 use token_billing::storage::Arrival;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::support::{
     command::keys,
-    letters::{malformed, refused},
+    dead_letters::{malformed, refused},
     site::{Site, event},
 };
 
@@ -53,8 +53,8 @@ async fn a_body_is_indented_and_no_token_of_it_is_changed() {
     );
 }
 
-/// One letter for each thing that a replay could meet, and the company that can pay.
-async fn letters_of_every_outcome(site: &Site) -> (Uuid, Vec<i64>) {
+/// One dead letter for each thing that a replay could meet, and the company that can pay.
+async fn dead_letters_of_every_outcome(site: &Site) -> (Uuid, Vec<i64>) {
     let (rich, poor) = (site.company(100, 900).await, site.company(0, 7).await);
     let jobs_of_rich = site.job(rich).await;
     let (nameless, charged) = (Uuid::new_v4(), Uuid::new_v4());
@@ -86,7 +86,7 @@ async fn letters_of_every_outcome(site: &Site) -> (Uuid, Vec<i64>) {
 #[tokio::test]
 async fn it_says_what_a_replay_would_do_and_does_nothing() {
     let site = Site::new().await;
-    let (rich, ids) = letters_of_every_outcome(&site).await;
+    let (rich, ids) = dead_letters_of_every_outcome(&site).await;
     let state = async || {
         let records = site
             .number("select count(*) from token_deduction_records")
@@ -177,11 +177,11 @@ async fn it_says_whether_money_moved_and_how() {
 }
 
 #[tokio::test]
-async fn a_letter_knows_what_it_replaced_what_became_of_it_and_what_people_did() {
+async fn a_dead_letter_knows_what_it_replaced_what_became_of_it_and_what_people_did() {
     let site = Site::new().await;
     let (company, job) = (site.company(0, 0).await, Uuid::new_v4());
-    let letter = refused(job, company, 500);
-    let mut chain = site.archive(std::slice::from_ref(&letter)).await;
+    let dead_letter = refused(job, company, 500);
+    let mut chain = site.archive(std::slice::from_ref(&dead_letter)).await;
     for round in 0..2 {
         let last = chain[round];
         site.db
@@ -199,7 +199,7 @@ async fn a_letter_knows_what_it_replaced_what_became_of_it_and_what_people_did()
             .await;
         let back = Arrival {
             replay_of: Some(last),
-            ..letter.clone()
+            ..dead_letter.clone()
         };
         chain.extend(site.archive(&[back]).await);
     }
@@ -238,7 +238,7 @@ async fn a_letter_knows_what_it_replaced_what_became_of_it_and_what_people_did()
 }
 
 #[tokio::test]
-async fn its_document_has_stable_keys_and_an_unknown_letter_is_a_failure() {
+async fn its_document_has_stable_keys_and_an_unknown_dead_letter_is_a_failure() {
     let site = Site::new().await;
     let id = site.archive(&[malformed(b"{", "line 1")]).await[0];
     let document = shown(&site, id).await;

@@ -5,14 +5,14 @@ use uuid::Uuid;
 
 use crate::support::{
     command::keys,
-    letters::{malformed, refused},
+    dead_letters::{malformed, refused},
     site::Site,
 };
 
 const STATS: [&str; 4] = ["dlq", "stats", "--output", "json"];
 
-/// Three open letters, of which the oldest was archived half an hour ago, and a discarded one.
-async fn site_with_letters() -> Site {
+/// Three open dead letters, of which the oldest was archived half an hour ago, and a discarded one.
+async fn site_with_dead_letters() -> Site {
     let site = Site::new().await;
     let company = site.company(0, 0).await;
     let ids = site
@@ -37,7 +37,7 @@ async fn site_with_letters() -> Site {
 
 #[tokio::test]
 async fn it_counts_what_is_open_what_arrived_and_what_still_waits() {
-    let site = site_with_letters().await;
+    let site = site_with_dead_letters().await;
     site.declare().await;
     let queue = site.broker.dead_letters();
     for body in [b"1", b"2"] {
@@ -86,7 +86,7 @@ async fn it_counts_what_is_open_what_arrived_and_what_still_waits() {
 
 #[tokio::test]
 async fn a_threshold_that_is_exceeded_is_exit_code_3_and_one_line_that_says_by_how_much() {
-    let site = site_with_letters().await;
+    let site = site_with_dead_letters().await;
     site.declare().await;
     for (thresholds, exceeded) in [
         (&["--max-open", "3"][..], &[][..]),
@@ -123,7 +123,7 @@ async fn a_threshold_that_is_exceeded_is_exit_code_3_and_one_line_that_says_by_h
 
 #[tokio::test]
 async fn without_the_broker_the_queue_is_unknown_and_without_the_database_it_fails() {
-    let site = site_with_letters().await;
+    let site = site_with_dead_letters().await;
     // Nobody listens there, and nobody has declared the queue here.
     for broker in ["amqp://127.0.0.1:1/%2f", site.broker.url()] {
         let ran = site

@@ -11,8 +11,8 @@ use token_billing::{
 use uuid::Uuid;
 
 use crate::support::{
+    dead_letters::{malformed, refused},
     eventually::{PATIENCE, eventually},
-    letters::{malformed, refused},
     proxy::ChaosProxy,
     site::Site,
     stream::Stream,
@@ -43,8 +43,8 @@ async fn next_id(stream: &mut Stream) -> i64 {
 async fn it_begins_with_the_last_few_and_goes_on_with_each_arrival() {
     let site = Site::new().await;
     let company = site.company(0, 0).await;
-    let letters = [1, 2, 3].map(|tokens| refused(Uuid::new_v4(), company, tokens));
-    let ids = site.archive(&letters).await;
+    let dead_letters = [1, 2, 3].map(|tokens| refused(Uuid::new_v4(), company, tokens));
+    let ids = site.archive(&dead_letters).await;
     let args = [&WATCH[..], &["--tail", "2"]].concat();
     let mut stream = Stream::start(&args, &site.environment());
     assert_eq!(
@@ -56,8 +56,8 @@ async fn it_begins_with_the_last_few_and_goes_on_with_each_arrival() {
     until_listening(&site, 1).await;
     let new = site.archive(&[malformed(b"{", "line 1")]).await[0];
     assert_eq!(next_id(&mut stream).await, new);
-    // The first one again: the same letter.
-    site.archive(&letters[..1]).await;
+    // The first one again: the same dead letter.
+    site.archive(&dead_letters[..1]).await;
     let again = next(&mut stream).await;
     assert_eq!(
         (&again["id"], &again["occurrences"]),
@@ -136,7 +136,7 @@ async fn what_nobody_was_notified_of_is_found_all_the_same() {
     assert_eq!(next_id(&mut stream).await, first);
     let second = archive().await;
     assert_eq!(next_id(&mut stream).await, second);
-    // The first of these may still be met by the look for which the letters were the occasion.
+    // The first of these may still be met by the look for which the dead letters were the occasion.
     for occurrences in [7, 8] {
         site.db
             .execute(format!(
@@ -149,7 +149,7 @@ async fn what_nobody_was_notified_of_is_found_all_the_same() {
 }
 
 #[tokio::test]
-async fn connections_that_break_and_a_database_that_is_away_cost_no_letter() {
+async fn connections_that_break_and_a_database_that_is_away_cost_no_dead_letter() {
     let mut site = Site::new().await;
     let company = site.company(0, 0).await;
     let proxy = ChaosProxy::start(site.db.url()).await;
@@ -157,8 +157,8 @@ async fn connections_that_break_and_a_database_that_is_away_cost_no_letter() {
     site.set("DATABASE__URL", &proxy.url());
     site.set("RECONNECT__MAX", "1s");
     let archive = async |tokens: i64| {
-        let letter = [refused(Uuid::new_v4(), company, tokens)];
-        direct.archive(&letter).await.expect("archived")[0]
+        let dead_letter = [refused(Uuid::new_v4(), company, tokens)];
+        direct.archive(&dead_letter).await.expect("archived")[0]
     };
     let first = archive(1).await;
     let mut stream = Stream::start(&WATCH, &site.environment());
@@ -192,7 +192,7 @@ async fn it_ends_when_nobody_reads_it_any_more() {
             assert!(stream.line().await.starts_with("failed"));
         }
         assert!(stream.line().await.contains(&first.to_string()));
-        // Like `| head -1`: no other letter comes.
+        // Like `| head -1`: no other dead letter comes.
         stream.close();
         assert_eq!(stream.end().await, (Some(0), String::new()));
     }

@@ -1,15 +1,15 @@
 //! What `doctor` says of an installation that is in order, and of each thing that isn't.
 
 use crate::support::{
-    command::Ran, db::TestDb, diagnosis::Diagnosis, owed::owed, role::healthy, servers::Servers,
-    site::Site,
+    command::Ran, db::TestDb, diagnosis::Diagnosis, pending::pending, role::healthy,
+    servers::Servers, site::Site,
 };
 
 #[tokio::test]
 async fn an_installation_in_order_is_healthy_and_stays_as_it_is() {
     let (site, _role) = healthy().await;
     let company = site.company(0, 1000).await;
-    owed(&site, company, 10, 90).await;
+    pending(&site, company, 10, 90).await;
     let before = site.db.everything().await;
     let diagnosis = site.doctor().await;
     assert_eq!(diagnosis.with("failed"), [""; 0], "{diagnosis:#?}");

@@ -14,7 +14,7 @@ fn found<'a>(diagnosis: &'a Diagnosis, check: &str, subject: &str) -> (&'a str, 
 }
 
 #[tokio::test]
-async fn what_the_functions_need_of_the_applications_tables_is_told_with_sql_that_mends_it() {
+async fn what_the_functions_need_of_the_applications_tables_is_told_with_sql_that_fixes_it() {
     let (site, _role) = healthy().await;
     for (broken, subject, said) in [
         (
@@ -270,7 +270,7 @@ async fn triggers_that_a_charge_sets_off_are_told_and_nothing_is_held_against_th
 }
 
 #[tokio::test]
-async fn books_that_a_crash_would_empty_are_told() {
+async fn a_ledger_that_a_crash_would_empty_is_told() {
     let (site, _role) = healthy().await;
     site.db
         .execute("alter table token_usage_logs set unlogged")

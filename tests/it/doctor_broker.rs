@@ -87,19 +87,19 @@ async fn a_virtual_host_or_a_password_that_is_wrong_is_told_from_a_broker_that_i
 #[tokio::test]
 async fn queues_that_are_missing_stay_missing_and_others_in_their_place_are_named() {
     let (mut site, _role) = healthy().await;
-    let (work, letters) = (site.broker.work_queue(), site.broker.dead_letters());
+    let (work, dead_letters) = (site.broker.work_queue(), site.broker.dead_letters());
     site.set("BROKER__DELIVERY_LIMIT", "50");
-    site.broker.delete(&letters).await;
+    site.broker.delete(&dead_letters).await;
     let diagnosis = site.doctor().await;
     assert_eq!(
         diagnosis.with("failed"),
         ["queue", "queue"],
         "{diagnosis:#?}"
     );
-    let (finding, fix) = diagnosis.failure_of(&letters);
+    let (finding, fix) = diagnosis.failure_of(&dead_letters);
     assert_eq!(finding, "is not there");
     assert!(fix.contains("serve"), "{fix}");
-    assert_eq!(site.broker.ready_count(&letters).await, None);
+    assert_eq!(site.broker.ready_count(&dead_letters).await, None);
 
     site.set("BROKER__DELIVERY_LIMIT", "100");
     site.declare().await;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, types::Json};
 use token_billing::cli::Cli;
 
-use crate::support::books::Books;
+use crate::support::ledger::Ledger;
 
 const DOCUMENTS: [&str; 6] = [
     "README.md",
@@ -88,13 +88,13 @@ fn anchor(heading: &str) -> String {
 
 #[tokio::test]
 async fn the_sql_of_the_reference_runs_as_pasted() {
-    let books = Books::open().await;
+    let ledger = Ledger::open().await;
     let (readme, reference) = (read("README.md"), read("deploy/REFERENCE.md"));
     // The company that the README makes.
     let companies = between(&readme, "deploy/local.sh psql -c \"", "\"\n");
     assert!(!companies.is_empty());
     for insert in companies {
-        books.execute(insert).await;
+        ledger.execute(insert).await;
     }
     let examples = between(&reference, "```sql\n", "```");
     assert_eq!(examples.len(), 3, "charge, credit, refund");
@@ -102,7 +102,7 @@ async fn the_sql_of_the_reference_runs_as_pasted() {
         // Pasted twice it does it once.
         for idempotent in [false, true] {
             let answer = sqlx::query_scalar(AssertSqlSafe(example.trim().trim_end_matches(';')))
-                .fetch_one(books.pool())
+                .fetch_one(ledger.pool())
                 .await;
             let Json(answer): Json<Value> =
                 answer.unwrap_or_else(|error| panic!("{example}: {error}"));
@@ -114,7 +114,7 @@ async fn the_sql_of_the_reference_runs_as_pasted() {
 
 #[tokio::test]
 async fn the_reference_names_every_table_and_view_that_there_is_to_read() {
-    let books = Books::open().await;
+    let ledger = Ledger::open().await;
     let reference = read("deploy/REFERENCE.md");
     let (_, section) = reference
         .split_once("### Tables and views")
@@ -130,7 +130,7 @@ async fn the_reference_names_every_table_and_view_that_there_is_to_read() {
         "select relname::text from pg_class
          where relnamespace = current_schema()::regnamespace and relkind in ('r', 'v')",
     )
-    .fetch_all(books.pool())
+    .fetch_all(ledger.pool())
     .await
     .expect("the catalogue");
     for name in &named {

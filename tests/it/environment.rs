@@ -54,7 +54,7 @@ async fn without_a_free_connection_work_waits_at_the_start_and_later() {
     process.wait_for_log("SQLSTATE 53300", PATIENCE).await;
     assert_eq!(accounts.completed(&site).await, 0);
     site.db.execute(limit(-1)).await;
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
 
     // Others were faster while it had lost its connections.
     site.db.execute(limit(0)).await;
@@ -66,14 +66,14 @@ async fn without_a_free_connection_work_waits_at_the_start_and_later() {
     };
     eventually("it says so again", PATIENCE, told, |&times| times >= 2).await;
     site.db.execute(limit(-1)).await;
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
 
     // Fewer than it would like: its own idle ones must not take the place of those that work. How fast it goes is then a
     // matter of luck; without letting them go nothing at all is charged for ten minutes.
     site.db.execute(limit(3)).await;
     disconnect(&site).await;
     accounts.publish(&site, 200).await;
-    accounts.settled(&site, PATIENCE * 4).await;
+    accounts.all_decided(&site, PATIENCE * 4).await;
     site.db.execute(limit(-1)).await;
     drain(process).await;
     accounts.add_up(&site).await;
@@ -85,7 +85,7 @@ async fn a_database_that_turns_read_only_is_waited_for() {
     let mut accounts = Accounts::open(&site, 5, 1_000_000).await;
     let mut process = Process::start(&["serve"], &site.environment());
     accounts.publish(&site, 200).await;
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
 
     let read_only = async |setting: &'static str| {
         let sql = format!(
@@ -104,7 +104,7 @@ async fn a_database_that_turns_read_only_is_waited_for() {
     process.wait_for_log("not ready", PATIENCE).await;
     assert!(accounts.completed(&site).await < accounts.published());
     read_only("reset default_transaction_read_only").await;
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
     drain(process).await;
     accounts.add_up(&site).await;
 }
@@ -121,7 +121,7 @@ async fn a_standby_behind_the_url_is_worked_with_as_soon_as_it_is_promoted() {
     let mut accounts = Accounts::open(&site, 5, 1_000_000).await;
     accounts.publish(&site, 500).await;
     let mut first = Process::start(&["serve"], &site.environment());
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
     first.kill9().await;
 
     let standby = Standby::of(&site).await;
@@ -178,7 +178,7 @@ async fn a_broker_short_of_memory_or_disk_loses_nothing() {
             |&n| n > refused - 100,
         )
         .await;
-        // Told to stop meanwhile, it gives up after its time, and what it has in hand goes back.
+        // Told to stop meanwhile, it gives up after its time, and what it has in flight goes back.
         process.terminate().await;
         assert_eq!(process.wait(PATIENCE).await, Some(1));
         process.wait_for_log("not drained", PATIENCE).await;
@@ -228,7 +228,7 @@ async fn a_clock_that_jumps_by_a_day_changes_nothing_for_a_process() {
         accounts.publish(&site, 300).await;
         jump(by);
         accounts.publish(&site, 300).await;
-        accounts.settled(&site, Duration::from_secs(10)).await;
+        accounts.all_decided(&site, Duration::from_secs(10)).await;
     }
     let mut process = process;
     process.terminate().await;

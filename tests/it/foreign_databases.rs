@@ -6,16 +6,16 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::support::{
-    books::{Books, Item, deduct},
+    dead_letters::refused,
     eventually::{PATIENCE, eventually},
-    letters::refused,
+    ledger::{Item, Ledger, deduct},
     role::TestRole,
     site::Site,
 };
 
 /// The application's table without a unique key, and the company in it twice.
-async fn add_again(books: &Books, company: Uuid) {
-    books
+async fn add_again(ledger: &Ledger, company: Uuid) {
+    ledger
         .execute(format!(
             "alter table company_subscriptions drop constraint company_subscriptions_pkey;
              insert into company_subscriptions select * from company_subscriptions where company_id = '{company}'"
@@ -23,21 +23,21 @@ async fn add_again(books: &Books, company: Uuid) {
         .await;
 }
 
-async fn answer(books: &Books, sql: String) -> Result<Value, String> {
+async fn answer(ledger: &Ledger, sql: String) -> Result<Value, String> {
     let asked = sqlx::query_scalar(AssertSqlSafe(sql))
-        .fetch_one(books.pool())
+        .fetch_one(ledger.pool())
         .await;
     asked.map_err(|error| error.to_string())
 }
 
 #[tokio::test]
 async fn a_company_with_two_rows_is_neither_charged_nor_credited_nor_refunded() {
-    let books = Books::open().await;
-    let whole = books.company(0, 100).await;
-    let company = books.company(0, 50_000).await;
-    assert!(books.deduct("before", company, 10).await.success);
-    add_again(&books, company).await;
-    let before = books.everything().await;
+    let ledger = Ledger::open().await;
+    let whole = ledger.company(0, 100).await;
+    let company = ledger.company(0, 50_000).await;
+    assert!(ledger.deduct("before", company, 10).await.success);
+    add_again(&ledger, company).await;
+    let before = ledger.everything().await;
     for call in [
         format!("credit_tokens('k', '{company}', 5, null, null, 'me')"),
         format!("credit_tokens('k', '{company}', null, 5, now() + interval '1 day', 'me')"),
@@ -48,12 +48,12 @@ async fn a_company_with_two_rows_is_neither_charged_nor_credited_nor_refunded() 
              '{{null,null}}', '{{null,null}}'))"
         ),
     ] {
-        let refused = answer(&books, format!("select {call}")).await.expect_err(&call);
+        let refused = answer(&ledger, format!("select {call}")).await.expect_err(&call);
         assert!(refused.contains("more than one row for company"), "{call}: {refused}");
         assert!(refused.contains(&company.to_string()), "{call}: {refused}");
     }
-    assert_eq!(books.everything().await, before);
-    assert!(books.deduct("new", whole, 5).await.success);
+    assert_eq!(ledger.everything().await, before);
+    assert!(ledger.deduct("new", whole, 5).await.success);
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn advisory_locks_of_a_stranger_stop_neither_the_archive_nor_the_sweeper_n
         .expect("any role that may log in");
     sqlx::raw_sql(
         "select pg_advisory_lock(hashtextextended(name, 0))
-         from unnest(array['token-billing dead letters', 'token-billing sweeper', 'token-billing job']) name",
+         from unnest(array['token-billing dead_letters', 'token-billing sweeper', 'token-billing job']) name",
     )
     .execute(&mut stranger)
     .await
@@ -170,9 +170,9 @@ async fn advisory_locks_of_a_stranger_stop_neither_the_archive_nor_the_sweeper_n
 
 #[tokio::test]
 async fn single_calls_in_one_transaction_take_no_place_in_the_servers_memory_for_locks() {
-    let books = Books::open().await;
-    let company = books.company(0, 1000).await;
-    let mut transaction = books.pool().begin().await.expect("begun");
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 1000).await;
+    let mut transaction = ledger.pool().begin().await.expect("begun");
     let mut locks = Vec::new();
     for calls in [0..1, 1..300] {
         for call in calls {
@@ -192,8 +192,8 @@ async fn single_calls_in_one_transaction_take_no_place_in_the_servers_memory_for
 
 #[tokio::test]
 async fn a_charge_is_on_disk_at_its_commit_whatever_the_caller_has_set() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
     for (set, at_commit) in [
         ("off", "on"),
         ("local", "on"),
@@ -206,7 +206,7 @@ async fn a_charge_is_on_disk_at_its_commit_whatever_the_caller_has_set() {
             format!("select credit_tokens('{set}', '{company}', 1, null, null, 'me')"),
             format!("select refund_tokens('{set}', 'forfeit', 'me', 'why')"),
         ] {
-            let mut transaction = books.pool().begin().await.expect("begun");
+            let mut transaction = ledger.pool().begin().await.expect("begun");
             let set = format!("set local synchronous_commit = {set}");
             sqlx::raw_sql(AssertSqlSafe(set.as_str()))
                 .execute(&mut *transaction)
@@ -224,14 +224,14 @@ async fn a_charge_is_on_disk_at_its_commit_whatever_the_caller_has_set() {
             transaction.commit().await.expect("committed");
         }
     }
-    assert_eq!(books.balances(company).await, (0, 105));
+    assert_eq!(ledger.balances(company).await, (0, 105));
 }
 
 #[tokio::test]
 async fn arrays_of_two_dimensions_are_refused_and_not_paired_wrongly() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
-    let before = books.everything().await;
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
+    let before = ledger.everything().await;
     let ids = format!("'{{{company},{company}}}'");
     for call in [
         format!(
@@ -244,7 +244,7 @@ async fn arrays_of_two_dimensions_are_refused_and_not_paired_wrongly() {
             "mark_deductions_pending('{{a,b}}', {ids}, '{{null,null}}', '{{{{1}},{{2}}}}', '{{null,null}}', '{{null,null}}', '{{null,null}}', '{{e,e}}')"
         ),
     ] {
-        let refused = answer(&books, format!("select count(*)::text::jsonb from {call}"))
+        let refused = answer(&ledger, format!("select count(*)::text::jsonb from {call}"))
             .await
             .expect_err(&call);
         assert!(
@@ -252,8 +252,8 @@ async fn arrays_of_two_dimensions_are_refused_and_not_paired_wrongly() {
             "{call}: {refused}"
         );
     }
-    assert_eq!(books.everything().await, before);
-    assert!(books.deduct_batch(&[Item::new("a", company, 1)]).await[0].success);
+    assert_eq!(ledger.everything().await, before);
+    assert!(ledger.deduct_batch(&[Item::new("a", company, 1)]).await[0].success);
 }
 
 #[tokio::test]

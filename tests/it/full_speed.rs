@@ -6,9 +6,9 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::support::books::{Answer, Books, Item, deduct_batch, deduct_item, mark_pending};
+use crate::support::adds_up::assert_ledger_adds_up;
 use crate::support::dice::Dice;
-use crate::support::ledger::assert_books_add_up;
+use crate::support::ledger::{Answer, Item, Ledger, deduct_batch, deduct_item, mark_pending};
 
 const TASKS: u64 = 6;
 const INITIAL: i64 = 50_000;
@@ -81,11 +81,11 @@ impl Asker {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_full_speed_nothing_deadlocks_and_the_books_add_up() {
-    let books = Books::open().await;
+async fn at_full_speed_nothing_deadlocks_and_the_ledger_adds_up() {
+    let ledger = Ledger::open().await;
     let mut companies = Vec::new();
     for _ in 0..5 {
-        companies.push(books.company(INITIAL / 5, INITIAL - INITIAL / 5).await);
+        companies.push(ledger.company(INITIAL / 5, INITIAL - INITIAL / 5).await);
     }
     let run = Uuid::new_v4();
     for number in 0..400 {
@@ -93,7 +93,7 @@ async fn at_full_speed_nothing_deadlocks_and_the_books_add_up() {
         sqlx::query("insert into article_jobs (id, company_id, status) values ($1, $2, 'running')")
             .bind(key)
             .bind(companies[usize::try_from(number).expect("small") % companies.len()])
-            .execute(books.pool())
+            .execute(ledger.pool())
             .await
             .expect("a job");
     }
@@ -107,7 +107,9 @@ async fn at_full_speed_nothing_deadlocks_and_the_books_add_up() {
             dice: Dice::new(seed),
             epoch: 0,
         };
-        let mut connection = PgConnection::connect(books.url()).await.expect("connected");
+        let mut connection = PgConnection::connect(ledger.url())
+            .await
+            .expect("connected");
         tasks.spawn(async move {
             let mut charged = 0_usize;
             while Instant::now() < deadline {
@@ -126,7 +128,7 @@ async fn at_full_speed_nothing_deadlocks_and_the_books_add_up() {
         "select (select count(*) from token_deduction_records where status = 'completed'),
                 (select deadlocks from pg_stat_database where datname = current_database())",
     )
-    .fetch_one(books.pool())
+    .fetch_one(ledger.pool())
     .await
     .expect("counted");
     assert_eq!(deadlocks, 0);
@@ -140,6 +142,6 @@ async fn at_full_speed_nothing_deadlocks_and_the_books_add_up() {
         "only {charged} charges: too few to mean anything"
     );
     for company in companies {
-        assert_books_add_up(books.pool(), company, INITIAL).await;
+        assert_ledger_adds_up(ledger.pool(), company, INITIAL).await;
     }
 }

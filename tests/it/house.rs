@@ -13,6 +13,10 @@ struct Source {
 }
 
 fn sources(folder: &str) -> Vec<Source> {
+    sources_of(folder, "rs")
+}
+
+fn sources_of(folder: &str, kind: &str) -> Vec<Source> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(ROOT).join(folder)];
     while let Some(folder) = folders.pop() {
@@ -20,7 +24,7 @@ fn sources(folder: &str) -> Vec<Source> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == kind) {
                 let text = fs::read_to_string(&path).expect("a text");
                 let path = path.strip_prefix(ROOT).expect("below the root");
                 let path = path.display().to_string();
@@ -194,5 +198,43 @@ fn the_readme_names_the_two_commands() {
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("a README");
     for command in ["\ndeploy/local.sh demo", "\ndeploy/local.sh test"] {
         assert!(readme.contains(command), "{command}");
+    }
+}
+
+#[test]
+fn one_word_stands_for_one_thing() {
+    // What is said no more: pending, a duplicate, to fix, a dry run, in flight, a dead letter.
+    let replaced = [
+        "owed",
+        "twin",
+        "twins",
+        "mend",
+        "mends",
+        "mended",
+        "rehearsal",
+        "prospect",
+    ];
+    let files = [("src", "rs"), ("src", "sql"), ("migrations", "sql")];
+    for file in files
+        .into_iter()
+        .flat_map(|(folder, kind)| sources_of(folder, kind))
+    {
+        for line in file.text.lines() {
+            let said = line
+                .to_lowercase()
+                .replace("dead letter", "")
+                .replace("dead-letter", "")
+                .replace("dead_letter", "");
+            let mut words = said.split(|char: char| !char.is_alphabetic());
+            // A letter of the alphabet is one only where glyphs are drawn.
+            let is_short = |word: &str| word == "letter" || word == "letters";
+            let is_short = |word: &str| is_short(word) && !file.path.ends_with("printable.rs");
+            let found = words.find(|word| replaced.contains(word) || is_short(word));
+            assert!(
+                found.is_none() && !said.contains("in hand"),
+                "{}: {line}",
+                file.path
+            );
+        }
     }
 }

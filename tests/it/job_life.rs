@@ -4,7 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    books::{Item, mark_pending},
+    ledger::{Item, mark_pending},
     site::Site,
 };
 
@@ -91,7 +91,7 @@ async fn a_life_from_refusal_to_refund_is_told_in_order() {
 }
 
 #[tokio::test]
-async fn what_is_owed_and_then_swept_is_told() {
+async fn what_is_pending_and_then_swept_is_told() {
     let site = Site::new().await;
     let company = site.company(0, 100).await;
     let (job, article) = (site.job(company).await, Uuid::new_v4());

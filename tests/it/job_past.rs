@@ -6,8 +6,8 @@ use token_billing::storage::Arrival;
 use uuid::Uuid;
 
 use crate::support::{
-    books::{Item, deduct_item, mark_pending},
-    letters::refused,
+    dead_letters::refused,
+    ledger::{Item, deduct_item, mark_pending},
     site::Site,
 };
 
@@ -187,12 +187,12 @@ async fn show_says_how_things_stand_beside_what_happened() {
         .await
         .document();
     assert_eq!(life["job"]["status"], "failed", "{life:#}");
-    let letter = &life["dead_letters"][0];
+    let dead_letter = &life["dead_letters"][0];
     assert_eq!(
-        (&letter["state"], &letter["occurrences"]),
+        (&dead_letter["state"], &dead_letter["occurrences"]),
         (&"open".into(), &2.into())
     );
-    assert_eq!(letter["error"], "needs 50, has 9");
+    assert_eq!(dead_letter["error"], "needs 50, has 9");
     let table = site.run(&["show", &job]).await;
     for said in [
         "article_jobs says: failed: ",

@@ -4,10 +4,10 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::support::{
+    dead_letters::{malformed, refused},
     diagnosis::Diagnosis,
     eventually::{PATIENCE, eventually},
-    letters::{malformed, refused},
-    owed::{owed, owed_for_nothing},
+    pending::{pending, pending_for_nothing},
     process::Process,
     role::TestRole,
     site::Site,
@@ -23,9 +23,9 @@ async fn sqlstate(connection: &mut PgConnection, sql: &str) -> String {
         .into_owned()
 }
 
-async fn three_letters(site: &Site) {
-    let letters = "select count(*) from dead_letters";
-    let count = async || site.number(letters).await;
+async fn three_dead_letters(site: &Site) {
+    let dead_letters = "select count(*) from dead_letters";
+    let count = async || site.number(dead_letters).await;
     eventually("all are archived", PATIENCE, count, |&count| count == 3).await;
 }
 
@@ -56,7 +56,7 @@ async fn serve_does_all_of_its_work_as_the_role_that_was_printed_for_it() {
     site.until(charged, "completed").await;
     site.until(refused, "failed").await;
 
-    // Owed while somebody holds the company, settled by the sweeper after that.
+    // Pending while somebody holds the company, charged by the sweeper after that.
     let article = Uuid::new_v4();
     site.db
         .execute(format!(
@@ -81,12 +81,12 @@ async fn serve_does_all_of_its_work_as_the_role_that_was_printed_for_it() {
     site.until(job, "completed").await;
 
     // Written off: there is no such article.
-    let nothing = owed_for_nothing(&site, busy, 90).await;
+    let nothing = pending_for_nothing(&site, busy, 90).await;
     site.until(nothing, "failed").await;
 
-    // Its dead letters: the refusal, the two that were owed, and a body that is none.
+    // Its dead letters: the refusal, the two that were pending, and a body that is none.
     site.broker.publish("{").await;
-    three_letters(&site).await;
+    three_dead_letters(&site).await;
     serve.terminate().await;
     assert_eq!(serve.wait(PATIENCE).await, Some(0));
     let denied = serve.log().into_iter().find(|line| line.contains("denied"));
@@ -148,8 +148,8 @@ async fn people_do_all_of_their_work_as_the_role_that_was_printed_for_them() {
     let company = site.company(0, 1000).await;
     let job = site.job(company).await;
     site.db.deduct(job, company, 10).await;
-    owed(&site, company, 10, 90).await;
-    let letter = site
+    pending(&site, company, 10, 90).await;
+    let dead_letter = site
         .archive(&[refused(site.job(company).await, company, 70)])
         .await[0]
         .to_string();
@@ -175,13 +175,13 @@ async fn people_do_all_of_their_work_as_the_role_that_was_printed_for_them() {
         &["dlq", "list"],
         &["dlq", "groups"],
         &["dlq", "stats"],
-        &["dlq", "show", &letter],
+        &["dlq", "show", &dead_letter],
         &[
             "dlq", "edit", &broken, "--set", &new_job, "--set", &of, "--set", "tokens=1",
             "--reason", "why",
         ],
-        &["dlq", "discard", &letter, "--reason", "why", "--yes"],
-        &["dlq", "restore", &letter, "--reason", "why", "--yes"],
+        &["dlq", "discard", &dead_letter, "--reason", "why", "--yes"],
+        &["dlq", "restore", &dead_letter, "--reason", "why", "--yes"],
         &["dlq", "replay", "--all", "--dry-run"],
         &["dlq", "replay", "--all", "--yes", "--no-wait"],
         &["dlq", "history"],

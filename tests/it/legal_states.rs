@@ -2,12 +2,12 @@
 
 use sqlx::AssertSqlSafe;
 
-use crate::support::books::Books;
+use crate::support::ledger::Ledger;
 
 /// Runs `sql`, which must fail at a CHECK or unique constraint of this name.
-async fn refused_by(books: &Books, constraint: &str, sql: &str) {
+async fn refused_by(ledger: &Ledger, constraint: &str, sql: &str) {
     let error = sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(books.pool())
+        .execute(ledger.pool())
         .await
         .expect_err(sql);
     let name = error
@@ -18,23 +18,23 @@ async fn refused_by(books: &Books, constraint: &str, sql: &str) {
 }
 
 /// One completed and one failed record of a company that had 1000, 300 of them monthly.
-async fn some_history() -> Books {
-    let books = Books::open().await;
-    let company = books.company(300, 700).await;
-    books.deduct("completed", company, 400).await;
-    books.deduct("failed", company, 4000).await;
-    books
+async fn some_history() -> Ledger {
+    let ledger = Ledger::open().await;
+    let company = ledger.company(300, 700).await;
+    ledger.deduct("completed", company, 400).await;
+    ledger.deduct("failed", company, 4000).await;
+    ledger
         .execute(format!(
             "select credit_tokens('top up', '{company}', 50, null, null, 'me');
              select credit_tokens('renewal', '{company}', null, 50, '2100-01-01', 'me')"
         ))
         .await;
-    books
+    ledger
 }
 
 #[tokio::test]
 async fn a_completed_record_is_whole() {
-    let books = some_history().await;
+    let ledger = some_history().await;
     for set in [
         "balance_before = null",
         "balance_after = null",
@@ -53,18 +53,18 @@ async fn a_completed_record_is_whole() {
             format!("update token_deduction_records set {set} where idempotency_key = 'completed'");
         if set.starts_with("purchased_deducted = null") {
             let error = sqlx::raw_sql(AssertSqlSafe(sql))
-                .execute(books.pool())
+                .execute(ledger.pool())
                 .await;
             assert!(error.is_err(), "NOT NULL");
         } else {
-            refused_by(&books, "deduction_charged_is_whole", &sql).await;
+            refused_by(&ledger, "deduction_charged_is_whole", &sql).await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_record_that_is_not_charged_moved_nothing() {
-    let books = some_history().await;
+    let ledger = some_history().await;
     for set in [
         "monthly_deducted = 1",
         "purchased_deducted = 1",
@@ -78,16 +78,16 @@ async fn a_record_that_is_not_charged_moved_nothing() {
     ] {
         let sql =
             format!("update token_deduction_records set {set} where idempotency_key = 'failed'");
-        refused_by(&books, "deduction_uncharged_moved_nothing", &sql).await;
+        refused_by(&ledger, "deduction_uncharged_moved_nothing", &sql).await;
     }
     let sql =
         "update token_deduction_records set status = 'completed' where idempotency_key = 'failed'";
-    refused_by(&books, "deduction_charged_is_whole", sql).await;
+    refused_by(&ledger, "deduction_charged_is_whole", sql).await;
 }
 
 #[tokio::test]
 async fn records_have_known_states_positive_amounts_and_one_key_each() {
-    let books = some_history().await;
+    let ledger = some_history().await;
     for (constraint, set) in [
         ("deduction_status_known", "status = 'charged'"),
         ("deduction_amount_positive", "amount = 0"),
@@ -100,13 +100,13 @@ async fn records_have_known_states_positive_amounts_and_one_key_each() {
     ] {
         let sql =
             format!("update token_deduction_records set {set} where idempotency_key = 'failed'");
-        refused_by(&books, constraint, &sql).await;
+        refused_by(&ledger, constraint, &sql).await;
     }
 }
 
 #[tokio::test]
 async fn balances_never_go_below_zero() {
-    let books = some_history().await;
+    let ledger = some_history().await;
     for (constraint, column) in [
         (
             "company_subscriptions_monthly_quota_balance_check",
@@ -122,21 +122,21 @@ async fn balances_never_go_below_zero() {
         ),
     ] {
         let sql = format!("update company_subscriptions set {column} = -1");
-        refused_by(&books, constraint, &sql).await;
+        refused_by(&ledger, constraint, &sql).await;
     }
 }
 
 #[tokio::test]
 async fn a_movement_has_one_usage_log_and_it_is_not_zero() {
-    let books = some_history().await;
+    let ledger = some_history().await;
     refused_by(
-        &books,
+        &ledger,
         "token_usage_logs_pkey",
         "insert into token_usage_logs select * from token_usage_logs",
     )
     .await;
     refused_by(
-        &books,
+        &ledger,
         "token_usage_logs_token_amount_check",
         "update token_usage_logs set token_amount = 0",
     )
@@ -145,7 +145,7 @@ async fn a_movement_has_one_usage_log_and_it_is_not_zero() {
 
 #[tokio::test]
 async fn credits_add_up() {
-    let books = some_history().await;
+    let ledger = some_history().await;
     for (constraint, set, key) in [
         (
             "credit_purchased_adds_up",
@@ -175,6 +175,6 @@ async fn credits_add_up() {
         ),
     ] {
         let sql = format!("update token_credits set {set} where idempotency_key = '{key}'");
-        refused_by(&books, constraint, &sql).await;
+        refused_by(&ledger, constraint, &sql).await;
     }
 }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::support::{
-    books::deduct, command::Ran, eventually::PATIENCE, process::Process, role::TestRole, site::Site,
+    command::Ran, eventually::PATIENCE, ledger::deduct, process::Process, role::TestRole,
+    site::Site,
 };
 
 /// An installation whose database has nothing of ours.

@@ -39,7 +39,7 @@ async fn crashes_of_both_servers_under_load_lose_and_double_nothing() {
             site.broker.reconnect().await;
         }
     }
-    accounts.settled(&site, Duration::from_secs(120)).await;
+    accounts.all_decided(&site, Duration::from_secs(120)).await;
     process.terminate().await;
     accounts.add_up(&site).await;
 }
@@ -66,7 +66,7 @@ async fn fifty_short_outages_of_the_database_use_up_no_attempt() {
         )
         .await;
     }
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
     assert_eq!(running.tally.read().dead_lettered, 0);
     running.stop().await;
     accounts.add_up(&site).await;
@@ -93,7 +93,7 @@ async fn fifty_cut_connections_to_the_broker_lose_nothing() {
         )
         .await;
     }
-    accounts.settled(&site, PATIENCE).await;
+    accounts.all_decided(&site, PATIENCE).await;
     running.stop().await;
     accounts.add_up(&site).await;
 }
@@ -109,7 +109,7 @@ async fn a_commit_whose_answer_is_lost_is_not_charged_again() {
     proxy.cut_when_client_sends(job.to_string(), Moment::WhenTheServerAnswers, 1);
     site.publish(job, company, 10).await;
     eventually(
-        "it is settled",
+        "it is charged",
         PATIENCE,
         async || running.tally.read(),
         |tally| tally.duplicates == 1,
@@ -136,14 +136,14 @@ async fn a_connection_cut_at_each_try_is_retried_by_the_schedule_and_then_owed()
     proxy.cut_when_client_sends(job.to_string(), Moment::BeforeTheServerHasIt, 8);
     site.publish(job, company, 10).await;
 
-    let letter = site.dead_letter().await;
+    let dead_letter = site.dead_letter().await;
 
     assert_eq!(proxy.cuts(), 8);
     assert_eq!(
-        letter.header("reason").as_deref(),
+        dead_letter.header("reason").as_deref(),
         Some("retries_exhausted")
     );
-    assert_eq!(letter.header("attempt").as_deref(), Some("3"));
+    assert_eq!(dead_letter.header("attempt").as_deref(), Some("3"));
     assert_eq!(site.until(job, "pending").await.amount, 10);
     assert_eq!(running.tally.read().delayed, 3);
     running.stop().await;

@@ -66,10 +66,10 @@ async fn no_policy_makes_a_queue_drop_what_nobody_has_seen() {
     // Once somebody makes room, it goes on by itself.
     let mut archivist = Process::start(&["serve", "--role", "archivist"], &site.environment());
     let archived = async || {
-        let letters = site.letters().await;
-        letters
+        let dead_letters = site.dead_letters().await;
+        dead_letters
             .iter()
-            .filter_map(|letter| letter.job_id)
+            .filter_map(|dead_letter| dead_letter.job_id)
             .collect::<HashSet<_>>()
     };
     eventually("all are archived", PATIENCE, archived, |jobs| {
@@ -82,9 +82,9 @@ async fn no_policy_makes_a_queue_drop_what_nobody_has_seen() {
         assert_eq!(process.wait(PATIENCE).await, Some(0));
     }
     assert_eq!(site.balance(company).await, (0, 990));
-    let letters = site.letters().await;
-    let fillers = letters.iter().filter(|letter| letter.job_id.is_none());
-    let arrived: i32 = fillers.map(|letter| letter.occurrences).sum();
+    let dead_letters = site.dead_letters().await;
+    let fillers = dead_letters.iter().filter(|one| one.job_id.is_none());
+    let arrived: i32 = fillers.map(|dead_letter| dead_letter.occurrences).sum();
     assert_eq!(arrived, filled);
     for queue in [
         site.broker.work_queue(),

@@ -1,11 +1,11 @@
 //! The sweeper by hand, and an application's own word on what exists.
 
-use token_billing::storage::LetterState;
+use token_billing::storage::DeadLetterState;
 
 use crate::support::{
-    books::Item,
-    letters::refused,
-    owed::{mark, owed, owed_for_nothing},
+    dead_letters::refused,
+    ledger::Item,
+    pending::{mark, pending, pending_for_nothing},
     site::Site,
 };
 
@@ -17,9 +17,9 @@ async fn an_applications_own_query_says_what_exists() {
         .execute("create table posts (job uuid, state text)")
         .await;
     let (written, unwritten, unsure) = (
-        owed_for_nothing(&site, company, 90).await,
-        owed(&site, company, 10, 90).await,
-        owed(&site, company, 10, 90).await,
+        pending_for_nothing(&site, company, 90).await,
+        pending(&site, company, 10, 90).await,
+        pending(&site, company, 10, 90).await,
     );
     site.db
         .execute(format!(
@@ -64,7 +64,7 @@ async fn a_query_that_cannot_work_is_refused_at_the_start_by_name() {
     let writes = "with gone as (delete from articles where id = $1 returning id) select exists (select from gone)";
     site.set("SWEEPER__ARTICLE_EXISTS_QUERY", writes);
     let company = site.company(0, 1000).await;
-    owed(&site, company, 10, 90).await;
+    pending(&site, company, 10, 90).await;
     let ran = site.run(&["reconcile"]).await;
     assert!(ran.failed(1).contains("read-only transaction"), "{ran:#?}");
     assert_eq!(site.number("select count(*) from articles").await, 1);
@@ -74,9 +74,9 @@ async fn a_query_that_cannot_work_is_refused_at_the_start_by_name() {
 async fn reconcile_shows_first_and_then_does_what_it_showed() {
     let site = Site::new().await;
     let company = site.company(0, 1000).await;
-    owed(&site, company, 10, 90).await;
-    owed(&site, company, 10, 30).await;
-    owed_for_nothing(&site, company, 90).await;
+    pending(&site, company, 10, 90).await;
+    pending(&site, company, 10, 30).await;
+    pending_for_nothing(&site, company, 90).await;
     let before = site.db.everything().await;
     let shown = site
         .run(&["reconcile", "--dry-run", "--output", "json"])
@@ -108,7 +108,7 @@ async fn reconcile_shows_first_and_then_does_what_it_showed() {
 async fn what_another_sweeper_has_claimed_is_told_and_is_not_nothing() {
     let site = Site::new().await;
     let company = site.company(0, 1000).await;
-    owed(&site, company, 10, 90).await;
+    pending(&site, company, 10, 90).await;
     // Nobody can tell whether these have an article, so whoever sweeps leaves them pending.
     let undecidable = ["a", "b"].map(|key| Item::new(key, company, 5));
     mark(&site, &undecidable, 90).await;
@@ -178,8 +178,8 @@ async fn the_dead_letter_of_a_charge_that_was_written_off_is_resolved_and_its_al
     let site = Site::new().await;
     let company = site.company(0, 1000).await;
     // An article of somebody's, so that one that isn't there is known not to exist.
-    owed(&site, company, 10, 30).await;
-    let job = owed_for_nothing(&site, company, 90).await;
+    pending(&site, company, 10, 30).await;
+    let job = pending_for_nothing(&site, company, 90).await;
     let mut arrivals = [refused(job, company, 70), refused(job, company, 70)];
     arrivals[0].reason = "retries_exhausted".to_owned();
     // Of the same job, but not about this: it stays until somebody decides.
@@ -189,8 +189,8 @@ async fn the_dead_letter_of_a_charge_that_was_written_off_is_resolved_and_its_al
     site.run(&alarm).await.failed(3);
     site.run(&["reconcile"]).await.done();
     site.run(&alarm).await.done();
-    let states: Vec<LetterState> = site.letters().await.iter().map(|l| l.state).collect();
-    assert_eq!(states, [LetterState::Resolved, LetterState::Open]);
+    let states: Vec<DeadLetterState> = site.dead_letters().await.iter().map(|l| l.state).collect();
+    assert_eq!(states, [DeadLetterState::Resolved, DeadLetterState::Open]);
     site.run(&["audit"]).await.done();
     let life = ["show", &job.to_string(), "--output", "json"];
     let life = site.run(&life).await.document();

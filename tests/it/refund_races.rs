@@ -7,24 +7,24 @@ use uuid::Uuid;
 
 use crate::refund::{figures, refund, refund_by, refusal, used};
 use crate::support::{
-    books::{Books, Item, deduct, deduct_batch},
+    adds_up::assert_ledger_adds_up,
     eventually::{PATIENCE, eventually},
-    ledger::assert_books_add_up,
+    ledger::{Item, Ledger, deduct, deduct_batch},
 };
 
 #[tokio::test]
 async fn a_period_that_ends_while_a_refund_waits_has_ended() {
-    let books = Books::open().await;
-    let company = books.company(300, 100).await;
-    books.deduct("job", company, 350).await;
-    let mut holder = books.pool().begin().await.expect("begun");
+    let ledger = Ledger::open().await;
+    let company = ledger.company(300, 100).await;
+    ledger.deduct("job", company, 350).await;
+    let mut holder = ledger.pool().begin().await.expect("begun");
     sqlx::query("select from company_subscriptions for update")
         .execute(&mut *holder)
         .await
         .expect("locked");
-    let pool = books.pool().clone();
+    let pool = ledger.pool().clone();
     let waiter = tokio::spawn(async move { refund_by(&pool, "job", "forfeit").await });
-    waiting_for_a_lock(&books).await;
+    waiting_for_a_lock(&ledger).await;
     // After the refund was asked for, and before it gets the lock.
     let ended: String = sqlx::query_scalar("select clock_timestamp()::text")
         .fetch_one(&mut *holder)
@@ -45,7 +45,7 @@ async fn a_period_that_ends_while_a_refund_waits_has_ended() {
     assert_eq!(figures(&answer), [0, 50, 300]);
 }
 
-async fn waiting_for_a_lock(books: &Books) {
+async fn waiting_for_a_lock(ledger: &Ledger) {
     let sql = "select count(*) from pg_stat_activity
                where datname = current_database() and wait_event_type = 'Lock'";
     eventually(
@@ -53,7 +53,7 @@ async fn waiting_for_a_lock(books: &Books) {
         PATIENCE,
         async || {
             let waiting: i64 = sqlx::query_scalar(sql)
-                .fetch_one(books.pool())
+                .fetch_one(ledger.pool())
                 .await
                 .expect("read");
             waiting
@@ -64,40 +64,43 @@ async fn waiting_for_a_lock(books: &Books) {
 }
 #[tokio::test]
 async fn a_charge_that_comes_during_a_refund_waits_and_finds_it_refunded() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
-    books.deduct("job", company, 60).await;
-    let mut refunding = books.pool().begin().await.expect("begun");
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
+    ledger.deduct("job", company, 60).await;
+    let mut refunding = ledger.pool().begin().await.expect("begun");
     refund_by(&mut *refunding, "job", "forfeit")
         .await
         .expect("refunded");
-    let pool = books.pool().clone();
+    let pool = ledger.pool().clone();
     let charge =
         tokio::spawn(async move { deduct_batch(&pool, &[Item::new("job", company, 60)]).await });
-    waiting_for_a_lock(&books).await;
+    waiting_for_a_lock(&ledger).await;
     refunding.commit().await.expect("committed");
     let answers = charge.await.expect("joined").expect("answered");
     assert_eq!(answers[0].error(), Reason::AlreadyCompensated.as_str());
-    assert_eq!(books.balances(company).await, (0, 100));
+    assert_eq!(ledger.balances(company).await, (0, 100));
 }
 
 #[tokio::test]
 async fn a_refund_that_comes_during_a_charge_finds_nothing_or_the_whole_of_it() {
-    let books = Books::open().await;
-    let company = books.company(0, 100).await;
-    let mut charging = books.pool().begin().await.expect("begun");
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
+    let mut charging = ledger.pool().begin().await.expect("begun");
     deduct(&mut *charging, "job", company, 60)
         .await
         .expect("charged");
-    assert_eq!(refund(&books, "job").await, refusal("not_found"));
+    assert_eq!(refund(&ledger, "job").await, refusal("not_found"));
     charging.commit().await.expect("committed");
-    assert_eq!(figures(&refund(&books, "job").await), [0, 60, 0]);
+    assert_eq!(figures(&refund(&ledger, "job").await), [0, 60, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_refunds_and_charges_at_once_leave_each_job_charged_or_refunded_once() {
-    let books = Books::open().await;
-    let (company, other) = (books.company(500, 2000).await, books.company(0, 2500).await);
+    let ledger = Ledger::open().await;
+    let (company, other) = (
+        ledger.company(500, 2000).await,
+        ledger.company(0, 2500).await,
+    );
     let jobs: Vec<(String, Uuid)> = (0..12)
         .map(|n| {
             (
@@ -108,7 +111,7 @@ async fn many_refunds_and_charges_at_once_leave_each_job_charged_or_refunded_onc
         .collect();
     let mut tasks = JoinSet::new();
     for round in 0..8 {
-        let (pool, jobs) = (books.pool().clone(), jobs.clone());
+        let (pool, jobs) = (ledger.pool().clone(), jobs.clone());
         tasks.spawn(async move {
             let mut refunded = 0;
             for at in 0..jobs.len() {
@@ -128,35 +131,35 @@ async fn many_refunds_and_charges_at_once_leave_each_job_charged_or_refunded_onc
     assert_eq!(refunded, jobs.len());
     for (key, _) in &jobs {
         assert_eq!(
-            books.record(key).await.expect("there").status,
+            ledger.record(key).await.expect("there").status,
             "compensated"
         );
     }
-    assert_eq!(books.balances(company).await, (500, 2000));
+    assert_eq!(ledger.balances(company).await, (500, 2000));
     for (company, tokens) in [(company, 2500), (other, 2500)] {
-        assert_books_add_up(books.pool(), company, tokens).await;
-        assert_eq!(used(&books, company).await, 0);
+        assert_ledger_adds_up(ledger.pool(), company, tokens).await;
+        assert_eq!(used(&ledger, company).await, 0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_refunded_and_credited_at_once_is_both() {
-    let books = Books::open().await;
-    let (company, other) = (books.company(0, 100).await, books.company(0, 0).await);
+    let ledger = Ledger::open().await;
+    let (company, other) = (ledger.company(0, 100).await, ledger.company(0, 0).await);
     for round in 0..20 {
         let key = format!("job {round}");
-        assert!(books.deduct(&key, company, 5).await.success);
+        assert!(ledger.deduct(&key, company, 5).await.success);
         let (refunded, credited) = tokio::join!(
-            refund(&books, &key),
+            refund(&ledger, &key),
             sqlx::query_scalar::<_, Value>("select credit_tokens($1, $2, 5, null, null, 'me')")
                 .bind(&key)
                 .bind(other)
-                .fetch_one(books.pool())
+                .fetch_one(ledger.pool())
         );
         for answer in [refunded, credited.expect("answered")] {
             assert_eq!(answer["success"], true, "{key}: {answer}");
         }
     }
-    assert_books_add_up(books.pool(), company, 100).await;
-    assert_books_add_up(books.pool(), other, 0).await;
+    assert_ledger_adds_up(ledger.pool(), company, 100).await;
+    assert_ledger_adds_up(ledger.pool(), other, 0).await;
 }

@@ -121,10 +121,10 @@ async fn a_replayed_event_of_a_refunded_job_is_dead_and_moves_nothing() {
         .await
         .done();
     site.publish(job, company, 70).await;
-    let letter = site.dead_letter().await;
+    let dead_letter = site.dead_letter().await;
     running.stop().await;
     assert_eq!(
-        letter.header("reason").as_deref(),
+        dead_letter.header("reason").as_deref(),
         Some("already_compensated")
     );
     assert_eq!(site.balance(company).await, (0, 1000));

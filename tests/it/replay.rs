@@ -1,13 +1,13 @@
-//! Sending letters again: what is charged, what is refused, what is asked.
+//! Sending dead letters again: what is charged, what is refused, what is asked.
 
 use serde_json::{Value, json};
-use token_billing::storage::{LetterState, Selection};
+use token_billing::storage::{DeadLetterState, Selection};
 use uuid::Uuid;
 
 use crate::support::{
     command::keys,
+    dead_letters::refused,
     eventually::{PATIENCE, eventually},
-    letters::refused,
     site::Site,
 };
 
@@ -28,11 +28,11 @@ async fn a_replay_after_a_top_up_charges() {
     eventually(
         "it is in the archive",
         PATIENCE,
-        async || site.letters().await.len(),
+        async || site.dead_letters().await.len(),
         |&n| n == 1,
     )
     .await;
-    let id = site.letters().await[0].id.to_string();
+    let id = site.dead_letters().await[0].id.to_string();
     let credit = [
         "credit",
         &*company.to_string(),
@@ -68,7 +68,7 @@ async fn a_replay_after_a_top_up_charges() {
     archivist.stop().await;
     assert_eq!(site.balance(company).await, (0, 50));
     assert_eq!(site.job_status(job).await.0, "completed");
-    assert_eq!(site.in_state(LetterState::Resolved).await, 1);
+    assert_eq!(site.in_state(DeadLetterState::Resolved).await, 1);
     let (actor, subject, reason, details): (String, String, String, Value) = sqlx::query_as(
         "select actor, subject, reason, details from operator_actions where action = 'replay'",
     )
@@ -98,7 +98,8 @@ async fn what_is_charged_by_now_is_resolved_and_not_sent() {
     let ran = site.run(&words(&[&REPLAY, &[&ids[0].to_string()]])).await;
     assert_eq!(ran.done(), "");
     assert!(
-        ran.notes().contains("letter 1 is resolved: passed over"),
+        ran.notes()
+            .contains("dead letter 1 is resolved: passed over"),
         "{ran:#?}"
     );
     assert!(ran.notes().contains("nothing to replay"), "{ran:#?}");
@@ -113,8 +114,8 @@ async fn what_is_charged_by_now_is_resolved_and_not_sent() {
     assert!(site.db.deduct(jobs[1], company, 500).await.success);
     let lease = std::time::Duration::from_secs(60);
     let claim = storage.claim(run, &ids, lease).await.expect("claimed");
-    assert_eq!((claim.settled, claim.letters.len()), (1, 0));
-    assert_eq!(site.in_state(LetterState::Resolved).await, 2);
+    assert_eq!((claim.resolved, claim.dead_letters.len()), (1, 0));
+    assert_eq!(site.in_state(DeadLetterState::Resolved).await, 2);
     assert_eq!(
         site.broker.ready_count(&site.broker.work_queue()).await,
         Some(0)
@@ -135,14 +136,14 @@ async fn a_refunded_job_is_never_sent_again() {
     let ran = site.run(&words(&[&REPLAY, &[&id]])).await;
     assert_eq!(
         ran.refused(1),
-        "error: refused: 1 letter of refunded jobs, which are never charged again\n"
+        "error: refused: 1 dead letter of refunded jobs, which are never charged again\n"
     );
     let all = ["--all", "--no-wait"];
     let document = site.run(&words(&[&REPLAY, &all, &JSON])).await.document();
     assert_eq!(document["plan"]["refused"], json!(1));
     assert_eq!(document["replay"]["sent"], json!(1));
-    let states: Vec<_> = site.letters().await.iter().map(|l| l.state).collect();
-    assert_eq!(states, [LetterState::Open, LetterState::Replayed]);
+    let states: Vec<_> = site.dead_letters().await.iter().map(|l| l.state).collect();
+    assert_eq!(states, [DeadLetterState::Open, DeadLetterState::Replayed]);
     let sent = site.broker.take_all(&site.broker.work_queue()).await;
     assert_eq!(sent.len(), 1);
     assert!(String::from_utf8_lossy(&sent[0].body).contains(&jobs[1].to_string()));
@@ -213,7 +214,7 @@ async fn what_is_not_clear_is_refused_before_anything_happens() {
         assert!(ran.refused(2).contains(named), "{args:?}: {ran:#?}");
     }
     let ran = site.run(&words(&[&REPLAY, &["1", "99"]])).await;
-    assert_eq!(ran.refused(1), "error: there is no letter 99\n");
+    assert_eq!(ran.refused(1), "error: there is no dead letter 99\n");
     assert_eq!(site.archive_rows().await, before);
 
     let nothing = ["--reason", "malformed"];
@@ -225,7 +226,7 @@ async fn what_is_not_clear_is_refused_before_anything_happens() {
         .await
         .document();
     assert_eq!(
-        (&document["plan"]["letters"], &document["replay"]),
+        (&document["plan"]["dead_letters"], &document["replay"]),
         (&json!(0), &Value::Null)
     );
     assert_eq!(
@@ -246,7 +247,10 @@ async fn a_dry_run_changes_nothing_at_all_and_holds_nobody_up() {
     ])
     .await;
     assert!(site.db.deduct(paid[0], company, 299).await.success);
-    site.storage().settle_dead_letters().await.expect("settled");
+    site.storage()
+        .resolve_dead_letters()
+        .await
+        .expect("resolved");
     let before = (site.db.everything().await, site.archive_rows().await);
     let dry_run = ["dlq", "replay", "--all", "--dry-run"];
     let text = site.run(&dry_run).await.done().to_owned();

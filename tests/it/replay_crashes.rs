@@ -1,26 +1,26 @@
-//! A replay dies, hangs, is interrupted, or is not alone: every letter is sent, and charged once.
+//! A replay dies, hangs, is interrupted, or is not alone: every dead letter is sent, and charged once.
 
 use std::{collections::HashSet, time::Duration};
 
 use serde_json::json;
-use token_billing::storage::{LetterState, Selection};
+use token_billing::storage::{DeadLetterState, Selection};
 use uuid::Uuid;
 
 use crate::support::{
+    adds_up::assert_ledger_adds_up,
     eventually::{PATIENCE, eventually},
-    ledger::assert_books_add_up,
     process::Process,
     site::Site,
 };
 
 const ALL: [&str; 4] = ["dlq", "replay", "--all", "--yes"];
 
-/// The letters whose replays wait in the work queue.
+/// The dead letters whose replays wait in the work queue.
 async fn sent(site: &Site) -> Vec<String> {
     let queue = site.broker.work_queue();
     let messages = site.broker.take_all(&queue).await;
-    let letter = |message: &crate::support::broker::Message| message.header("replay-of");
-    messages.iter().filter_map(letter).collect()
+    let dead_letter = |message: &crate::support::broker::Message| message.header("replay-of");
+    messages.iter().filter_map(dead_letter).collect()
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn kill_9_at_any_step_and_a_second_run_completes() {
         jobs.extend(site.park(company, 10, 9).await.0);
         let (running, archivist) = (site.start().await, site.archive_running().await);
 
-        // Five at a time: the letter that cannot be paid for is of a page in the middle.
+        // Five at a time: the dead letter that cannot be paid for is of a page in the middle.
         let failpoint = format!("{step}:{}", unpayable[0]);
         let mut environment = site.environment();
         environment.push(("TOKEN_BILLING_FAILPOINT", &failpoint));
@@ -51,11 +51,11 @@ async fn kill_9_at_any_step_and_a_second_run_completes() {
         if step == "after_claim" {
             assert!(
                 ran.notes()
-                    .contains("5 letters in the hands of another replay"),
+                    .contains("5 dead letters in the hands of another replay"),
                 "{ran:#?}"
             );
         }
-        settled(&site, 29, unpayable[0]).await;
+        all_decided(&site, 29, unpayable[0]).await;
         running.stop().await;
         archivist.stop().await;
         assert_eq!(site.balance(company).await, (0, 1_000 - 290), "{step}");
@@ -63,25 +63,25 @@ async fn kill_9_at_any_step_and_a_second_run_completes() {
             site.number("select count(*) from token_usage_logs").await,
             29
         );
-        assert_books_add_up(site.db.pool(), company, 1_000).await;
+        assert_ledger_adds_up(site.db.pool(), company, 1_000).await;
         for job in &jobs {
             assert_eq!(
                 site.record(*job).await.expect("charged").status,
                 "completed"
             );
         }
-        let letters = site.letters().await;
-        let original = letters.iter().find(|l| l.job_id == Some(unpayable[0]));
+        let dead_letters = site.dead_letters().await;
+        let original = dead_letters.iter().find(|l| l.job_id == Some(unpayable[0]));
         assert_eq!(
             original.expect("there").state,
-            LetterState::Replayed,
+            DeadLetterState::Replayed,
             "{step}"
         );
     }
 }
 
-/// So many jobs are charged; the one that can't be is back, as one open letter, and nothing else is open.
-async fn settled(site: &Site, charged: i64, unpayable: Uuid) {
+/// So many jobs are charged; the one that can't be is back, as one open dead letter, and nothing else is open.
+async fn all_decided(site: &Site, charged: i64, unpayable: Uuid) {
     eventually(
         "every payable job is charged",
         PATIENCE,
@@ -93,12 +93,17 @@ async fn settled(site: &Site, charged: i64, unpayable: Uuid) {
     )
     .await;
     eventually(
-        "the one that fails is back, as one open letter, and nothing else is open",
+        "the one that fails is back, as one open dead letter, and nothing else is open",
         PATIENCE,
         async || {
-            site.storage().settle_dead_letters().await.expect("settled");
-            let letters = site.letters().await;
-            let open = letters.iter().filter(|l| l.state == LetterState::Open);
+            site.storage()
+                .resolve_dead_letters()
+                .await
+                .expect("resolved");
+            let dead_letters = site.dead_letters().await;
+            let open = dead_letters
+                .iter()
+                .filter(|l| l.state == DeadLetterState::Open);
             open.map(|l| l.job_id).collect::<Vec<_>>()
         },
         |open| *open == [Some(unpayable)],
@@ -107,7 +112,7 @@ async fn settled(site: &Site, charged: i64, unpayable: Uuid) {
 }
 
 #[tokio::test]
-async fn two_replays_of_the_same_letters_at_once_send_each_once() {
+async fn two_replays_of_the_same_dead_letters_at_once_send_each_once() {
     let site = Site::new().await;
     site.declare().await;
     let company = site.company(0, 10_000).await;
@@ -129,7 +134,7 @@ async fn two_replays_of_the_same_letters_at_once_send_each_once() {
     let sent = sent(&site).await;
     assert_eq!(sent.len(), 500);
     assert_eq!(sent.iter().collect::<HashSet<_>>().len(), ids.len());
-    assert_eq!(site.in_state(LetterState::Replayed).await, 500);
+    assert_eq!(site.in_state(DeadLetterState::Replayed).await, 500);
     assert_eq!(
         site.number("select count(*) from dead_letter_actions")
             .await,
@@ -138,7 +143,7 @@ async fn two_replays_of_the_same_letters_at_once_send_each_once() {
 }
 
 #[tokio::test]
-async fn a_mark_after_the_claim_has_run_out_leaves_the_letter_to_whoever_has_it_now() {
+async fn a_mark_after_the_claim_has_run_out_leaves_the_dead_letter_to_whoever_has_it_now() {
     let site = Site::new().await;
     let company = site.company(0, 10_000).await;
     let (_, ids) = site.park(company, 1, 3).await;
@@ -160,12 +165,16 @@ async fn a_mark_after_the_claim_has_run_out_leaves_the_letter_to_whoever_has_it_
         .claim(slow, &ids[..2], moment)
         .await
         .expect("claimed");
-    assert_eq!(claimed.letters.len(), 2);
+    assert_eq!(claimed.dead_letters.len(), 2);
     let rest = storage.rest(&all, quick).await.expect("counted");
-    assert_eq!((rest.letters, rest.held), (3, 2));
+    assert_eq!((rest.dead_letters, rest.held), (3, 2));
     assert!((1..=300).contains(&rest.last_free_ms), "{rest:?}");
     let meanwhile = storage.claim(quick, &ids, minute).await.expect("claimed");
-    assert_eq!(meanwhile.letters.len(), 1, "the others are in other hands");
+    assert_eq!(
+        meanwhile.dead_letters.len(),
+        1,
+        "the others are in other hands"
+    );
     eventually(
         "the claims have run out",
         PATIENCE,
@@ -173,7 +182,7 @@ async fn a_mark_after_the_claim_has_run_out_leaves_the_letter_to_whoever_has_it_
         |&held| held == 0,
     )
     .await;
-    let late = storage.mark_replayed(slow, &ids[..1], claimed.letters[0].claimed_at);
+    let late = storage.mark_replayed(slow, &ids[..1], claimed.dead_letters[0].claimed_at);
     assert_eq!(late.await.expect("asked"), 0);
     assert!(
         storage
@@ -184,13 +193,13 @@ async fn a_mark_after_the_claim_has_run_out_leaves_the_letter_to_whoever_has_it_
         "never twice by one"
     );
     let taken = storage.claim(quick, &ids, minute).await.expect("claimed");
-    assert_eq!(taken.letters.len(), 2);
-    let late = storage.mark_replayed(slow, &ids, claimed.letters[0].claimed_at);
+    assert_eq!(taken.dead_letters.len(), 2);
+    let late = storage.mark_replayed(slow, &ids, claimed.dead_letters[0].claimed_at);
     assert_eq!(late.await.expect("asked"), 0);
-    assert_eq!(site.in_state(LetterState::Open).await, 3);
-    let marked = storage.mark_replayed(quick, &ids, taken.letters[0].claimed_at);
+    assert_eq!(site.in_state(DeadLetterState::Open).await, 3);
+    let marked = storage.mark_replayed(quick, &ids, taken.dead_letters[0].claimed_at);
     assert_eq!(marked.await.expect("marked"), 3);
-    assert_eq!(site.in_state(LetterState::Replayed).await, 3);
+    assert_eq!(site.in_state(DeadLetterState::Replayed).await, 3);
 }
 
 #[tokio::test]
@@ -204,27 +213,27 @@ async fn ctrl_c_finishes_the_page_in_hand_and_a_second_run_the_rest() {
     eventually(
         "some are marked",
         PATIENCE,
-        async || site.in_state(LetterState::Replayed).await,
+        async || site.in_state(DeadLetterState::Replayed).await,
         |&n| n >= 20,
     )
     .await;
     process.signal("INT").await;
     assert_eq!(process.wait(PATIENCE).await, Some(3));
     process.wait_for_log("run the same again", PATIENCE).await;
-    let marked = site.in_state(LetterState::Replayed).await;
+    let marked = site.in_state(DeadLetterState::Replayed).await;
     assert!((20..300).contains(&marked), "{marked}");
-    assert_eq!(site.in_state(LetterState::Open).await, 300 - marked);
+    assert_eq!(site.in_state(DeadLetterState::Open).await, 300 - marked);
     let held = "select count(*) from dead_letters where claimed_until is not null";
     assert_eq!(site.number(held).await, 0);
     let ended = "select count(*) from operator_actions where details ->> 'ended' = 'interrupted'";
     assert_eq!(site.number(ended).await, 1);
-    let mut sent_letters = sent(&site).await;
-    assert_eq!(sent_letters.len(), marked);
+    let mut sent_dead_letters = sent(&site).await;
+    assert_eq!(sent_dead_letters.len(), marked);
 
     site.run(&[&ALL[..], &["--no-wait"]].concat()).await.done();
-    sent_letters.extend(sent(&site).await);
-    assert_eq!(sent_letters.len(), 300);
-    assert_eq!(sent_letters.iter().collect::<HashSet<_>>().len(), 300);
+    sent_dead_letters.extend(sent(&site).await);
+    assert_eq!(sent_dead_letters.len(), 300);
+    assert_eq!(sent_dead_letters.iter().collect::<HashSet<_>>().len(), 300);
 }
 
 #[tokio::test]
@@ -246,7 +255,7 @@ async fn a_broker_that_is_away_costs_nothing_but_a_second_try() {
     // No queue is there yet: nothing takes the message, and nothing is marked.
     let ran = site.run(&ALL).await;
     ran.failed(1);
-    assert_eq!(site.in_state(LetterState::Open).await, 5);
+    assert_eq!(site.in_state(DeadLetterState::Open).await, 5);
     site.declare().await;
     site.run(&[&ALL[..], &["--no-wait"]].concat()).await.done();
     assert_eq!(sent(&site).await.len(), 5);

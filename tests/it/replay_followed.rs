@@ -10,7 +10,7 @@ use token_billing::{
             ReplaySelection, RunningReplay,
         },
     },
-    storage::{LetterState, Selection},
+    storage::{DeadLetterState, Selection},
 };
 
 use crate::support::{
@@ -28,7 +28,7 @@ async fn begun(operations: &Arc<Operations>, rate: u32) -> RunningReplay {
     let operations = operations.clone();
     let handler = tokio::spawn(async move {
         let selection = Selection {
-            states: vec![LetterState::Open],
+            states: vec![DeadLetterState::Open],
             ..Selection::default()
         };
         let selection = ReplaySelection::new(selection, true)?;
@@ -116,7 +116,7 @@ async fn one_that_nobody_follows_is_stopped_when_its_process_closes_and_leaves_n
     site.park(site.company(0, 1_000).await, 1, 100).await;
     let operations = operations(&site).await;
     let id = begun(&operations, 10).await.action_id;
-    let sent = async || site.in_state(LetterState::Replayed).await;
+    let sent = async || site.in_state(DeadLetterState::Replayed).await;
     eventually("some are sent", PATIENCE, sent, |&sent| sent > 0).await;
     operations.close().await;
 
@@ -157,5 +157,5 @@ async fn what_failed_is_told_by_what_was_away() {
     assert!(why.contains("127.0.0.1:1"), "{why}");
     operations.close().await;
     found_in_the_record(&site, id, &report).await;
-    assert_eq!(site.in_state(LetterState::Open).await, 1);
+    assert_eq!(site.in_state(DeadLetterState::Open).await, 1);
 }

@@ -1,15 +1,20 @@
-//! Letters parked for want of tokens, and what a credit does about them.
+//! Dead letters parked for want of tokens, and what a credit does about them.
 
 use serde_json::{Value, json};
-use token_billing::storage::{Arrival, LetterState};
+use token_billing::storage::{Arrival, DeadLetterState};
 use uuid::Uuid;
 
-use crate::support::{letters::refused, site::Site};
+use crate::support::{dead_letters::refused, site::Site};
 
 const JSON: [&str; 2] = ["--output", "json"];
 
 fn figures(document: &Value) -> [&Value; 3] {
-    ["parked_letters", "parked_payable", "parked_payable_tokens"].map(|key| &document[key])
+    [
+        "parked_dead_letters",
+        "parked_payable",
+        "parked_payable_tokens",
+    ]
+    .map(|key| &document[key])
 }
 
 #[tokio::test]
@@ -30,7 +35,7 @@ async fn a_credit_says_what_it_pays_for_and_sends_it_again_as_far_as_it_goes() {
     let id = company.to_string();
     let credit = ["credit", &id, "--purchased", "650", "--key", "k"];
     let ran = site.run(&credit).await;
-    let said = "of 4 parked letters of this company, the balance pays for 2 (600 tokens): the same command \
+    let said = "of 4 parked dead letters of this company, the balance pays for 2 (600 tokens): the same command \
                 with --replay-parked sends them again";
     assert!(ran.done().contains(said), "{ran:#?}");
     let document = site.run(&[&credit[..], &JSON].concat()).await.document();
@@ -39,7 +44,11 @@ async fn a_credit_says_what_it_pays_for_and_sends_it_again_as_far_as_it_goes() {
         (&document["idempotent"], &document["replay"]),
         (&json!(true), &Value::Null)
     );
-    assert_eq!(site.in_state(LetterState::Open).await, 6, "never by itself");
+    assert_eq!(
+        site.in_state(DeadLetterState::Open).await,
+        6,
+        "never by itself"
+    );
 
     let (running, archivist) = (site.start().await, site.archive_running().await);
     let replay = [&credit[..], &["--replay-parked"], &JSON].concat();
@@ -80,17 +89,19 @@ async fn only_the_third_is_left(site: &Site, jobs: &[Uuid]) {
     for (job, charged) in jobs.iter().zip([true, true, false, true]) {
         assert_eq!(site.record(*job).await.is_some(), charged, "{job}");
     }
-    let letters = site.letters().await;
-    assert_eq!(letters.len(), 6, "nothing failed again");
-    let open = letters.iter().filter(|l| l.state == LetterState::Open);
+    let dead_letters = site.dead_letters().await;
+    assert_eq!(dead_letters.len(), 6, "nothing failed again");
+    let open = dead_letters
+        .iter()
+        .filter(|l| l.state == DeadLetterState::Open);
     assert_eq!(open.map(|l| l.job_id).next(), Some(Some(jobs[2])));
     let actions = "select count(*) from operator_actions where action = 'replay' and actor = 'ann'
-                   and subject like 'parked letters of company %'";
+                   and subject like 'parked dead_letters of company %'";
     assert_eq!(site.number(actions).await, 1);
 }
 
 #[tokio::test]
-async fn without_parked_letters_a_credit_says_nothing_of_them() {
+async fn without_parked_dead_letters_a_credit_says_nothing_of_them() {
     let site = Site::new().await;
     let company = site.company(0, 0).await;
     site.park(site.company(0, 5).await, 1, 1).await;
@@ -144,5 +155,5 @@ async fn a_replay_that_can_not_be_made_is_known_before_the_credit_or_leaves_it_s
     assert!(ran.failed(1).contains("not confirmed"), "{ran:#?}");
     assert_eq!(ran.json()["purchased_after"], json!(5));
     assert_eq!(site.balance(company).await, (0, 5));
-    assert_eq!(site.in_state(LetterState::Open).await, 1);
+    assert_eq!(site.in_state(DeadLetterState::Open).await, 1);
 }

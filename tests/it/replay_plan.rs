@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use token_billing::storage::Arrival;
 use uuid::Uuid;
 
-use crate::support::{letters::refused, site::Site};
+use crate::support::{dead_letters::refused, site::Site};
 
 /// Numbers that look random and are the same each time.
 struct Dice(u64);
@@ -21,21 +21,21 @@ impl Dice {
     }
 }
 
-/// Letters of every kind, of several companies, in no order.
-async fn mixed_letters(site: &Site, dice: &mut Dice) -> Vec<Arrival> {
+/// Dead letters of every kind, of several companies, in no order.
+async fn mixed_dead_letters(site: &Site, dice: &mut Dice) -> Vec<Arrival> {
     let mut companies = Vec::new();
     for _ in 0..6 {
         let purchased = i64::try_from(dice.below(4_000)).expect("small");
         companies.push(site.company(500, purchased).await);
     }
-    let mut letters: Vec<Arrival> = Vec::new();
+    let mut dead_letters: Vec<Arrival> = Vec::new();
     for _ in 0..150 {
         let company = companies[usize::try_from(dice.below(6)).expect("small")];
         let tokens = i64::try_from(1 + dice.below(600)).expect("small");
         let plain = refused(Uuid::new_v4(), company, tokens);
         let job = plain.job_id.expect("it has one");
         let body = |value: Value| value.to_string().into_bytes();
-        letters.push(match dice.below(12) {
+        dead_letters.push(match dice.below(12) {
             0 => Arrival {
                 body: format!("no event {job}").into_bytes(),
                 reason: "malformed".into(),
@@ -68,9 +68,9 @@ async fn mixed_letters(site: &Site, dice: &mut Dice) -> Vec<Arrival> {
             },
             5 => refused(site.job(companies[0]).await, companies[1], tokens),
             // The same event, dead in two ways.
-            6 if !letters.is_empty() => Arrival {
+            6 if !dead_letters.is_empty() => Arrival {
                 reason: "retries_exhausted".into(),
-                ..letters[letters.len() - 1].clone()
+                ..dead_letters[dead_letters.len() - 1].clone()
             },
             7 => {
                 site.db.deduct(job, company, 1).await;
@@ -82,18 +82,18 @@ async fn mixed_letters(site: &Site, dice: &mut Dice) -> Vec<Arrival> {
             _ => plain,
         });
     }
-    letters
+    dead_letters
 }
 
 #[tokio::test]
 async fn a_plan_comes_true() {
     for seed in [1, 77] {
         let mut site = Site::new().await;
-        // One worker: it comes to letters in the order in which they were sent, as the plan did.
+        // One worker: it comes to dead letters in the order in which they were sent, as the plan did.
         site.set("WORKER__CONCURRENCY", "1");
         site.set("RETRY__ATTEMPTS", "1");
-        let letters = mixed_letters(&site, &mut Dice(seed)).await;
-        site.archive(&letters).await;
+        let dead_letters = mixed_dead_letters(&site, &mut Dice(seed)).await;
+        site.archive(&dead_letters).await;
         site.db
             .execute(
                 "update token_deduction_records set status = 'compensated'
@@ -127,7 +127,7 @@ async fn a_plan_comes_true() {
             .map(|failure| {
                 (
                     failure["reason"].as_str().expect("text"),
-                    &failure["letters"],
+                    &failure["dead_letters"],
                 )
             })
             .collect();
@@ -166,7 +166,7 @@ async fn dry_run(site: &Site) -> Value {
 }
 
 #[tokio::test]
-async fn a_company_that_is_busy_keeps_only_its_own_letters_from_being_planned() {
+async fn a_company_that_is_busy_keeps_only_its_own_dead_letters_from_being_planned() {
     let site = Site::new().await;
     let (busy, free) = (site.company(0, 1_000).await, site.company(0, 1_000).await);
     site.park(busy, 10, 3).await;
@@ -188,7 +188,7 @@ async fn a_company_that_is_busy_keeps_only_its_own_letters_from_being_planned() 
     let plan = dry_run(&site).await;
     assert_eq!(
         [
-            &plan["letters"],
+            &plan["dead_letters"],
             &plan["charged"],
             &plan["fail_again"],
             &plan["not_computed"]

@@ -1,7 +1,7 @@
 //! A replay that goes wrong stops; one that fails as planned does not, and nothing goes round for ever.
 
 use serde_json::json;
-use token_billing::storage::LetterState;
+use token_billing::storage::DeadLetterState;
 
 use crate::support::site::Site;
 
@@ -23,14 +23,16 @@ async fn a_canary_that_fails_stops_the_rest() {
     assert_eq!(replay["failures"][0]["first"], json!(ids[0]));
     running.stop().await;
     archivist.stop().await;
-    let letters = site.letters().await;
-    assert_eq!(letters.len(), 12, "two are back");
-    let untouched = letters[2..10].iter().all(|l| l.state == LetterState::Open);
-    assert!(untouched, "{letters:#?}");
+    let dead_letters = site.dead_letters().await;
+    assert_eq!(dead_letters.len(), 12, "two are back");
+    let untouched = dead_letters[2..10]
+        .iter()
+        .all(|l| l.state == DeadLetterState::Open);
+    assert!(untouched, "{dead_letters:#?}");
 }
 
 #[tokio::test]
-async fn a_canary_waits_for_letters_in_the_hands_of_a_replay_that_died() {
+async fn a_canary_waits_for_dead_letters_in_the_hands_of_a_replay_that_died() {
     let site = Site::new().await;
     let company = site.company(0, 0).await;
     site.park(company, 10, 10).await;
@@ -49,7 +51,7 @@ async fn a_canary_waits_for_letters_in_the_hands_of_a_replay_that_died() {
     );
     running.stop().await;
     archivist.stop().await;
-    assert_eq!(site.letters().await.len(), 12, "two are back");
+    assert_eq!(site.dead_letters().await.len(), 12, "two are back");
 }
 
 #[tokio::test]
@@ -77,7 +79,7 @@ async fn a_canary_of_which_nothing_is_heard_stops_the_rest() {
     site.park(company, 10, 10).await;
     let ran = site.run(&[&ALL[..], &["--canary", "3"]].concat()).await;
     assert!(ran.failed(3).contains("aren't back in time"), "{ran:#?}");
-    assert_eq!(site.in_state(LetterState::Replayed).await, 3);
+    assert_eq!(site.in_state(DeadLetterState::Replayed).await, 3);
     // Without a canary all are sent, and that not all is known in the end is said.
     let ran = site.run(&ALL).await;
     ran.failed(3);
@@ -88,7 +90,7 @@ async fn a_canary_of_which_nothing_is_heard_stops_the_rest() {
 async fn failures_that_nobody_planned_stop_it_when_they_pile_up() {
     let mut site = Site::new().await;
     site.set("REPLAY__STOP_AFTER", "20");
-    // The plan sees one letter only.
+    // The plan sees one dead letter only.
     site.set("REPLAY__PLAN_MAX", "1");
     let company = site.company(0, 0).await;
     site.park(company, 10, 400).await;
@@ -127,18 +129,18 @@ async fn what_fails_as_planned_is_sent_once_and_linked_and_stops_nothing() {
     );
     running.stop().await;
     archivist.stop().await;
-    let letters = site.letters().await;
-    assert_eq!(letters.len(), 240, "what came back was not sent again");
+    let dead_letters = site.dead_letters().await;
+    assert_eq!(dead_letters.len(), 240, "what came back was not sent again");
     for id in ids {
-        let letter = letters.iter().find(|l| l.id == id).expect("there");
-        let again = letters
+        let dead_letter = dead_letters.iter().find(|l| l.id == id).expect("there");
+        let again = dead_letters
             .iter()
-            .find(|l| Some(l.id) == letter.failed_again_as);
+            .find(|l| Some(l.id) == dead_letter.failed_again_as);
         let again = again.expect("linked");
-        assert_eq!(letter.state, LetterState::Replayed);
+        assert_eq!(dead_letter.state, DeadLetterState::Replayed);
         assert_eq!(
             (again.state, again.job_id),
-            (LetterState::Open, letter.job_id)
+            (DeadLetterState::Open, dead_letter.job_id)
         );
     }
 }

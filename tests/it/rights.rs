@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::support::books::{Books, deduct};
+use crate::support::ledger::{Ledger, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
 const CALLS: [&str; 35] = [
@@ -61,18 +61,18 @@ fn sqlstate(error: &sqlx::Error) -> String {
 
 #[tokio::test]
 async fn a_role_that_is_not_ours_may_execute_nothing() {
-    let books = Books::open().await;
+    let ledger = Ledger::open().await;
     let functions: i64 = sqlx::query_scalar(
         "select count(*) from pg_proc where pronamespace = current_schema()::regnamespace",
     )
-    .fetch_one(books.pool())
+    .fetch_one(ledger.pool())
     .await
     .expect("counted");
     assert_eq!(functions, 35, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
-        let mut transaction = books.pool().begin().await.expect("begun");
+        let mut transaction = ledger.pool().begin().await.expect("begun");
         run(
             &mut transaction,
             "create role stranger; set local role stranger",
@@ -86,12 +86,12 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
 
 #[tokio::test]
 async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp() {
-    let books = Books::open().await;
+    let ledger = Ledger::open().await;
     let definers: Vec<(String, Option<Vec<String>>)> = sqlx::query_as(
         "select proname::text, proconfig from pg_proc
          where pronamespace = current_schema()::regnamespace and prosecdef order by proname",
     )
-    .fetch_all(books.pool())
+    .fetch_all(ledger.pool())
     .await
     .expect("functions");
     let names: Vec<&str> = definers.iter().map(|(name, _)| name.as_str()).collect();
@@ -128,10 +128,10 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
 
 #[tokio::test]
 async fn a_caller_needs_no_right_but_execute_and_its_temporary_objects_shadow_nothing() {
-    let books = Books::open().await;
-    let company = books.company(0, 1000).await;
-    let job = books.job(company).await;
-    let mut transaction = books.pool().begin().await.expect("begun");
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 1000).await;
+    let job = ledger.job(company).await;
+    let mut transaction = ledger.pool().begin().await.expect("begun");
     let id = company.to_string();
     run(
         &mut transaction,
@@ -186,14 +186,14 @@ async fn a_caller_needs_no_right_but_execute_and_its_temporary_objects_shadow_no
     .await
     .expect("the attacker leaves");
     transaction.commit().await.expect("committed");
-    assert_eq!(books.balances(company).await, (0, 1050));
-    assert_eq!(books.usage_logs(company).await.len(), 2);
-    assert_eq!(books.job_status(job).await.0, "completed");
+    assert_eq!(ledger.balances(company).await, (0, 1050));
+    assert_eq!(ledger.usage_logs(company).await.len(), 2);
+    assert_eq!(ledger.job_status(job).await.0, "completed");
 }
 
 #[tokio::test]
 async fn a_table_of_ours_is_closed_to_other_roles() {
-    let books = Books::open().await;
+    let ledger = Ledger::open().await;
     for table in [
         "company_subscriptions",
         "token_deduction_records",
@@ -206,7 +206,7 @@ async fn a_table_of_ours_is_closed_to_other_roles() {
         "token_billing_locks",
         "token_billing_version",
     ] {
-        let mut transaction = books.pool().begin().await.expect("begun");
+        let mut transaction = ledger.pool().begin().await.expect("begun");
         run(
             &mut transaction,
             "create role stranger; set local role stranger",

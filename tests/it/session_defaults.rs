@@ -1,4 +1,4 @@
-//! The database is somebody else's: what it sets by default must not change what the books promise.
+//! The database is somebody else's: what it sets by default must not change what the ledger promise.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn in_a_session(site: &Site, condition: &str) -> Option<bool> {
 }
 
 #[tokio::test]
-async fn a_session_sets_all_that_the_books_rest_on_whatever_the_database_says() {
+async fn a_session_sets_all_that_the_ledger_rests_on_whatever_the_database_says() {
     let site = Site::new().await;
     for (setting, bad, good) in [
         ("synchronous_commit", "off", "on"),
@@ -84,7 +84,7 @@ async fn another_default_isolation_makes_no_retry_and_no_dead_letter() {
     let mut accounts = Accounts::open(&site, 3, 1_000_000).await;
     let running = site.start().await;
     accounts.publish(&site, 1000).await;
-    accounts.settled(&site, Duration::from_secs(60)).await;
+    accounts.all_decided(&site, Duration::from_secs(60)).await;
     let tally = running.tally.read();
     running.stop().await;
     assert_eq!((tally.delayed, tally.dead_lettered), (0, 0), "{tally}");
@@ -107,7 +107,7 @@ async fn what_was_acked_survives_a_crash_of_a_database_that_commits_asynchronous
     for _ in 0..3 {
         let mut process = Process::start(&["serve", "--role", "worker"], &site.environment());
         accounts.publish(&site, 200).await;
-        accounts.settled(&site, Duration::from_secs(60)).await;
+        accounts.all_decided(&site, Duration::from_secs(60)).await;
         // Drained: everything is acked, and nothing will come again.
         process.terminate().await;
         assert_eq!(process.wait(PATIENCE).await, Some(0));

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use token_billing::storage::{InstallationStatus, STATUS};
 
-use crate::support::{books::Books, letters::malformed, owed::owed, site::Site};
+use crate::support::{dead_letters::malformed, ledger::Ledger, pending::pending, site::Site};
 
-/// 200 000 records and logs of ten days, in the order of time, and 50 000 letters.
-async fn many(books: &Books) {
+/// 200 000 records and logs of ten days, in the order of time, and 50 000 dead letters.
+async fn many(ledger: &Ledger) {
     for page in 0..4 {
-        books
+        ledger
             .execute(format!(
                 "with record as materialized (
                      select n, gen_random_uuid() as id, now() - (200000 - n) * interval '4.32 s' as at,
@@ -35,7 +35,7 @@ async fn many(books: &Books) {
             ))
             .await;
     }
-    books
+    ledger
         .execute(
             "insert into dead_letters (state, reason, error, error_signature, body, attempts, first_failed_at,
                  last_failed_at, last_arrival, resolved_at, archived_at)
@@ -44,7 +44,7 @@ async fn many(books: &Books) {
              from generate_series(1, 50000) n",
         )
         .await;
-    books.execute("vacuum analyze").await;
+    ledger.execute("vacuum analyze").await;
 }
 
 /// Every node of a plan that reads a whole table.
@@ -62,11 +62,11 @@ fn sequential(plan: &Value) -> Vec<String> {
     }
 }
 
-async fn plan(books: &Books) -> Vec<String> {
+async fn plan(ledger: &Ledger) -> Vec<String> {
     let sql = STATUS.replace("$1", "900");
     let explain = format!("explain (format json) {sql}");
     let plan: Value = sqlx::query_scalar(AssertSqlSafe(explain))
-        .fetch_one(books.pool())
+        .fetch_one(ledger.pool())
         .await
         .expect("a plan");
     sequential(&plan)
@@ -126,8 +126,8 @@ async fn what_happened_is_counted_by_outcome() {
     site.db
         .execute("select refund_tokens('b', 'forfeit', 'me', 'why')")
         .await;
-    owed(&site, rich, 5, 10).await;
-    owed(&site, rich, 5, 90).await;
+    pending(&site, rich, 5, 10).await;
+    pending(&site, rich, 5, 90).await;
     site.archive(&[malformed(b"{", "no JSON"), malformed(b"[", "no JSON")])
         .await;
     let state = status(&site, 60).await;

@@ -1,4 +1,4 @@
-//! Charges that are owed, settled by the sweeper.
+//! Pending charges, processed by the sweeper.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::{
-    books::{Item, mark_pending},
+    adds_up::assert_ledger_adds_up,
     eventually::{PATIENCE, eventually},
     is_long,
-    ledger::assert_books_add_up,
-    owed::{mark, owed, owed_for_nothing},
+    ledger::{Item, mark_pending},
+    pending::{mark, pending, pending_for_nothing},
     process::Process,
     site::Site,
 };
@@ -28,8 +28,8 @@ async fn sweep(site: &Site) -> SweepReport {
 async fn what_was_written_is_charged_and_what_was_not_is_written_off() {
     let site = Site::new().await;
     let company = site.company(100, 1000).await;
-    let written = owed(&site, company, 300, 90).await;
-    let unwritten = owed_for_nothing(&site, company, 90).await;
+    let written = pending(&site, company, 300, 90).await;
+    let unwritten = pending_for_nothing(&site, company, 90).await;
     let nameless = site.job(company).await;
     mark(&site, &[Item::new(nameless, company, 5)], 90).await;
     let by_job = site.job(company).await;
@@ -39,7 +39,7 @@ async fn what_was_written_is_charged_and_what_was_not_is_written_off() {
         ))
         .await;
     mark(&site, &[Item::new(by_job, company, 7)], 90).await;
-    let too_dear = owed(&site, company, 5000, 90).await;
+    let too_dear = pending(&site, company, 5000, 90).await;
 
     let expected = SweepReport {
         charged: 2,
@@ -81,19 +81,19 @@ async fn what_was_written_is_charged_and_what_was_not_is_written_off() {
         "pending"
     );
     assert_eq!(site.balance(company).await, (0, 793));
-    assert_books_add_up(site.db.pool(), company, 1100).await;
+    assert_ledger_adds_up(site.db.pool(), company, 1100).await;
 
     // What could not be decided was taken for a while; nothing else is left.
     assert_eq!(sweep(&site).await, SweepReport::default());
 }
 
 #[tokio::test]
-async fn what_is_owed_for_less_than_an_hour_is_not_touched() {
+async fn what_is_pending_for_less_than_an_hour_is_not_touched() {
     let site = Site::new().await;
     let company = site.company(0, 1000).await;
-    let young = owed(&site, company, 10, 59).await;
-    let old = owed(&site, company, 10, 61).await;
-    // Failed for days, and owed since a moment ago.
+    let young = pending(&site, company, 10, 59).await;
+    let old = pending(&site, company, 10, 61).await;
+    // Failed for days, and pending since a moment ago.
     let revived = site.job(company).await;
     site.db.deduct(revived, company, 5000).await;
     site.db
@@ -111,7 +111,7 @@ async fn what_is_owed_for_less_than_an_hour_is_not_touched() {
     for job in [young, revived] {
         assert_eq!(site.record(job).await.expect("a record").status, "pending");
     }
-    // Marked again while owed: it is owed since the first time.
+    // Marked again while pending: it is pending since the first time.
     mark_pending(site.db.pool(), &[Item::new(young, company, 10)], "busy")
         .await
         .expect("marked");
@@ -128,7 +128,7 @@ async fn what_is_owed_for_less_than_an_hour_is_not_touched() {
 async fn an_empty_table_of_articles_writes_nothing_off() {
     let site = Site::new().await;
     let company = site.company(0, 1000).await;
-    let job = owed_for_nothing(&site, company, 90).await;
+    let job = pending_for_nothing(&site, company, 90).await;
     let report = sweep(&site).await;
     assert_eq!((report.undecidable, report.written_off), (1, 0));
     assert!(report.needs_person());
@@ -141,8 +141,8 @@ async fn what_is_settled_between_the_look_and_the_write_is_left_alone() {
     let storage = site.storage();
     let company = site.company(0, 1000).await;
     let (charged, written_off) = (
-        owed(&site, company, 300, 90).await,
-        owed_for_nothing(&site, company, 90).await,
+        pending(&site, company, 300, 90).await,
+        pending_for_nothing(&site, company, 90).await,
     );
     let look = token_billing::storage::StaleLook {
         stale_after: HOUR,
@@ -186,10 +186,10 @@ async fn one_record_that_always_fails_keeps_nobody_waiting() {
     let site = Site::new().await;
     let cursed = site.company(0, 1000).await;
     let company = site.company(0, 1000).await;
-    let bad = owed(&site, cursed, 10, 600).await;
+    let bad = pending(&site, cursed, 10, 600).await;
     let good = [
-        owed(&site, company, 10, 90).await,
-        owed(&site, company, 10, 80).await,
+        pending(&site, company, 10, 90).await,
+        pending(&site, company, 10, 80).await,
     ];
     site.db
         .execute(format!(
@@ -258,7 +258,7 @@ async fn three_sweepers_share_the_work_while_others_charge() {
     assert!(
         reports
             .iter()
-            .all(|report| report.set_aside + report.settled_meanwhile == 0),
+            .all(|report| report.set_aside + report.no_longer_pending == 0),
         "{reports:#?}"
     );
     let pending = site
@@ -266,7 +266,7 @@ async fn three_sweepers_share_the_work_while_others_charge() {
         .await;
     assert_eq!(pending, 0);
     for company in ids {
-        assert_books_add_up(site.db.pool(), company, 1_000_000).await;
+        assert_ledger_adds_up(site.db.pool(), company, 1_000_000).await;
     }
 }
 
@@ -279,7 +279,7 @@ async fn a_sweeper_that_dies_in_mid_pass_leaves_the_rest_to_the_next() {
     let company = site.company(0, 1000).await;
     let mut jobs = Vec::new();
     for n in 0..7 {
-        jobs.push(owed(&site, company, 10, 100 - n).await);
+        jobs.push(pending(&site, company, 10, 100 - n).await);
     }
     let failpoint = format!("after_sweep_claim:{}", jobs[3]);
     let mut environment = site.environment();
@@ -301,7 +301,7 @@ async fn a_sweeper_that_dies_in_mid_pass_leaves_the_rest_to_the_next() {
     process.terminate().await;
     assert_eq!(process.wait(PATIENCE).await, Some(0));
     assert_eq!(site.balance(company).await, (0, 930));
-    assert_books_add_up(site.db.pool(), company, 1000).await;
+    assert_ledger_adds_up(site.db.pool(), company, 1000).await;
 }
 
 #[tokio::test]
@@ -310,8 +310,8 @@ async fn records_that_somebody_holds_do_not_end_the_pass() {
     site.set("SWEEPER__BATCH_MAX", "1");
     let company = site.company(0, 1000).await;
     let (held, free) = (
-        owed(&site, company, 10, 90).await,
-        owed(&site, company, 10, 80).await,
+        pending(&site, company, 10, 90).await,
+        pending(&site, company, 10, 80).await,
     );
     let mut holder = site.db.pool().begin().await.expect("begun");
     sqlx::query("select from token_deduction_records where idempotency_key = $1 for update")
@@ -334,9 +334,9 @@ async fn a_company_that_somebody_holds_is_set_aside_after_two_tries() {
     site.set("DATABASE__LOCK_TIMEOUT", "100ms");
     let (busy, idle) = (site.company(0, 1000).await, site.company(0, 1000).await);
     for _ in 0..20 {
-        owed(&site, busy, 1, 90).await;
+        pending(&site, busy, 1, 90).await;
     }
-    owed(&site, idle, 1, 80).await;
+    pending(&site, idle, 1, 80).await;
     let mut holder = site.db.pool().begin().await.expect("begun");
     sqlx::query("select from company_subscriptions where company_id = $1 for update")
         .bind(busy)

@@ -23,9 +23,9 @@ use uuid::Uuid;
 use self::accounting::Accounts;
 use self::callers::{Caller, Habit, add_jobs, change_company, connect};
 use self::reading::EXTERNAL_CHANGES;
-use self::recompute::Ledger;
+use self::recompute::Recomputed;
 use self::world::World;
-use crate::support::{books::Books, dice::Dice, eventually::eventually, is_long};
+use crate::support::{dice::Dice, eventually::eventually, is_long, ledger::Ledger};
 
 fn how_long() -> Duration {
     Duration::from_secs(if is_long() { 240 } else { 15 })
@@ -71,17 +71,17 @@ async fn whatever_happens_at_once_every_token_and_every_job_is_accounted_for() {
     let (processes, havoc) = havoc.await.expect("havoc failed");
     let load = began.elapsed();
 
-    settle(&world).await;
+    all_decided(&world).await;
     havoc::stop(processes).await;
     eprintln!(
-        "load {load:?}, {havoc:?}, settled after {:?}",
+        "load {load:?}, {havoc:?}, all decided after {:?}",
         began.elapsed()
     );
     hold_to_account(&world).await;
 }
 
 /// Waits until everything has an outcome; then says of each undecidable job that its article was written.
-async fn settle(world: &World) {
+async fn all_decided(world: &World) {
     let patience = Duration::from_secs(120);
     let look = async || {
         let accounts = Accounts::look(world).await;
@@ -116,10 +116,10 @@ async fn hold_to_account(world: &World) {
     let accounts = Accounts::look(world).await;
     assert_eq!(accounts.missing(world), [""; 0]);
     assert_eq!(accounts.pending(), [""; 0]);
-    let ledger = Ledger::read(world.site.db.pool()).await;
+    let ledger = Recomputed::read(world.site.db.pool()).await;
     let counts = ["completed", "compensated", "failed"].map(|status| accounts.count(status));
     eprintln!(
-        "{} published; {counts:?} completed, compensated, failed; {} movements; letters {:?}",
+        "{} published; {counts:?} completed, compensated, failed; {} movements; dead letters {:?}",
         world.told().published.len(),
         ledger.movements.len(),
         accounts.reasons(),
@@ -148,17 +148,19 @@ async fn hold_to_account(world: &World) {
 }
 
 /// Books with a charge of both buckets, a refund, a renewal and a change of the application's.
-async fn small_books() -> Books {
-    let books = Books::open().await;
-    books.execute(EXTERNAL_CHANGES).await;
-    let mut connection = PgConnection::connect(books.url()).await.expect("connected");
+async fn small_ledger() -> Ledger {
+    let ledger = Ledger::open().await;
+    ledger.execute(EXTERNAL_CHANGES).await;
+    let mut connection = PgConnection::connect(ledger.url())
+        .await
+        .expect("connected");
     let company = Uuid::from_u64_pair(7, 7);
     let mut dice = Dice::new(1);
     for _ in 0..4 {
         let changed = change_company(&mut connection, company, &mut dice).await;
         changed.expect("changed");
     }
-    books
+    ledger
         .execute(format!(
             "select credit_tokens('1', '{company}', null, 10, now() + interval '1 day', 'test');
              select credit_tokens('2', '{company}', 50, null, null, 'test');
@@ -167,13 +169,13 @@ async fn small_books() -> Books {
              select refund_tokens('back', 'forfeit', 'test', 'test')"
         ))
         .await;
-    books
+    ledger
 }
 
 #[tokio::test]
 async fn the_recomputation_finds_what_is_wrong_by_one_token() {
-    let right = small_books().await;
-    assert_eq!(Ledger::read(right.pool()).await.faults(), [""; 0]);
+    let right = small_ledger().await;
+    assert_eq!(Recomputed::read(right.pool()).await.faults(), [""; 0]);
     for wrong in [
         "update company_subscriptions set purchased_token_balance = purchased_token_balance + 1",
         // The sum stays.
@@ -193,12 +195,12 @@ async fn the_recomputation_finds_what_is_wrong_by_one_token() {
         "insert into token_usage_logs select id + 1000000, company_id, article_id, token_amount, deduction_record_id,
              usage_type, metadata, created_at from token_usage_logs where token_amount = 20",
     ] {
-        let books = small_books().await;
+        let ledger = small_ledger().await;
         for table in ["token_deduction_records", "token_credits", "token_usage_logs"] {
             let sql = format!("alter table {table} disable trigger user");
-            books.execute(sql).await;
+            ledger.execute(sql).await;
         }
-        books.execute(wrong).await;
-        assert_ne!(Ledger::read(books.pool()).await.faults(), [""; 0], "{wrong}");
+        ledger.execute(wrong).await;
+        assert_ne!(Recomputed::read(ledger.pool()).await.faults(), [""; 0], "{wrong}");
     }
 }

@@ -108,15 +108,15 @@ async fn three_processes(poisons: u32) {
     );
     moved_on(&site, poisons, Duration::from_secs(60) * poisons).await;
     eprintln!("moved on after {:?}", met.elapsed());
-    let letters = site.archived(20).await;
+    let dead_letters = site.archived(20).await;
 
     // Nobody else came to a limit, and what came late is as quick as ever.
-    let archived: HashSet<Uuid> = letters.iter().filter_map(|letter| letter.job_id).collect();
+    let archived: HashSet<Uuid> = dead_letters.iter().filter_map(|one| one.job_id).collect();
     assert_eq!(archived, unpaid);
     assert!(
-        letters
+        dead_letters
             .iter()
-            .all(|letter| letter.reason == "insufficient_balance")
+            .all(|dead_letter| dead_letter.reason == "insufficient_balance")
     );
     assert_eq!(site.balance(company).await, (0, 1_000_000 - 200 * 10));
     let last = Uuid::new_v4();
@@ -182,7 +182,7 @@ async fn ten_cost_ten_times_as_much_and_no_more() {
 #[tokio::test]
 async fn those_beside_it_do_not_come_to_their_own_delivery_limit() {
     let mut site = Site::new().await;
-    // So few that the events would come to it too if they were in hand at each death.
+    // So few that the events would come to it too if they were in flight at each death.
     site.set("BROKER__DELIVERY_LIMIT", "12");
     site.declare().await;
     let company = site.company(0, 1_000_000).await;
@@ -214,9 +214,13 @@ async fn those_beside_it_do_not_come_to_their_own_delivery_limit() {
     }
     let archiving = site.archive_running().await;
     moved_on(&site, 1, Duration::from_secs(60)).await;
-    let letters = site.archived(100).await;
+    let dead_letters = site.archived(100).await;
     archiving.stop().await;
-    assert!(letters.iter().all(|letter| letter.reason == "unknown"));
+    assert!(
+        dead_letters
+            .iter()
+            .all(|dead_letter| dead_letter.reason == "unknown")
+    );
     assert_eq!(
         taken_away(&site).await.into_iter().collect::<HashSet<_>>(),
         kept

@@ -20,8 +20,8 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-fn letter_id(copy: &Message) -> i64 {
-    let id = copy.header("dead-letter-id").expect("the letter's id");
+fn dead_letter_id(copy: &Message) -> i64 {
+    let id = copy.header("dead-letter-id").expect("the dead letter's id");
     id.parse().expect("a number")
 }
 
@@ -42,7 +42,7 @@ async fn copies(site: &Site, queue: &str, count: usize) -> Vec<Message> {
 }
 
 #[tokio::test]
-async fn a_watcher_gets_each_letter_after_its_commit_with_its_id_and_reason() {
+async fn a_watcher_gets_each_dead_letter_after_its_commit_with_its_id_and_reason() {
     let mut site = Site::new().await;
     let archiving = site.archive_running().await;
     let exchange = site.broker.watch_exchange();
@@ -59,15 +59,15 @@ async fn a_watcher_gets_each_letter_after_its_commit_with_its_id_and_reason() {
 
     let copy = copies(&site, &queue, 1).await.remove(0);
     // Committed before it was sent.
-    let letters = site.letters().await;
-    assert_eq!(letter_id(&copy), letters[0].id);
+    let dead_letters = site.dead_letters().await;
+    assert_eq!(dead_letter_id(&copy), dead_letters[0].id);
     assert_eq!(copy.body, body.as_bytes());
     let properties = &copy.properties;
     assert_eq!(properties.content_type(), &Some("application/json".into()));
     assert_eq!(properties.message_id(), &Some("m-1".into()));
     for (name, value) in [
         ("reason", "insufficient_balance"),
-        ("error", letters[0].error.as_str()),
+        ("error", dead_letters[0].error.as_str()),
         ("attempt", "0"),
         ("tenant", "acme"),
     ] {
@@ -90,7 +90,7 @@ async fn a_watcher_gets_each_letter_after_its_commit_with_its_id_and_reason() {
         .publish_to_queue_with(&dead_letters, b"\xff", properties)
         .await;
     let copy = copies(&site, &queue, 1).await.remove(0);
-    assert_eq!(letter_id(&copy), site.letters().await[1].id);
+    assert_eq!(dead_letter_id(&copy), site.dead_letters().await[1].id);
     assert_eq!(copy.body, b"\xff");
     assert_eq!(copy.header("reason").as_deref(), Some("delivery_limit"));
     let error = copy.header("error").expect("the error");
@@ -124,7 +124,7 @@ async fn a_full_watcher_and_one_that_never_reads_change_nothing() {
         let tokens = if n == 50 { 1000 } else { 5000 };
         site.publish(jobs[n], company, tokens).await;
     }
-    let letters = site.archived(99).await;
+    let dead_letters = site.archived(99).await;
     site.until(jobs[50], "completed").await;
     assert_eq!(copies(&site, &idle, 99).await.len(), 99);
     let tally = archiving.tally.clone();
@@ -132,7 +132,11 @@ async fn a_full_watcher_and_one_that_never_reads_change_nothing() {
     archiving.stop().await;
 
     assert_eq!((tally.read().archived, tally.read().copied), (99, 99));
-    assert!(letters.iter().all(|letter| letter.occurrences == 1));
+    assert!(
+        dead_letters
+            .iter()
+            .all(|dead_letter| dead_letter.occurrences == 1)
+    );
     let queue = site.broker.dead_letters();
     assert!(site.broker.take(&queue).await.is_none());
     assert!(site.broker.take_all(&full).await.len() <= 1);
@@ -185,8 +189,12 @@ async fn a_broker_out_of_memory_stops_neither_the_archiving_nor_the_shutdown() {
         .rabbitmqctl(&["set_vm_memory_high_watermark", "0.000001"])
         .await;
     let mut process = Process::start(&["serve", "--role", "archivist"], &site.environment());
-    let letters = site.archived(100).await;
-    assert!(letters.iter().all(|letter| letter.occurrences == 1));
+    let dead_letters = site.archived(100).await;
+    assert!(
+        dead_letters
+            .iter()
+            .all(|dead_letter| dead_letter.occurrences == 1)
+    );
     process
         .wait_for_log("copies for the watchers are lost", PATIENCE)
         .await;

@@ -81,13 +81,13 @@ async fn one_company_fails_alone(how: &str, said: &str) {
     for job in &jobs {
         let record = site.until(*job, "pending").await;
         assert_eq!(record.error_code.as_deref(), Some("retries_exhausted"));
-        let letter = site.dead_letter().await;
+        let dead_letter = site.dead_letter().await;
         assert_eq!(
-            letter.header("reason").as_deref(),
+            dead_letter.header("reason").as_deref(),
             Some("retries_exhausted")
         );
-        assert_eq!(letter.header("attempt").as_deref(), Some("3"));
-        let error = letter.header("error").unwrap_or_default();
+        assert_eq!(dead_letter.header("attempt").as_deref(), Some("3"));
+        let error = dead_letter.header("error").unwrap_or_default();
         assert!(error.contains(said), "{error}");
     }
     let after = pool_of_the_worker(&site).await;

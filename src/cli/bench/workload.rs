@@ -44,7 +44,6 @@ impl Workload {
         scattered(mixed(n as u64) as usize % self.companies, 2)
     }
 
-    /// All companies.
     pub(super) fn company_ids(self) -> Vec<Uuid> {
         (0..self.companies).map(|n| scattered(n, 2)).collect()
     }

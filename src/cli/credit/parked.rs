@@ -5,12 +5,12 @@ use crate::operations::replay::Parked;
 
 /// `None`: there is nothing to say.
 pub(super) fn in_words(parked: &Parked, replayed: bool) -> Option<String> {
-    if parked.parked_letters == 0 {
+    if parked.parked_dead_letters == 0 {
         return None;
     }
-    let letters = count(parked.parked_letters, "parked letter");
+    let dead_letters = count(parked.parked_dead_letters, "parked dead letter");
     let mut text = format!(
-        "of {letters} of this company, the balance pays for {} ({})",
+        "of {dead_letters} of this company, the balance pays for {} ({})",
         thousands(parked.parked_payable),
         count(parked.parked_payable_tokens.unsigned_abs(), "token")
     );

@@ -3,7 +3,7 @@
 use clap::{Args, value_parser};
 use time::OffsetDateTime;
 
-use super::letters::{Room, age, reason};
+use super::rows::{Room, age, reason};
 use super::select::SelectArgs;
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, number, text, thousands};

@@ -3,13 +3,13 @@
 use clap::{Args, value_parser};
 use time::OffsetDateTime;
 
-use super::letters::{Room, age, cells, heading};
+use super::rows::{Room, age, cells, heading};
 use super::select::SelectArgs;
 use crate::cli::Ended;
 use crate::cli::output::{Format, Table, at_right, count, text, thousands};
 use crate::operations::Operations;
 use crate::operations::dead_letters::{DeadLetterPage, PAGE_LIMITS};
-use crate::storage::{LetterState, Selection};
+use crate::storage::{DeadLetterState, Selection};
 
 /// List dead letters, newest first
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ fn for_people(page: &DeadLetterPage, args: &ListArgs, selection: &Selection) -> 
         let word = |said: bool, word| if said { word } else { "" };
         return format!(
             "no {}dead letters{}{}",
-            word(page.states == [LetterState::Open], "open "),
+            word(page.states == [DeadLetterState::Open], "open "),
             word(!selection.is_unrestricted(), " match"),
             word(args.before.is_some(), " before this one")
         );

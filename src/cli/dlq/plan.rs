@@ -39,10 +39,10 @@ fn size(number: u64) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// What a replay would do, by company. What happens to no letter has no column.
+/// What a replay would do, by company. What happens to no dead letter has no column.
 pub(super) fn in_words(plan: &ReplayPlan) -> String {
     let always: [Column; 3] = [
-        ("letters", |forecast| size(forecast.letters)),
+        ("dead letters", |forecast| size(forecast.dead_letters)),
         ("to charge", |forecast| size(forecast.charged)),
         ("tokens", |forecast| forecast.charged_tokens),
     ];
@@ -85,13 +85,13 @@ pub(super) fn in_words(plan: &ReplayPlan) -> String {
     if total.refused > 0 {
         lines.push(format!(
             "refused: {} of refunded jobs, which are never charged again",
-            count(total.refused, "letter")
+            count(total.refused, "dead letter")
         ));
     }
     if total.not_computed > 0 {
         lines.push(format!(
             "not computed: {} of companies that are busy, or beyond replay.plan_max",
-            count(total.not_computed, "letter")
+            count(total.not_computed, "dead letter")
         ));
     }
     lines.join("\n")
@@ -100,8 +100,9 @@ pub(super) fn in_words(plan: &ReplayPlan) -> String {
 /// `80 insufficient_balance, 10 malformed`, the most frequent first.
 fn reasons(forecast: &Forecast) -> String {
     let mut failures: Vec<_> = forecast.failures.iter().collect();
-    failures.sort_by_key(|(reason, letters)| (std::cmp::Reverse(**letters), **reason));
-    let named = |(reason, letters): (&&str, &u64)| format!("{} {reason}", thousands(*letters));
+    failures.sort_by_key(|(reason, dead_letters)| (std::cmp::Reverse(**dead_letters), **reason));
+    let named =
+        |(reason, dead_letters): (&&str, &u64)| format!("{} {reason}", thousands(*dead_letters));
     let named: Vec<String> = failures.into_iter().map(named).collect();
     named.join(", ")
 }

@@ -16,12 +16,12 @@ use crate::operations::replay::{ReplayOrder, ReplayPlan, ReplayReport, ReplaySel
 
 #[derive(Debug, Args)]
 #[command(
-    about = "Send letters again, after showing what that would do",
-    long_about = "Send open letters again, oldest first, after showing what that would do.\n\n\
-        The plan tries each letter in the books, in a transaction that is rolled back: what would be \
+    about = "Send dead letters again, after showing what that would do",
+    long_about = "Send open dead letters again, oldest first, after showing what that would do.\n\n\
+        The plan tries each dead letter in the ledger, in a transaction that is rolled back: what would be \
         charged, what is charged already (harmless), what would fail again given today's balances. Nobody \
         is ever charged twice, whatever is sent again and however often. It can be interrupted and simply \
-        run again; two of them at once send each letter once. It stops by itself when letters that should \
+        run again; two of them at once send each dead letter once. It stops by itself when dead letters that should \
         not fail pile up.\n\n\
         Ends with 3 if it was interrupted or stopped, if something failed against the plan, or if outcomes \
         are still missing in the end.",
@@ -43,8 +43,8 @@ struct Asked {
     #[command(flatten)]
     select: SelectArgs,
 
-    /// All open letters
-    #[arg(long, help_heading = "Which letters")]
+    /// All open dead letters
+    #[arg(long, help_heading = "Which dead letters")]
     all: bool,
 
     /// Show the plan, send nothing
@@ -106,13 +106,16 @@ pub(super) async fn run(
     let selection = ReplaySelection::new(args.select.selection(), args.all)?;
     let plan = operations.plan_replay(selection).await?;
     for (id, state) in &plan.passed_over {
-        note(&format!("letter {id} is {}: passed over", state.as_str()));
+        note(&format!(
+            "dead letter {id} is {}: passed over",
+            state.as_str()
+        ));
     }
-    if format == Format::Table && plan.total.letters > 0 {
+    if format == Format::Table && plan.total.dead_letters > 0 {
         format.print(&(), |()| plan::in_words(&plan))?;
     }
     if plan.to_send() == 0 {
-        note("nothing to replay: no open letter that may be sent is selected");
+        note("nothing to replay: no open dead letter that may be sent is selected");
     }
     if plan.to_send() == 0 || args.dry_run || !confirmed(&args, &plan, format)? {
         return done(format, &plan, None).map(|()| Ended::Done);
@@ -145,6 +148,6 @@ fn confirmed(args: &Asked, plan: &ReplayPlan, format: Format) -> anyhow::Result<
     if format == Format::Json {
         note(&plan::in_words(plan));
     }
-    let letters = count(plan.to_send(), "letter");
-    ask::confirm(&format!("Replay {letters}?"), false)
+    let dead_letters = count(plan.to_send(), "dead letter");
+    ask::confirm(&format!("Replay {dead_letters}?"), false)
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::domain;
 use crate::operations::dead_letters::check_window;
-use crate::storage::{LetterState, Selection};
+use crate::storage::{DeadLetterState, Selection};
 
 /// The flags of a selection. Each one restricts; several restrict together.
 #[derive(Debug, Default, Args)]
@@ -72,7 +72,7 @@ impl SelectArgs {
 
     /// What they select.
     pub(super) fn selection(&self) -> Selection {
-        use LetterState::{Discarded, Open, Replayed, Resolved};
+        use DeadLetterState::{Discarded, Open, Replayed, Resolved};
         let states = self.states.iter().flat_map(|state| match state {
             State::Open => vec![Open],
             State::Replayed => vec![Replayed],
@@ -192,7 +192,7 @@ mod tests {
         let all = typed(&["--state", "all"]).selection().states;
         assert_eq!(all.len(), 4);
         let closed = typed(&["--state", "resolved", "--state", "discarded"]).selection();
-        let states = [LetterState::Resolved, LetterState::Discarded];
+        let states = [DeadLetterState::Resolved, DeadLetterState::Discarded];
         assert_eq!(closed.states, states);
         assert!(closed.is_unrestricted() && !typed(&["7"]).selection().is_unrestricted());
     }

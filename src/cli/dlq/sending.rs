@@ -36,7 +36,7 @@ pub(in crate::cli) async fn follow(running: RunningReplay) -> anyhow::Result<Rep
         if running.stop.is_cancelled() {
             std::process::exit(3);
         }
-        line.say("stopping after the page in hand; once more to stop at once");
+        line.say("stopping after the page in flight; once more to stop at once");
         running.stop.cancel();
     }
     drop(line);
@@ -49,7 +49,10 @@ fn show(line: &mut ProgressLine, progress: &ReplayProgress, held_is_said: &mut b
         ReplayPhase::Sending => {
             line.at(progress.done);
             line.message(format!(", {}/s: {known}", thousands(line.per_second())));
-            let (done, planned) = (thousands(progress.done), count(progress.planned, "letter"));
+            let (done, planned) = (
+                thousands(progress.done),
+                count(progress.planned, "dead letter"),
+            );
             line.sparse(|| format!("sent {done} of {planned}: {known}"));
         }
         ReplayPhase::Waiting => {
@@ -61,7 +64,7 @@ fn show(line: &mut ProgressLine, progress: &ReplayProgress, held_is_said: &mut b
                 line.say(&format!(
                     "{} in the hands of another replay: waiting up to {} s until it is done with them or its \
                      claim runs out",
-                    count(held.unsigned_abs(), "letter"),
+                    count(held.unsigned_abs(), "dead letter"),
                     free_in_ms / 1000 + 1
                 ));
             }
@@ -85,7 +88,7 @@ pub(in crate::cli) fn in_words(report: &ReplayReport) -> String {
     let outcomes = &report.outcomes;
     let mut text = format!(
         "sent {} in {:.2} s",
-        count(outcomes.sent.unsigned_abs(), "letter"),
+        count(outcomes.sent.unsigned_abs(), "dead letter"),
         report.seconds
     );
     if outcomes.sent > 1 && report.seconds > 0.0 {
@@ -102,23 +105,23 @@ pub(in crate::cli) fn in_words(report: &ReplayReport) -> String {
     line(outcomes.charged, &format!("charged: {tokens}"));
     line(outcomes.duplicates, "were charged already: nothing changed");
     line(
-        report.settled.try_into().unwrap_or(i64::MAX),
+        report.resolved.try_into().unwrap_or(i64::MAX),
         "not sent: charged meanwhile, so resolved",
     );
     for failures in &report.failures {
         let first = format!(
-            "failed again: {} (letter {} as {}: {})",
+            "failed again: {} (dead letter {} as {}: {})",
             printable(&failures.reason),
             failures.first,
             failures.first_again,
             printable(&failures.first_error)
         );
-        line(failures.letters, &first);
+        line(failures.dead_letters, &first);
     }
     line(outcomes.unknown, "still under way");
     line(
         outcomes.pending,
-        "still under way, and owed already: at the latest the sweeper settles them",
+        "still under way, and pending already: at the latest the sweeper charges them",
     );
     line(
         report.unmarked.try_into().unwrap_or(i64::MAX),
@@ -131,7 +134,7 @@ pub(in crate::cli) fn in_words(report: &ReplayReport) -> String {
 pub(in crate::cli) fn ended(report: &ReplayReport, waited: bool) -> anyhow::Result<Ended> {
     let outcomes = &report.outcomes;
     let again = "run the same again for the rest";
-    let unexpected = count(outcomes.unexpected_failures.unsigned_abs(), "letter");
+    let unexpected = count(outcomes.unexpected_failures.unsigned_abs(), "dead letter");
     let why = match &report.ended {
         ReplayEnded::Failed { why, .. } => bail!("{why}; {again}"),
         ReplayEnded::Interrupted => format!("interrupted: {again}"),

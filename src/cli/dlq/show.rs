@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::body::pretty;
-use super::letters::ago;
 use super::plan::preview_in_words;
+use super::rows::ago;
 use crate::cli::output::{Format, count, print_bytes, printable, thousands};
 use crate::cli::{Ended, UsageError, moment};
 use crate::operations::{Operations, dead_letters::DeadLetterStory};
@@ -26,7 +26,7 @@ const SHOWN_BYTES: usize = 4 * 1024;
         terminal would not show as \\u{NN}. Of a large body the first 4 KiB are shown; --raw and --output json have all of it.",
     after_help = "Examples:\n  \
         token-billing dlq show 42\n  \
-        token-billing dlq show 42 --raw > letter.json"
+        token-billing dlq show 42 --raw > dead-letter.json"
 )]
 pub(super) struct ShowArgs {
     /// Which dead letter
@@ -58,16 +58,18 @@ pub(super) async fn run(
     Ok(Ended::Done)
 }
 
-/// For people.
 struct Shown<'a>(&'a DeadLetterStory);
 
 impl Shown<'_> {
     fn for_people(&self) -> String {
-        let (full, letter) = (&self.0.full, &self.0.full.dead_letter);
-        let state = letter.state.as_str();
+        let (full, dead_letter) = (&self.0.full, &self.0.full.dead_letter);
+        let state = dead_letter.state.as_str();
         let mut lines = vec![
-            format!("dead letter {}: {}, {state}", letter.id, letter.reason),
-            letter.error.clone(),
+            format!(
+                "dead letter {}: {}, {state}",
+                dead_letter.id, dead_letter.reason
+            ),
+            dead_letter.error.clone(),
             String::new(),
         ];
         let facts = self.facts().into_iter();
@@ -92,29 +94,29 @@ impl Shown<'_> {
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
-        let letter = &self.0.full.dead_letter;
+        let dead_letter = &self.0.full.dead_letter;
         let nothing = || "-".to_owned();
         let id = |id: Option<Uuid>| id.map_or_else(nothing, |id| id.to_string());
         vec![
             ("charge", self.charge()),
             ("replay", preview_in_words(&self.0.replay)),
-            ("job", id(letter.job_id)),
-            ("company", id(letter.company_id)),
-            ("article", id(letter.article_id)),
-            ("tokens", letter.tokens.map_or_else(nothing, thousands)),
-            ("group", letter.group_id.clone()),
+            ("job", id(dead_letter.job_id)),
+            ("company", id(dead_letter.company_id)),
+            ("article", id(dead_letter.article_id)),
+            ("tokens", dead_letter.tokens.map_or_else(nothing, thousands)),
+            ("group", dead_letter.group_id.clone()),
         ]
     }
 
     fn times(&self) -> Vec<(&'static str, String)> {
-        let (full, letter) = (&self.0.full, &self.0.full.dead_letter);
+        let (full, dead_letter) = (&self.0.full, &self.0.full.dead_letter);
         let now = OffsetDateTime::now_utc();
         let at = |at: OffsetDateTime| format!("{} ({})", moment(at), ago(at, now));
-        let tries = count(letter.attempts.unsigned_abs().into(), "attempt");
-        let failed = format!("{}, after {tries}", at(letter.last_failed_at));
+        let tries = count(dead_letter.attempts.unsigned_abs().into(), "attempt");
+        let failed = format!("{}, after {tries}", at(dead_letter.last_failed_at));
         let mut archived = at(full.archived_at);
-        if letter.occurrences > 1 {
-            let arrivals = count(letter.occurrences.unsigned_abs().into(), "arrival");
+        if dead_letter.occurrences > 1 {
+            let arrivals = count(dead_letter.occurrences.unsigned_abs().into(), "arrival");
             archived = format!(
                 "{archived}, {arrivals}, the last {}",
                 at(full.last_arrived_at)
@@ -122,11 +124,11 @@ impl Shown<'_> {
         }
         let mut times = vec![
             ("failed", failed),
-            ("at first", at(letter.first_failed_at)),
+            ("at first", at(dead_letter.first_failed_at)),
             ("archived", archived),
         ];
         let later = [
-            ("replayed", letter.replayed_at),
+            ("replayed", dead_letter.replayed_at),
             ("resolved", full.resolved_at),
         ];
         times.extend(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::letters::{reason, span};
+use super::rows::{reason, span};
 use crate::cli::Ended;
 use crate::cli::output::{
     self, Format, Table, at_right, count, number, printable, text, thousands,

@@ -9,7 +9,7 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::letters::{Room, reason};
+use super::rows::{Room, reason};
 use super::select::SelectArgs;
 use crate::cli::Ended;
 use crate::cli::output::{self, Format, Reader, printable, thousands};
@@ -144,7 +144,7 @@ fn failed_at(at: OffsetDateTime) -> String {
 }
 
 /// Returns when standard output is a pipe that nobody reads any more: without it, `| head` would leave us
-/// here until the next letter arrives.
+/// here until the next dead letter arrives.
 async fn reader_gone() {
     let stdout = std::io::stdout().as_fd().try_clone_to_owned();
     // Never written to, so it needn't be told not to block. What can't be waited for, such as a file, is

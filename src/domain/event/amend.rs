@@ -1,4 +1,4 @@
-//! Changing single fields of a body that may not be an event yet, for people who mend it.
+//! Changing single fields of a body that may not be an event yet, for people who fix it.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -32,7 +32,7 @@ pub enum AmendError {
 
 /// The body with these fields of its event set, each to a value as a person types it: JSON if it is
 /// JSON, else text. Everything else keeps its bytes. A key that was there twice is there once
-/// afterwards, which is the way to mend that.
+/// afterwards, which is the way to fix that.
 ///
 /// # Errors
 ///
@@ -91,8 +91,8 @@ fn with_member(object: &str, key: &str, value: &str) -> Option<String> {
         return Some(with_new_member(&text, &members, key, value));
     };
     // From the end, so that places further ahead stay where they are.
-    for twin in places.rev() {
-        text.replace_range(members[twin - 1].1.end..members[twin].1.end, "");
+    for duplicate in places.rev() {
+        text.replace_range(members[duplicate - 1].1.end..members[duplicate].1.end, "");
     }
     text.replace_range(members[first].1.clone(), value);
     Some(text)
@@ -126,7 +126,7 @@ fn with_new_member(
     text
 }
 
-/// Key and place of the value of each member, twins included; `None` if it isn't an object.
+/// Key and place of the value of each member, duplicates included; `None` if it isn't an object.
 fn members(text: &str) -> Option<Vec<(Cow<'_, str>, Range<usize>)>> {
     let (members, whole) = json::seen(text);
     let place = |value: &str| {

@@ -1,5 +1,5 @@
 //! White space of a JSON text, and nothing else of it: what is between the quotes, the digits of numbers,
-//! the order of keys and even their twins stay as they were written. No library lays out a text that it
+//! the order of keys and even duplicates stay as they were written. No library lays out a text that it
 //! would refuse, and the text may be what a parser stumbled over.
 
 use std::iter::repeat_n;

@@ -7,13 +7,12 @@ use crate::config::Limits;
 use crate::domain::{CompletionEvent, amend, layout};
 use crate::operations::{Actor, OperationError, Operations};
 use crate::storage::{
-    ChargeState, Edit, EditError, FullDeadLetter, LetterState, SettledJob, Signed,
+    ChargeState, ChargedJob, DeadLetterState, Edit, EditError, FullDeadLetter, Signed,
 };
 
 /// An open dead letter that may be edited, as far as could be seen when it was read.
 #[derive(Debug)]
 pub struct Draft {
-    /// Itself.
     pub full: FullDeadLetter,
     limits: Limits,
 }
@@ -38,11 +37,8 @@ pub struct EditReport {
     pub action_id: Option<i64>,
     /// The job that is asked for, where it can be read, as the next three.
     pub job_id: Option<Uuid>,
-    /// The company.
     pub company_id: Option<Uuid>,
-    /// The article.
     pub article_id: Option<Uuid>,
-    /// The tokens.
     pub tokens: Option<i64>,
     /// What a replay sends.
     pub body: String,
@@ -59,7 +55,7 @@ impl Operations {
         self.resolve_charged().await;
         let full = self.full_dead_letter(id).await?;
         let dead_letter = &full.dead_letter;
-        if dead_letter.state != LetterState::Open {
+        if dead_letter.state != DeadLetterState::Open {
             let state = dead_letter.state;
             return Err(EditError::NotOpen { id, state }.into());
         }
@@ -69,14 +65,14 @@ impl Operations {
             dead_letter.charged_company_id,
             dead_letter.charged_at,
         ) {
-            let settled = SettledJob {
+            let resolved = ChargedJob {
                 job_id: job_id.to_string(),
                 refunded: dead_letter.charge_state == ChargeState::Compensated,
                 amount,
                 company_id,
                 completed_at,
             };
-            return Err(EditError::Settled(settled).into());
+            return Err(EditError::AlreadyCharged(resolved).into());
         }
         let limits = self.settings.limits.clone();
         Ok(Draft { full, limits })
@@ -187,7 +183,7 @@ impl From<EditError> for OperationError {
             EditError::NotOpen { .. } => "not_open",
             EditError::BeingReplayed(_) => "being_replayed",
             EditError::EditedMeanwhile(_) => "edited_meanwhile",
-            EditError::Settled(_) => "already_charged",
+            EditError::AlreadyCharged(_) => "already_charged",
         };
         Self::Conflict { code, why }
     }

@@ -4,12 +4,11 @@ use serde::Serialize;
 
 use super::{PAGE_LIMITS, check_within};
 use crate::operations::{OperationError, Operations};
-use crate::storage::{DeadLetter, DeadLetterGroup, LetterState, Selection};
+use crate::storage::{DeadLetter, DeadLetterGroup, DeadLetterState, Selection};
 
 /// Some of the dead letters that were asked for, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadLetterPage {
-    /// These.
     pub dead_letters: Vec<DeadLetter>,
     /// How many more there are, older than these.
     pub more: i64,
@@ -17,13 +16,12 @@ pub struct DeadLetterPage {
     pub next_before: Option<i64>,
     /// The states that were looked for; empty: any.
     #[serde(skip)]
-    pub states: Vec<LetterState>,
+    pub states: Vec<DeadLetterState>,
 }
 
 /// Dead letters by their cause, the largest group first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadLetterGroups {
-    /// These.
     pub groups: Vec<DeadLetterGroup>,
     /// How many more groups there are, smaller than these.
     pub more: i64,
@@ -43,7 +41,7 @@ impl Operations {
     ) -> Result<DeadLetterPage, OperationError> {
         check_within("limit", limit, &PAGE_LIMITS)?;
         let selection = self
-            .meant(selection, &[LetterState::Open], "reason")
+            .meant(selection, &[DeadLetterState::Open], "reason")
             .await?;
         let dead_letters = self.storage.dead_letters(&selection, before, limit).await?;
         let last = dead_letters.last().map(|dead_letter| dead_letter.id);
@@ -75,7 +73,7 @@ impl Operations {
     ) -> Result<DeadLetterGroups, OperationError> {
         check_within("limit", limit, &PAGE_LIMITS)?;
         let selection = self
-            .meant(selection, &[LetterState::Open], "reason")
+            .meant(selection, &[DeadLetterState::Open], "reason")
             .await?;
         let groups = self.storage.dead_letter_groups(&selection, limit).await?;
         let all = groups.first().map_or(0, |group| group.of_groups);

@@ -22,7 +22,7 @@ pub use watch::{Arrivals, News};
 use std::ops::RangeInclusive;
 
 use super::{OperationError, Operations};
-use crate::storage::{LetterState, Selection};
+use crate::storage::{DeadLetterState, Selection};
 
 /// How many dead letters, groups or actions are told at once.
 pub const PAGE_LIMITS: RangeInclusive<i64> = 1..=10_000;
@@ -70,7 +70,7 @@ impl Operations {
     pub(super) async fn meant(
         &self,
         selection: &Selection,
-        usual: &[LetterState],
+        usual: &[DeadLetterState],
         reason_field: &'static str,
     ) -> Result<Selection, OperationError> {
         check_window(selection)?;

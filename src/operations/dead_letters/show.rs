@@ -11,7 +11,6 @@ const ACTIONS: i64 = 100;
 /// A dead letter and what surrounds it.
 #[derive(Debug, Serialize)]
 pub struct DeadLetterStory {
-    /// Itself.
     #[serde(flatten)]
     pub full: FullDeadLetter,
     /// What the ledger has of its job.

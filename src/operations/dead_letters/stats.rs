@@ -18,10 +18,8 @@ pub struct Thresholds {
     pub max_age: Option<Duration>,
 }
 
-/// The figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stats {
-    /// Open ones.
     pub open: i64,
     /// The tokens they ask for, where that can be read.
     pub tokens: i64,

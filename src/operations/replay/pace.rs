@@ -15,8 +15,8 @@ const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Takes up to `most` from the front, as many as fit into memory by the `bytes` of each, and at least one.
 pub(super) fn page<'a, T>(rest: &mut &'a [T], most: usize, bytes: impl Fn(&T) -> i32) -> &'a [T] {
     let mut sum = 0;
-    let fits = |letter: &&T| {
-        sum += usize::try_from(bytes(letter)).unwrap_or(0);
+    let fits = |dead_letter: &&T| {
+        sum += usize::try_from(bytes(dead_letter)).unwrap_or(0);
         sum <= PAGE_BYTES
     };
     let count = rest.iter().take(most).take_while(fits).count();

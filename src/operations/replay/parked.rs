@@ -9,14 +9,14 @@ use super::{Forecast, ReplayOrder, ReplayPlan, RunningReplay};
 use crate::{
     domain::Reason,
     operations::{Actor, OperationError, Operations},
-    storage::{LetterState, Selection},
+    storage::{DeadLetterState, Selection},
 };
 
 /// As of now, by the ledger.
 #[derive(Debug, Default, Serialize)]
 pub struct Parked {
     /// Open ones of this company with the reason `insufficient_balance`.
-    pub parked_letters: u64,
+    pub parked_dead_letters: u64,
     /// Of these: what the balance suffices for, oldest first.
     pub parked_payable: u64,
     /// The tokens of those.
@@ -41,12 +41,12 @@ impl Operations {
         let selection = Selection {
             company: Some(company),
             reasons: vec![Reason::InsufficientBalance.as_str().to_owned()],
-            states: vec![LetterState::Open],
+            states: vec![DeadLetterState::Open],
             ..Selection::default()
         };
         let ReplayPlan { total, payable, .. } = self.forecast(selection).await?;
         Ok(Parked {
-            parked_letters: total.letters,
+            parked_dead_letters: total.dead_letters,
             parked_payable: total.charged,
             parked_payable_tokens: total.charged_tokens,
             not_computed: total.not_computed,
@@ -70,16 +70,16 @@ impl Operations {
         }
         let plan = ReplayPlan {
             total: Forecast {
-                letters: parked.parked_payable,
+                dead_letters: parked.parked_payable,
                 ..Forecast::default()
             },
             selection: Selection {
                 ids: parked.payable.clone(),
-                states: vec![LetterState::Open],
+                states: vec![DeadLetterState::Open],
                 up_to: parked.payable.last().copied(),
                 ..Selection::default()
             },
-            subject: format!("parked letters of company {}", parked.company),
+            subject: format!("parked dead letters of company {}", parked.company),
             ..ReplayPlan::default()
         };
         let order = ReplayOrder {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::preview::{Preview, PreviewOutcome};
 use crate::{
     operations::{OperationError, Operations, dead_letters::check_extent},
-    storage::{Candidate, LetterState, Selection, StorageError, isolate},
+    storage::{Candidate, DeadLetterState, Selection, StorageError, isolate},
 };
 
 /// Dead letters tried in one transaction, unless one company has more: its row is held meanwhile.
@@ -21,7 +21,7 @@ const PACK: usize = 1000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Forecast {
     /// How many, whatever becomes of them.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// Would be charged.
     pub charged: u64,
     /// The tokens of these.
@@ -40,7 +40,7 @@ pub struct Forecast {
 
 impl Forecast {
     fn add(&mut self, preview: &Preview) {
-        self.letters += 1;
+        self.dead_letters += 1;
         match preview.outcome {
             PreviewOutcome::WouldCharge => {
                 self.charged += 1;
@@ -82,9 +82,9 @@ impl ReplaySelection {
     pub fn new(mut selection: Selection, all: bool) -> Result<Self, OperationError> {
         check_extent(&selection, all)?;
         if selection.states.is_empty() {
-            selection.states = vec![LetterState::Open];
+            selection.states = vec![DeadLetterState::Open];
         }
-        if selection.states != [LetterState::Open] {
+        if selection.states != [DeadLetterState::Open] {
             return Err(OperationError::invalid(
                 "state",
                 "only open ones are replayed; a discarded one is open again once it is restored",
@@ -97,14 +97,13 @@ impl ReplaySelection {
 /// What a replay would do now, and what it needs to do it.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ReplayPlan {
-    /// All together.
     #[serde(flatten)]
     pub total: Forecast,
     /// By company, the one with the most dead letters first.
     pub companies: Vec<CompanyForecast>,
     /// Named by their ids, but not open.
     #[serde(skip)]
-    pub passed_over: Vec<(i64, LetterState)>,
+    pub passed_over: Vec<(i64, DeadLetterState)>,
     /// The open ones; none that arrives after the plan.
     #[serde(skip)]
     pub(super) selection: Selection,
@@ -122,7 +121,7 @@ pub struct ReplayPlan {
 impl ReplayPlan {
     /// Dead letters that may be sent.
     pub fn to_send(&self) -> u64 {
-        self.total.letters - self.total.refused
+        self.total.dead_letters - self.total.refused
     }
 }
 
@@ -141,12 +140,16 @@ impl Operations {
         let passed_over = self.passed_over(&selection.ids).await?;
         let plan = self.forecast(selection).await?;
         let refused = plan.total.refused;
-        if !plan.selection.ids.is_empty() && refused > 0 && refused == plan.total.letters {
-            let letters = if refused == 1 { "letter" } else { "letters" };
+        if !plan.selection.ids.is_empty() && refused > 0 && refused == plan.total.dead_letters {
+            let dead_letters = if refused == 1 {
+                "dead letter"
+            } else {
+                "dead letters"
+            };
             return Err(OperationError::Conflict {
                 code: "already_compensated",
                 why: format!(
-                    "refused: {refused} {letters} of refunded jobs, which are never charged again"
+                    "refused: {refused} {dead_letters} of refunded jobs, which are never charged again"
                 ),
             });
         }
@@ -157,7 +160,10 @@ impl Operations {
     }
 
     /// A mistyped id is an error; one that isn't open is passed over.
-    async fn passed_over(&self, ids: &[i64]) -> Result<Vec<(i64, LetterState)>, OperationError> {
+    async fn passed_over(
+        &self,
+        ids: &[i64],
+    ) -> Result<Vec<(i64, DeadLetterState)>, OperationError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -166,11 +172,18 @@ impl Operations {
             ..Selection::default()
         };
         let limit = ids.len().try_into().unwrap_or(i64::MAX);
-        let letters = self.storage.dead_letters(&named, None, limit).await?;
-        if let Some(id) = ids.iter().find(|id| letters.iter().all(|l| l.id != **id)) {
-            return Err(OperationError::NotFound(format!("there is no letter {id}")));
+        let dead_letters = self.storage.dead_letters(&named, None, limit).await?;
+        if let Some(id) = ids
+            .iter()
+            .find(|id| dead_letters.iter().all(|l| l.id != **id))
+        {
+            return Err(OperationError::NotFound(format!(
+                "there is no dead letter {id}"
+            )));
         }
-        let closed = letters.iter().filter(|l| l.state != LetterState::Open);
+        let closed = dead_letters
+            .iter()
+            .filter(|l| l.state != DeadLetterState::Open);
         Ok(closed.map(|l| (l.id, l.state)).rev().collect())
     }
 
@@ -186,22 +199,22 @@ impl Operations {
             ..ReplayPlan::default()
         };
         let candidates = self.storage.replay_candidates(&plan.selection).await?;
-        let (mut pack, mut letters) = (Vec::new(), 0);
+        let (mut pack, mut dead_letters) = (Vec::new(), 0);
         for company in candidates.chunk_by(|one, next| one.company_id == next.company_id) {
-            if !pack.is_empty() && letters + company.len() > PACK {
+            if !pack.is_empty() && dead_letters + company.len() > PACK {
                 self.add_pack(&mut plan, &pack).await?;
                 pack.clear();
-                letters = 0;
+                dead_letters = 0;
             }
-            letters += company.len();
+            dead_letters += company.len();
             pack.push(company);
         }
         self.add_pack(&mut plan, &pack).await?;
         plan.payable.sort_unstable();
         plan.failing.sort_unstable();
         let most_first = |company: &CompanyForecast| {
-            let letters = std::cmp::Reverse(company.forecast.letters);
-            (letters, company.company_id)
+            let dead_letters = std::cmp::Reverse(company.forecast.dead_letters);
+            (dead_letters, company.company_id)
         };
         plan.companies.sort_by_key(most_first);
         Ok(plan)
@@ -229,7 +242,7 @@ impl Operations {
     async fn tried(&self, companies: &[&[Candidate]]) -> Result<Vec<Vec<Preview>>, StorageError> {
         let most = self.settings.replay.plan_max;
         let tried = |company: &&[Candidate]| -> Vec<Candidate> {
-            let may_be_sent = |letter: &&Candidate| Preview::refused(letter).is_none();
+            let may_be_sent = |dead_letter: &&Candidate| Preview::refused(dead_letter).is_none();
             let tried = company.iter().filter(may_be_sent).take(most);
             tried.copied().collect()
         };
@@ -251,13 +264,13 @@ impl ReplayPlan {
     fn add(&mut self, company: &[Candidate], tried: Vec<Preview>) {
         let mut forecast = Forecast::default();
         let mut tried = tried.into_iter();
-        for letter in company {
-            let preview = Preview::refused(letter)
+        for dead_letter in company {
+            let preview = Preview::refused(dead_letter)
                 .or_else(|| tried.next())
                 .unwrap_or_default();
             match preview.outcome {
-                PreviewOutcome::WouldCharge => self.payable.push(letter.id),
-                PreviewOutcome::WouldFail => self.failing.push(letter.id),
+                PreviewOutcome::WouldCharge => self.payable.push(dead_letter.id),
+                PreviewOutcome::WouldFail => self.failing.push(dead_letter.id),
                 _ => {}
             }
             forecast.add(&preview);

@@ -7,7 +7,9 @@ use super::pace::page;
 use crate::{
     domain::{CompletionEvent, Deduction, Reason},
     operations::Operations,
-    storage::{Candidate, ChargeState, DeadLetterBody, FullDeadLetter, LetterState, StorageError},
+    storage::{
+        Candidate, ChargeState, DeadLetterBody, DeadLetterState, FullDeadLetter, StorageError,
+    },
 };
 
 /// Dead letters of which the bodies are in memory at once.
@@ -51,9 +53,9 @@ pub struct Preview {
 
 impl Preview {
     /// What needs no trying.
-    pub(super) fn refused(letter: &Candidate) -> Option<Self> {
+    pub(super) fn refused(dead_letter: &Candidate) -> Option<Self> {
         let why = "its job was refunded, and is never charged again";
-        (letter.charge_state == ChargeState::Compensated)
+        (dead_letter.charge_state == ChargeState::Compensated)
             .then(|| Self::without_charge(PreviewOutcome::Refused, why))
     }
 
@@ -116,25 +118,25 @@ impl Operations {
     /// id, as in any charge.
     pub(super) async fn previews<T>(
         &self,
-        letters: &[Candidate],
+        dead_letters: &[Candidate],
         keep: impl Fn(Preview) -> T,
     ) -> Result<Vec<T>, StorageError> {
-        let mut tried = Vec::with_capacity(letters.len());
-        if letters.is_empty() {
+        let mut tried = Vec::with_capacity(dead_letters.len());
+        if dead_letters.is_empty() {
             return Ok(tried);
         }
-        let parse = |letter: &DeadLetterBody| {
+        let parse = |dead_letter: &DeadLetterBody| {
             CompletionEvent::parse(
-                &letter.body,
-                letter.content_type.as_deref(),
+                &dead_letter.body,
+                dead_letter.content_type.as_deref(),
                 &self.settings.limits,
             )
         };
         let mut dry_run = self.storage.begin_dry_run().await?;
-        let mut rest = letters;
+        let mut rest = dead_letters;
         while !rest.is_empty() {
-            let page = page(&mut rest, PAGE, |letter| letter.body_bytes);
-            let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
+            let page = page(&mut rest, PAGE, |dead_letter| dead_letter.body_bytes);
+            let ids: Vec<i64> = page.iter().map(|dead_letter| dead_letter.id).collect();
             let bodies = dry_run.bodies(&ids).await?;
             let parsed: Vec<_> = bodies.iter().map(parse).collect();
             drop(bodies);
@@ -155,13 +157,17 @@ impl Operations {
 }
 
 fn not_open(full: &FullDeadLetter) -> Option<Preview> {
-    let letter = &full.dead_letter;
-    let why = match (letter.state, letter.failed_again_as) {
-        (LetterState::Open, _) => return None,
-        (LetterState::Discarded, _) => "it is discarded; restored, it can be replayed".to_owned(),
-        (LetterState::Resolved, _) => "its job is charged".to_owned(),
-        (LetterState::Replayed, Some(id)) => format!("it was replayed, and failed again as {id}"),
-        (LetterState::Replayed, None) => "it was replayed, and has not come back".to_owned(),
+    let dead_letter = &full.dead_letter;
+    let why = match (dead_letter.state, dead_letter.failed_again_as) {
+        (DeadLetterState::Open, _) => return None,
+        (DeadLetterState::Discarded, _) => {
+            "it is discarded; restored, it can be replayed".to_owned()
+        }
+        (DeadLetterState::Resolved, _) => "its job is charged".to_owned(),
+        (DeadLetterState::Replayed, Some(id)) => {
+            format!("it was replayed, and failed again as {id}")
+        }
+        (DeadLetterState::Replayed, None) => "it was replayed, and has not come back".to_owned(),
     };
     Some(Preview::without_charge(PreviewOutcome::NotOpen, why))
 }

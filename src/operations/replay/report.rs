@@ -10,9 +10,7 @@ use crate::{
 /// For whom a plan is carried out, and how.
 #[derive(Debug, Clone)]
 pub struct ReplayOrder {
-    /// Who asks.
     pub actor: Actor,
-    /// Why.
     pub note: Option<String>,
     /// Dead letters a second; `None`: as many as go.
     pub rate: Option<u32>,
@@ -36,7 +34,6 @@ pub enum ReplayEnded {
     FailuresPiledUp,
     /// Something is broken.
     Failed {
-        /// What.
         dependency: Dependency,
         /// What it said.
         why: String,
@@ -61,7 +58,7 @@ pub struct ReplayReport {
     #[serde(flatten)]
     pub ended: ReplayEnded,
     /// Resolved instead of sent: their jobs had been charged meanwhile.
-    pub settled: u64,
+    pub resolved: u64,
     /// Sent, but after the claim had run out: somebody may send them again, which is harmless.
     pub unmarked: u64,
     /// What was sent, and what came of it.
@@ -99,7 +96,6 @@ pub enum ReplayPhase {
     Sending,
     /// All that is left is in the hands of another replay.
     Held {
-        /// So many.
         held: i64,
         /// Until the last claim on them runs out, at most.
         free_in_ms: i64,

@@ -55,7 +55,7 @@ struct Run {
     pace: Pace,
     watch: OutcomeWatch,
     sent: u64,
-    settled: u64,
+    resolved: u64,
     unmarked: u64,
 }
 
@@ -105,7 +105,7 @@ impl Operations {
             progress,
             action_id,
             sent: 0,
-            settled: 0,
+            resolved: 0,
             unmarked: 0,
         };
         self.replays.add(running.clone());
@@ -132,7 +132,7 @@ impl Run {
         }
         let storage = self.operations.storage.clone();
         // The archivist would do the same within a minute.
-        let _ = storage.settle_dead_letters().await;
+        let _ = storage.resolve_dead_letters().await;
         let report = self.report(ended, seconds).await;
         // The report is right in any case; the action's details may lack it.
         if let Ok(details) = serde_json::to_value(&report) {
@@ -144,7 +144,7 @@ impl Run {
     /// For whoever follows.
     fn tell(&self, phase: ReplayPhase, report: Option<ReplayReport>) {
         self.progress.send_modify(|progress| {
-            progress.done = self.sent + self.settled;
+            progress.done = self.sent + self.resolved;
             progress.phase = phase;
             progress.outcomes = self.watch.outcomes;
             progress.report = report;
@@ -163,7 +163,7 @@ impl Run {
         self.go_through(None).await
     }
 
-    /// All of the selection, or so many letters of it; what is in other hands is waited for.
+    /// All of the selection, or so many dead letters of it; what is in other hands is waited for.
     async fn go_through(&mut self, most: Option<u64>) -> Step {
         loop {
             self.pass(most).await?;
@@ -172,7 +172,7 @@ impl Run {
             }
             let storage = &self.operations.storage;
             let rest = storage.rest(&self.selection, self.action_id).await?;
-            if rest.letters == 0 {
+            if rest.dead_letters == 0 {
                 return Ok(());
             }
             // Who had them may have died: then they are free when the claim has run out.
@@ -189,7 +189,7 @@ impl Run {
         }
     }
 
-    /// Once through the selection, oldest first; at most so many letters.
+    /// Once through the selection, oldest first; at most so many dead letters.
     async fn pass(&mut self, most: Option<u64>) -> Step {
         let limit = self.pace.page() * PAGES_AHEAD;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -239,15 +239,19 @@ impl Run {
         let claim = storage
             .claim(self.action_id, ids, settings.replay.claim)
             .await?;
-        let jobs: Vec<_> = claim.letters.iter().flat_map(|l| l.job_id).collect();
+        let jobs: Vec<_> = claim.dead_letters.iter().flat_map(|l| l.job_id).collect();
         failpoint::hit("after_claim", jobs.iter().copied());
-        self.settled += claim.settled;
-        let Some(claimed_at) = claim.letters.first().map(|letter| letter.claimed_at) else {
+        self.resolved += claim.resolved;
+        let Some(claimed_at) = claim
+            .dead_letters
+            .first()
+            .map(|dead_letter| dead_letter.claimed_at)
+        else {
             return Ok(());
         };
         let topology = self.publisher.topology();
         let (ids, messages): (Vec<i64>, Vec<Outgoing>) = claim
-            .letters
+            .dead_letters
             .into_iter()
             .map(|l| {
                 let message = Outgoing::replay(topology, l.body, &l.properties, &l.headers, l.id);
@@ -321,7 +325,7 @@ impl Run {
         ReplayReport {
             action_id: self.action_id,
             ended,
-            settled: self.settled,
+            resolved: self.resolved,
             unmarked: self.unmarked,
             outcomes,
             failures: failures.unwrap_or_default(),

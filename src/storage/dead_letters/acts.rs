@@ -4,10 +4,10 @@ use serde::Serialize;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{LetterState, Selection};
+use super::{DeadLetterState, Selection};
 use crate::storage::{Storage, StorageError};
 
-/// Letters changed in one transaction: others wait for the archive's lock meanwhile.
+/// Dead letters changed in one transaction: others wait for the archive's lock meanwhile.
 const PAGE: i64 = 1000;
 /// Companies that a plan names; of the others only the number.
 const COMPANIES_NAMED: i64 = 10;
@@ -15,13 +15,11 @@ const COMPANIES_NAMED: i64 = 10;
 /// Who acts, and why.
 #[derive(Debug, Clone, Copy)]
 pub struct Signed<'a> {
-    /// Who.
     pub actor: &'a str,
-    /// Why.
     pub reason: Option<&'a str>,
 }
 
-/// What is done to letters as they are, without sending anything.
+/// What is done to dead letters as they are, without sending anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
@@ -40,11 +38,11 @@ impl Act {
         }
     }
 
-    /// The state of the letters it can be done to.
-    pub fn from(self) -> LetterState {
+    /// The state of the dead letters it can be done to.
+    pub fn from(self) -> DeadLetterState {
         match self {
-            Self::Discard => LetterState::Open,
-            Self::Restore => LetterState::Discarded,
+            Self::Discard => DeadLetterState::Open,
+            Self::Restore => DeadLetterState::Discarded,
         }
     }
 
@@ -58,7 +56,6 @@ impl Act {
 /// What an act would do now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ActPlan {
-    /// The figures.
     #[serde(flatten)]
     pub sums: ActSums,
     /// The companies with the most tokens.
@@ -68,25 +65,25 @@ pub struct ActPlan {
 /// The figures of an [`ActPlan`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct ActSums {
-    /// Letters that would change.
+    /// Dead letters that would change.
     pub dead_letters: i64,
     /// The tokens they ask for, where they can be read.
     pub tokens: i64,
-    /// Letters whose tokens can't be read.
+    /// Dead letters whose tokens can't be read.
     pub without_tokens: i64,
     /// Different companies, where they can be read.
     pub companies: i64,
-    /// Letters whose job was charged.
+    /// Dead letters whose job was charged.
     pub charged: i64,
-    /// Letters whose job is pending: the sweeper charges it or writes it off.
+    /// Dead letters whose job is pending: the sweeper charges it or writes it off.
     pub pending: i64,
-    /// Letters whose job was charged and refunded.
+    /// Dead letters whose job was charged and refunded.
     pub compensated: i64,
     /// Selected, but claimed by a replay: left out.
     pub being_replayed: i64,
     /// Selected, but in another state: left out.
     pub in_other_state: i64,
-    /// The newest letter selected: what arrives later stays out.
+    /// The newest dead letter selected: what arrives later stays out.
     #[serde(skip)]
     pub up_to: Option<i64>,
 }
@@ -96,7 +93,6 @@ pub struct ActSums {
 pub struct CompanyShare {
     /// Which; `None`: it can't be read.
     pub company_id: Option<Uuid>,
-    /// Letters.
     pub dead_letters: i64,
     /// Tokens they ask for, where they can be read.
     pub tokens: i64,
@@ -107,7 +103,7 @@ pub struct CompanyShare {
 pub struct Acted {
     /// The row of `operator_actions`; `None`: nothing was there to do.
     pub action_id: Option<i64>,
-    /// Letters changed.
+    /// Dead letters changed.
     pub dead_letters: i64,
 }
 

@@ -79,7 +79,7 @@ impl Storage {
     }
 
     /// Marks as resolved the dead letters whose jobs were charged meanwhile, in whatever way; how many.
-    pub async fn settle_dead_letters(&self) -> Result<i64, StorageError> {
+    pub async fn resolve_dead_letters(&self) -> Result<i64, StorageError> {
         let query = sqlx::query_scalar("select resolve_dead_letters(null)");
         self.call(async |connection| query.fetch_one(connection).await)
             .await

@@ -15,7 +15,6 @@ use crate::storage::{Storage, StorageError, bounded::Bounded};
 /// A dead letter that a run has claimed, to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Claimed {
-    /// The letter.
     pub id: i64,
     /// What to send: the edited body if there is one, else the original.
     pub body: Vec<u8>,
@@ -34,16 +33,16 @@ pub struct Claimed {
 #[derive(Debug, Default)]
 pub struct Claim {
     /// To be sent, oldest first.
-    pub letters: Vec<Claimed>,
+    pub dead_letters: Vec<Claimed>,
     /// Resolved instead of claimed: their jobs have been charged meanwhile.
-    pub settled: u64,
+    pub resolved: u64,
 }
 
 /// What of a selection a run hasn't had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Rest {
     /// Dead letters, those that others have claimed included.
-    pub letters: i64,
+    pub dead_letters: i64,
     /// Those that another run has claimed, dead or alive.
     pub held: i64,
     /// Until the first of their claims runs out, in milliseconds.
@@ -53,7 +52,7 @@ pub struct Rest {
 }
 
 impl Storage {
-    /// The next letters that `run` may claim, oldest first, from after `cursor`. Some of them may belong
+    /// The next dead letters that `run` may claim, oldest first, from after `cursor`. Some of them may belong
     /// to refunded jobs, which a claim leaves out: without the ledger this is a walk along an index that
     /// ends at the limit. Each with the bytes of what would be sent.
     pub async fn claimable(
@@ -76,7 +75,7 @@ impl Storage {
             .await
     }
 
-    /// Claims what is still there of these letters, for `lease`. What has been charged meanwhile is resolved.
+    /// Claims what is still there of these dead letters, for `lease`. What has been charged meanwhile is resolved.
     pub async fn claim(
         &self,
         run: i64,
@@ -85,11 +84,11 @@ impl Storage {
     ) -> Result<Claim, StorageError> {
         let claim = async |connection: &mut PgConnection| {
             let mut transaction = connection.begin().await?;
-            let settled: i64 = sqlx::query_scalar("select resolve_dead_letters($1)")
+            let resolved: i64 = sqlx::query_scalar("select resolve_dead_letters($1)")
                 .bind(ids)
                 .fetch_one(&mut *transaction)
                 .await?;
-            let letters = sqlx::query_as(
+            let dead_letters = sqlx::query_as(
                 "select * from claim_dead_letters($1, $2, make_interval(secs => $3))",
             )
             .bind(run)
@@ -99,14 +98,14 @@ impl Storage {
             .await?;
             transaction.commit().await?;
             Ok(Claim {
-                letters,
-                settled: settled.unsigned_abs(),
+                dead_letters,
+                resolved: resolved.unsigned_abs(),
             })
         };
         self.call(claim).await
     }
 
-    /// Marks letters that `run` has sent as replayed, where its claim still holds; how many did. Where
+    /// Marks dead letters that `run` has sent as replayed, where its claim still holds; how many did. Where
     /// the answer to the replay was here first, there is nothing to mark, and that counts as held.
     pub async fn mark_replayed(
         &self,
@@ -138,7 +137,7 @@ impl Storage {
     /// What of the selection is open and was never claimed by `run`.
     pub async fn rest(&self, selection: &Selection, run: i64) -> Result<Rest, StorageError> {
         let mut query = QueryBuilder::new(
-            "select count(*) as letters,
+            "select count(*) as dead_letters,
                     count(*) filter (where claimed_until > clock_timestamp()) as held,
                     coalesce(ceil(extract(epoch from min(claimed_until) - clock_timestamp()) * 1000), 0)::bigint
                         as first_free_ms,

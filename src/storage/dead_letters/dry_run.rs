@@ -17,7 +17,6 @@ const GIVE_WAY: &str = "begin; set local lock_timeout = '500ms'";
 /// An open dead letter, as far as a plan needs to know it before it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Candidate {
-    /// The dead letter.
     pub id: i64,
     /// Its company: its own or, by now, that of its job's row.
     pub company_id: Option<Uuid>,
@@ -30,7 +29,6 @@ pub struct Candidate {
 /// What a replay would send.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct DeadLetterBody {
-    /// The dead letter.
     pub id: i64,
     /// The edited body if there is one, else the original.
     pub body: Vec<u8>,

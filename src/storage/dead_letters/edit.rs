@@ -5,14 +5,13 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{LetterState, acts::Signed};
+use super::{DeadLetterState, acts::Signed};
 use crate::domain::CompletionEvent;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
-/// A new body for a letter.
+/// A new body for a dead letter.
 #[derive(Debug, Clone, Copy)]
 pub struct Edit<'a> {
-    /// Which letter.
     pub id: i64,
     /// What the editor began with.
     pub seen: &'a [u8],
@@ -22,19 +21,18 @@ pub struct Edit<'a> {
     pub event: &'a CompletionEvent,
 }
 
-/// Why a letter keeps its body.
+/// Why a dead letter keeps its body.
 #[derive(Debug, Error)]
 pub enum EditError {
-    /// There is no such letter.
+    /// There is no such dead letter.
     #[error("there is no dead letter {0}")]
     NotFound(i64),
-    /// Only open letters can be edited.
+    /// Only open dead letters can be edited.
     #[error("dead letter {id} is {}, and only an open one can be edited", .state.as_str())]
     NotOpen {
-        /// Which letter.
         id: i64,
         /// What it is.
-        state: LetterState,
+        state: DeadLetterState,
     },
     /// A replay is about to send it.
     #[error("dead letter {0} is just being replayed; nothing was changed")]
@@ -44,29 +42,24 @@ pub enum EditError {
     EditedMeanwhile(i64),
     /// Tokens have moved for one of the jobs.
     #[error("{0}")]
-    Settled(SettledJob),
-    /// The database.
+    AlreadyCharged(ChargedJob),
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
 /// A job for which tokens have moved.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct SettledJob {
-    /// The job.
+pub struct ChargedJob {
     pub job_id: String,
     /// And given back since.
     pub refunded: bool,
-    /// Tokens.
     pub amount: i64,
-    /// Who paid.
     pub company_id: Uuid,
-    /// When.
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub completed_at: OffsetDateTime,
 }
 
-impl std::fmt::Display for SettledJob {
+impl std::fmt::Display for ChargedJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             job_id,
@@ -92,7 +85,7 @@ impl std::fmt::Display for SettledJob {
 }
 
 impl Storage {
-    /// Gives a letter a new body beside its original one; the id of the action. Refused if tokens have
+    /// Gives a dead letter a new body beside its original one; the id of the action. Refused if tokens have
     /// moved for any job that it stands or stood for: what was charged stays what it is.
     pub async fn edit_dead_letter(
         &self,
@@ -128,7 +121,7 @@ fn answer(id: i64, row: &PgRow) -> sqlx::Result<Result<i64, EditError>> {
         },
         Some("being_replayed") => EditError::BeingReplayed(id),
         Some("edited_meanwhile") => EditError::EditedMeanwhile(id),
-        Some("job_charged") => EditError::Settled(SettledJob::from_row(row)?),
+        Some("job_charged") => EditError::AlreadyCharged(ChargedJob::from_row(row)?),
         Some(other) => EditError::Storage(StorageError::Unexpected {
             function: "edit_dead_letter",
             answer: other.to_owned(),

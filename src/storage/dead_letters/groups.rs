@@ -16,7 +16,6 @@ pub struct DeadLetterGroup {
     pub reason: String,
     /// Their error, with ids, numbers and quoted values folded.
     pub error_signature: String,
-    /// How many.
     pub dead_letters: i64,
     /// How often they arrived, at least.
     pub occurrences: i64,

@@ -15,16 +15,13 @@ pub struct ActionFilter {
     pub actor: Option<String>,
     /// Of this kind.
     pub action: Option<String>,
-    /// Not before.
     pub since: Option<OffsetDateTime>,
 }
 
 /// One action of a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct PastAction {
-    /// Its number.
     pub id: i64,
-    /// When.
     #[serde(with = "time::serde::rfc3339")]
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub at: OffsetDateTime,
@@ -34,9 +31,7 @@ pub struct PastAction {
     pub database_role: Option<String>,
     /// `replay`, `edit`, `discard`, `restore`, `credit`, `refund`.
     pub action: String,
-    /// To what.
     pub subject: String,
-    /// Why.
     pub reason: Option<String>,
     /// Dead letters it touched.
     pub dead_letters: i64,

@@ -25,7 +25,7 @@ pub use acts::{Act, ActPlan, ActSums, Acted, CompanyShare, Signed};
 pub use archive::Arrival;
 pub use claims::{Claim, Claimed, Rest};
 pub use dry_run::{Candidate, DeadLetterBody, DryRun};
-pub use edit::{Edit, EditError, SettledJob};
+pub use edit::{ChargedJob, Edit, EditError};
 pub use groups::DeadLetterGroup;
 pub use history::{ActionFilter, PastAction};
 pub use runs::{Failures, Outcomes};
@@ -33,14 +33,14 @@ pub use selection::Selection;
 pub use show::{Body, DeductionRecord, FullDeadLetter};
 pub use stats::OpenByReason;
 
-/// Where a letter stands.
+/// Where a dead letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum LetterState {
+pub enum DeadLetterState {
     /// Nobody has dealt with it.
     Open,
-    /// Sent again; what came of it isn't known, or is another letter.
+    /// Sent again; what came of it isn't known, or is another dead letter.
     Replayed,
     /// Its job was charged.
     Resolved,
@@ -48,7 +48,7 @@ pub enum LetterState {
     Discarded,
 }
 
-impl LetterState {
+impl DeadLetterState {
     /// As it is stored and typed.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ pub struct DeadLetter {
     /// Short enough to type.
     pub id: i64,
     /// Where it stands.
-    pub state: LetterState,
+    pub state: DeadLetterState,
     /// Why it is dead: the `reason` header, or what the broker did.
     pub reason: String,
     /// The same for a person.
@@ -118,7 +118,6 @@ pub struct DeadLetter {
     pub charged_tokens: Option<i64>,
     /// The company that paid.
     pub charged_company_id: Option<Uuid>,
-    /// When.
     #[serde(with = "time::serde::rfc3339::option")]
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub charged_at: Option<OffsetDateTime>,
@@ -126,7 +125,7 @@ pub struct DeadLetter {
     #[serde(with = "time::serde::rfc3339::option")]
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub replayed_at: Option<OffsetDateTime>,
-    /// The letter as which its replay came back.
+    /// The dead letter as which its replay came back.
     pub failed_again_as: Option<i64>,
     /// Its place among all arrivals; grows when it arrives again.
     pub last_arrival: i64,

@@ -16,7 +16,7 @@ from (
                    then case when row_number() over (
                                  partition by d.job_id, d.failed_again_as is null order by d.id) = 1
                              then 'charged' else 'duplicate' end
-               -- A letter that complains about a charge is not answered by that charge.
+               -- A dead letter that complains about a charge is not answered by that charge.
                when d.is_resolvable then 'duplicate'
                when d.charge_state = 'pending' then 'pending'
                else 'unknown'

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::storage::{Storage, StorageError};
 
-/// What has come of the letters that a run sent.
+/// What has come of the dead letters that a run sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Outcomes {
     /// Sent and marked.
@@ -14,44 +14,41 @@ pub struct Outcomes {
     pub charged: i64,
     /// The tokens of these.
     pub charged_tokens: i64,
-    /// Their jobs had been charged before, or by another letter of the same run.
+    /// Their jobs had been charged before, or by another dead letter of the same run.
     pub duplicates: i64,
-    /// Came back as letters.
+    /// Came back as dead letters.
     pub failed_again: i64,
     /// Not back, and pending since before.
     pub pending: i64,
-    /// Not back.
     pub unknown: i64,
     /// Of `failed_again`: those that the plan did not expect to fail.
     pub unexpected_failures: i64,
-    /// Outcomes of letters that the plan did not expect to fail.
+    /// Outcomes of dead letters that the plan did not expect to fail.
     pub unexpected_known: i64,
 }
 
 impl Outcomes {
-    /// Letters of which nobody knows yet.
+    /// Dead letters of which nobody knows yet.
     pub fn under_way(&self) -> i64 {
         self.pending + self.unknown
     }
 }
 
-/// Letters of a run that came back with the same reason.
+/// Dead letters of a run that came back with the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Failures {
-    /// The reason of the new letters.
+    /// The reason of the new dead letters.
     pub reason: String,
-    /// How many.
-    pub letters: i64,
+    pub dead_letters: i64,
     /// The first that was sent.
     pub first: i64,
     /// As which it came back.
     pub first_again: i64,
-    /// Why.
     pub first_error: String,
 }
 
 impl Storage {
-    /// The newest letter's id: what arrives later has a higher one.
+    /// The newest dead letter's id: what arrives later has a higher one.
     pub async fn newest_dead_letter(&self) -> Result<i64, StorageError> {
         let query = sqlx::query_scalar("select coalesce(max(id), 0) from dead_letters");
         self.call(async |connection| query.fetch_one(connection).await)
@@ -96,9 +93,9 @@ impl Storage {
             .await
     }
 
-    /// What has come of what a run sent. `expected` are the letters that the plan expects to fail.
+    /// What has come of what a run sent. `expected` are the dead letters that the plan expects to fail.
     pub async fn outcomes(&self, run: i64, expected: &[i64]) -> Result<Outcomes, StorageError> {
-        // Of several letters of one job, the oldest that did not fail is the one that was charged.
+        // Of several dead letters of one job, the oldest that did not fail is the one that was charged.
         let query = sqlx::query_as(include_str!("outcomes.sql"))
             .bind(run)
             .bind(expected);
@@ -106,10 +103,10 @@ impl Storage {
             .await
     }
 
-    /// Why letters of a run came back, the most frequent reason first.
+    /// Why dead letters of a run came back, the most frequent reason first.
     pub async fn failures_of(&self, run: i64) -> Result<Vec<Failures>, StorageError> {
         let query = sqlx::query_as(
-            "select n.reason, count(*) as letters, min(d.id) as first,
+            "select n.reason, count(*) as dead_letters, min(d.id) as first,
                     (array_agg(n.id order by d.id))[1] as first_again,
                     (array_agg(n.error order by d.id))[1] as first_error
              from dead_letter_actions a

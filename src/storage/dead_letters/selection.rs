@@ -4,13 +4,12 @@ use sqlx::{Postgres, QueryBuilder};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{DeadLetter, LetterState};
+use super::{DeadLetter, DeadLetterState};
 use crate::storage::{Storage, StorageError};
 
 /// Dead letters by what they are; what is empty or `None` doesn't restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// These.
     pub ids: Vec<i64>,
     /// Of one group, by its id.
     pub group: Option<String>,
@@ -25,7 +24,7 @@ pub struct Selection {
     /// Last failed before.
     pub until: Option<OffsetDateTime>,
     /// In one of these states.
-    pub states: Vec<LetterState>,
+    pub states: Vec<DeadLetterState>,
     /// With this text in the error or in the body, whatever its case in the error.
     pub text: Option<String>,
     /// None archived after this one: what arrives while it is worked on stays out.

@@ -7,7 +7,7 @@ use sqlx::{FromRow, QueryBuilder, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{COLUMNS, DeadLetter, LetterState};
+use super::{COLUMNS, DeadLetter, DeadLetterState};
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// A dead letter, whole.
@@ -71,15 +71,12 @@ impl Serialize for Body {
 /// What the ledger says of a job.
 #[derive(Debug, Clone, Serialize, FromRow)]
 pub struct DeductionRecord {
-    /// Its id.
     pub id: Uuid,
     /// `pending`, `completed`, `failed` or `compensated`.
     pub status: String,
     /// Who paid, or would have.
     pub company_id: Uuid,
-    /// The article.
     pub article_id: Option<Uuid>,
-    /// Tokens.
     pub amount: i64,
     /// Of these, from the monthly quota.
     pub monthly_deducted: i64,
@@ -99,7 +96,6 @@ pub struct DeductionRecord {
     #[serde(with = "time::serde::rfc3339")]
     #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub created_at: OffsetDateTime,
-    /// The charge.
     #[serde(with = "time::serde::rfc3339::option")]
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub completed_at: Option<OffsetDateTime>,
@@ -111,9 +107,9 @@ impl FullDeadLetter {
         &self.edited_body.as_ref().unwrap_or(&self.body).0
     }
 
-    /// The replay that had it in hand and didn't mark it as sent: it may have been sent all the same.
+    /// The replay that had it in flight and didn't mark it as sent: it may have been sent all the same.
     pub fn half_replayed_by(&self) -> Option<i64> {
-        let is_open = self.dead_letter.state == LetterState::Open;
+        let is_open = self.dead_letter.state == DeadLetterState::Open;
         self.claimed_by.filter(|_| is_open)
     }
 }

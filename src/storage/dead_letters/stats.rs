@@ -11,7 +11,6 @@ use crate::storage::{Storage, StorageError, bounded::Bounded};
 pub struct OpenByReason {
     /// Why they are dead.
     pub reason: String,
-    /// How many.
     pub open: i64,
     /// Tokens they ask for, where that can be read.
     pub tokens: i64,

@@ -132,7 +132,6 @@ const COMPARE: &str = include_str!("functions.sql");
 /// A function that isn't as this version makes it.
 #[derive(Debug, Clone, Copy)]
 pub struct StrangeFunction {
-    /// Which.
     pub function: &'static Function,
     /// There is none; else it has been altered.
     pub missing: bool,

@@ -36,15 +36,12 @@ pub enum Object {
     Function(&'static str),
 }
 
-/// One right.
 #[derive(Debug, Clone, Copy)]
 pub struct Grant {
     /// `select`, `execute`, …
     pub privilege: &'static str,
-    /// On what.
     pub object: Object,
     purposes: &'static [Purpose],
-    /// What for.
     why: &'static str,
 }
 

@@ -50,7 +50,6 @@ pub struct Server {
     pub version: String,
     /// `150018`.
     pub version_number: i32,
-    /// The database.
     pub database: String,
     /// The role that is connected.
     pub role: String,
@@ -146,7 +145,6 @@ impl Inspection {
             .await
     }
 
-    /// Says goodbye.
     pub async fn close(self) {
         if let Some(connection) = self.connection {
             let _ = tokio::time::timeout(self.within, connection.close()).await;

@@ -36,7 +36,6 @@ pub struct Finding {
     pub check: &'static str,
     /// Where, if there are several places.
     pub subject: Option<String>,
-    /// What.
     pub finding: String,
     /// What to do about it; SQL where that is possible.
     pub fix: Option<String>,
@@ -80,7 +79,6 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preflight {
     /// In the order of the checks.

@@ -35,7 +35,6 @@ pub enum Excess {
     Attribute(&'static str),
     /// It owns these, or may become the role that does.
     Owns(Vec<String>),
-    /// Something else.
     Right(String),
 }
 

@@ -9,15 +9,14 @@ use time::OffsetDateTime;
 
 use super::Moment;
 use crate::domain::moment;
-use crate::storage::{LetterState, Storage, StorageError, bounded::Bounded};
+use crate::storage::{DeadLetterState, Storage, StorageError, bounded::Bounded};
 
 /// A dead letter of a job, as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub(crate) struct JobDeadLetter {
-    /// Its id.
     pub(crate) id: i64,
     /// Where it stands.
-    pub(crate) state: LetterState,
+    pub(crate) state: DeadLetterState,
     /// Why it is dead.
     pub(crate) reason: String,
     /// What its last arrival says.

@@ -6,7 +6,7 @@ with record as materialized (
     select * from record where not exists (select from attempt)
 ), job as materialized (
     select * from article_jobs where id = job_of($1)
-), letter as materialized (
+), dead_letter as materialized (
     select * from dead_letters where job_id = job_of($1)
 )
 select * from (
@@ -52,12 +52,12 @@ select * from (
     from token_credits c where c.idempotency_key = $1 and c.kind = 'refund'
     union all
     select f.replayed_at, 'replay_failed_again', null, f.id, null, null, format('came back as %s', f.failed_again_as)
-    from letter f where f.failed_again_as is not null
+    from dead_letter f where f.failed_again_as is not null
     union all
-    select resolved_at, 'resolved', null, id, null, null, null from letter where resolved_at is not null
+    select resolved_at, 'resolved', null, id, null, null, null from dead_letter where resolved_at is not null
     union all
     select l.at, o.action, o.actor, l.dead_letter_id, null, null, o.reason
-    from letter d
+    from dead_letter d
     join dead_letter_actions l on l.dead_letter_id = d.id
     join operator_actions o on o.id = l.action_id
 ) moments

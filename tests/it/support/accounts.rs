@@ -6,9 +6,9 @@ use lapin::Confirmation;
 use uuid::Uuid;
 
 use super::{
+    adds_up::assert_ledger_adds_up,
     broker::{ROUTING_KEY, event_properties},
     eventually::eventually,
-    ledger::assert_books_add_up,
     site::{Site, event},
 };
 
@@ -87,7 +87,7 @@ impl Accounts {
     }
 
     /// Waits until every published job is charged.
-    pub(crate) async fn settled(&self, site: &Site, patience: Duration) {
+    pub(crate) async fn all_decided(&self, site: &Site, patience: Duration) {
         eventually(
             "every published job is charged",
             patience,
@@ -112,9 +112,9 @@ impl Accounts {
             assert_eq!(status, "completed", "{job}");
         }
         for company in &self.companies {
-            assert_books_add_up(site.db.pool(), *company, self.opening).await;
+            assert_ledger_adds_up(site.db.pool(), *company, self.opening).await;
         }
-        let letters = site.broker.take_all(&site.broker.dead_letters()).await;
-        assert!(letters.is_empty(), "dead-lettered: {letters:#?}");
+        let dead_letters = site.broker.take_all(&site.broker.dead_letters()).await;
+        assert!(dead_letters.is_empty(), "dead-lettered: {dead_letters:#?}");
     }
 }

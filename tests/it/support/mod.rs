@@ -1,16 +1,16 @@
 //! What the tests stand on.
 
 pub(crate) mod accounts;
-pub(crate) mod books;
+pub(crate) mod adds_up;
 pub(crate) mod broker;
 pub(crate) mod command;
 pub(crate) mod db;
+pub(crate) mod dead_letters;
 pub(crate) mod diagnosis;
 pub(crate) mod dice;
 pub(crate) mod eventually;
 pub(crate) mod ledger;
-pub(crate) mod letters;
-pub(crate) mod owed;
+pub(crate) mod pending;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;

@@ -51,7 +51,7 @@ impl RawMessage {
     }
 }
 
-/// One field of a header table: its name, and its type's letter with its value.
+/// One field of a header table: its name, and its type's dead letter with its value.
 pub(crate) fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut field = Vec::new();
     short(&mut field, name);

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    books::{Books, Record},
     broker::TestBroker,
     eventually::{PATIENCE, eventually},
+    ledger::{Ledger, Record},
     servers::Servers,
 };
 
@@ -29,7 +29,7 @@ pub(crate) const DELAYS: [Duration; 3] = [
 
 /// The installation.
 pub(crate) struct Site {
-    pub(crate) db: Books,
+    pub(crate) db: Ledger,
     pub(crate) broker: TestBroker,
     variables: HashMap<String, String>,
 }
@@ -56,7 +56,7 @@ impl Site {
 
     /// On these servers.
     pub(crate) async fn on(servers: &Servers) -> Self {
-        let db = Books::open_on(servers).await;
+        let db = Ledger::open_on(servers).await;
         let broker = TestBroker::create(servers, &DELAYS).await;
         let mut site = Self {
             db,
@@ -123,34 +123,34 @@ impl Site {
         Archiving { stop, done, tally }
     }
 
-    /// All archived letters, oldest first.
-    pub(crate) async fn letters(&self) -> Vec<DeadLetter> {
+    /// All archived dead letters, oldest first.
+    pub(crate) async fn dead_letters(&self) -> Vec<DeadLetter> {
         let storage = self.storage();
-        let (mut letters, mut before) = (Vec::new(), None);
+        let (mut dead_letters, mut before) = (Vec::new(), None);
         loop {
             let page = storage
                 .dead_letters(&Selection::default(), before, 1000)
                 .await
-                .expect("letters can be read");
+                .expect("dead letters can be read");
             let Some(last) = page.last() else { break };
             before = Some(last.id);
-            letters.extend(page);
+            dead_letters.extend(page);
         }
         storage.close().await;
-        letters.reverse();
-        letters
+        dead_letters.reverse();
+        dead_letters
     }
 
-    /// Waits until the archive has so many letters; all of them, oldest first.
+    /// Waits until the archive has so many dead letters; all of them, oldest first.
     pub(crate) async fn archived(&self, count: i64) -> Vec<DeadLetter> {
         eventually(
-            &format!("{count} letters are archived"),
+            &format!("{count} dead letters are archived"),
             PATIENCE,
             async || self.number("select count(*) from dead_letters").await,
             |&archived| archived == count,
         )
         .await;
-        self.letters().await
+        self.dead_letters().await
     }
 
     /// Declares the queues, so that events can be published before there is a worker.

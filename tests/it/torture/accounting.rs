@@ -19,7 +19,7 @@ struct Record {
 }
 
 #[derive(Debug, FromRow)]
-struct Letter {
+struct DeadLetter {
     id: i64,
     body: Vec<u8>,
     job_id: Option<Uuid>,
@@ -32,8 +32,8 @@ struct Letter {
 pub(super) struct Accounts {
     /// By the job, however its key is spelled.
     records: HashMap<String, Record>,
-    letters: HashMap<Vec<u8>, Vec<Letter>>,
-    /// Of these there is an open letter that says that they are pending.
+    dead_letters: HashMap<Vec<u8>, Vec<DeadLetter>>,
+    /// Of these there is an open dead letter that says that they are pending.
     open_pending: HashSet<Uuid>,
     credits: HashSet<String>,
 }
@@ -47,20 +47,25 @@ impl Accounts {
         .fetch_all(pool)
         .await
         .expect("records");
-        let rows: Vec<Letter> = sqlx::query_as(
+        let rows: Vec<DeadLetter> = sqlx::query_as(
             "select id, body, job_id, reason, state, failed_again_as from dead_letters",
         )
         .fetch_all(pool)
         .await
-        .expect("letters");
+        .expect("dead letters");
         let open_pending = rows
             .iter()
-            .filter(|letter| letter.reason == "retries_exhausted" && letter.state != "resolved")
-            .filter_map(|letter| letter.job_id)
+            .filter(|dead_letter| {
+                dead_letter.reason == "retries_exhausted" && dead_letter.state != "resolved"
+            })
+            .filter_map(|dead_letter| dead_letter.job_id)
             .collect();
-        let mut letters: HashMap<Vec<u8>, Vec<Letter>> = HashMap::new();
-        for letter in rows {
-            letters.entry(letter.body.clone()).or_default().push(letter);
+        let mut dead_letters: HashMap<Vec<u8>, Vec<DeadLetter>> = HashMap::new();
+        for dead_letter in rows {
+            dead_letters
+                .entry(dead_letter.body.clone())
+                .or_default()
+                .push(dead_letter);
         }
         let credits = sqlx::query_scalar("select idempotency_key from token_credits");
         Self {
@@ -68,7 +73,7 @@ impl Accounts {
                 .into_iter()
                 .map(|record| (canonical(&record.idempotency_key), record))
                 .collect(),
-            letters,
+            dead_letters,
             open_pending,
             credits: credits
                 .fetch_all(pool)
@@ -84,7 +89,7 @@ impl Accounts {
         let told = world.told();
         let mut missing = Vec::new();
         for (body, request) in &told.published {
-            if !self.has_charged(request) && !self.letters.contains_key(body.as_bytes()) {
+            if !self.has_charged(request) && !self.dead_letters.contains_key(body.as_bytes()) {
                 missing.push(format!("published, neither charged nor archived: {body}"));
             }
         }
@@ -103,14 +108,14 @@ impl Accounts {
             let job = canonical(&record.idempotency_key).parse();
             let job: Uuid = job.expect("a job's id");
             if !self.open_pending.contains(&job) && !told.marked.contains(&job) {
-                missing.push(format!("pending without an open letter: {record:?}"));
+                missing.push(format!("pending without an open dead letter: {record:?}"));
             }
         }
         missing.extend(self.replays_without_outcome());
         missing
     }
 
-    /// Jobs that are owed and not settled yet.
+    /// Jobs that are pending.
     pub(super) fn pending(&self) -> Vec<&str> {
         let pending = self.records.values().filter(|r| r.status == "pending");
         pending
@@ -122,26 +127,33 @@ impl Accounts {
         self.records.values().filter(|r| r.status == status).count()
     }
 
-    /// How many letters there are of each reason.
+    /// How many dead letters there are of each reason.
     pub(super) fn reasons(&self) -> BTreeMap<&str, usize> {
         let mut reasons = BTreeMap::new();
-        for letter in self.letters.values().flatten() {
-            *reasons.entry(letter.reason.as_str()).or_default() += 1;
+        for dead_letter in self.dead_letters.values().flatten() {
+            *reasons.entry(dead_letter.reason.as_str()).or_default() += 1;
         }
         reasons
     }
 
-    /// A replay sends the message again: it ends as a charge or as another letter.
+    /// A replay sends the message again: it ends as a charge or as another dead letter.
     fn replays_without_outcome(&self) -> impl Iterator<Item = String> {
-        let letters = self.letters.values().flatten();
-        letters
-            .filter(|letter| letter.state == "replayed" && letter.failed_again_as.is_none())
-            .filter(|letter| {
-                !letter
+        let dead_letters = self.dead_letters.values().flatten();
+        dead_letters
+            .filter(|dead_letter| {
+                dead_letter.state == "replayed" && dead_letter.failed_again_as.is_none()
+            })
+            .filter(|dead_letter| {
+                !dead_letter
                     .job_id
                     .is_some_and(|job| self.is(job, &["completed", "compensated"]))
             })
-            .map(|letter| format!("replayed, and then? letter {} {}", letter.id, letter.reason))
+            .map(|dead_letter| {
+                format!(
+                    "replayed, and then? dead letter {} {}",
+                    dead_letter.id, dead_letter.reason
+                )
+            })
     }
 
     fn has_charged(&self, request: &Request) -> bool {

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::world::{JOBS_AHEAD, Request, World};
 use crate::support::{
-    books::{Item, deduct_batch, deduct_item, mark_pending},
     dice::Dice,
+    ledger::{Item, deduct_batch, deduct_item, mark_pending},
 };
 
 /// One connection at a time, and what it is used for until the load ends.

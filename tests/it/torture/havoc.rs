@@ -58,7 +58,7 @@ async fn terminate(world: &World, dice: &mut Dice) -> u64 {
     ended.map_or(0, |ended| u64::try_from(ended).expect("a count"))
 }
 
-/// Replays all that is open and settles what is pending, again and again; now and then it is killed at it.
+/// Replays all that is open and sweeps what is pending, again and again; now and then it is killed at it.
 pub(super) async fn operate(world: Arc<World>, mut dice: Dice) {
     let commands: [&[&str]; 3] = [
         &[

@@ -4,7 +4,7 @@ use sqlx::{FromRow, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::recompute::{Buckets, Charge, Credit, Ledger, Movement, What};
+use super::recompute::{Buckets, Charge, Credit, Movement, Recomputed, What};
 
 /// Where the application's own changes are written down, each in its transaction, at its place among the
 /// movements: the company's row is locked when the place is drawn.
@@ -106,7 +106,7 @@ impl Sides {
     }
 }
 
-impl Ledger {
+impl Recomputed {
     pub(super) async fn read(pool: &PgPool) -> Self {
         let mut ledger = Self::default();
         ledger.movements.extend(charges(pool).await);

@@ -1,5 +1,5 @@
 //! The balances computed anew, bucket by bucket, from the movements alone: no function of the database, no
-//! code of the audit. What the books say and what comes out here must be the same.
+//! code of the audit. What the ledger says and what comes out here must be the same.
 
 use std::collections::{HashMap, HashSet};
 
@@ -49,7 +49,7 @@ pub(super) enum What {
     },
 }
 
-/// One movement of a company, at its place in the books.
+/// One movement of a company, at its place in the ledger.
 #[derive(Debug, Clone)]
 pub(super) struct Movement {
     pub(super) seq: i64,
@@ -63,16 +63,16 @@ pub(super) type Log = (i64, Uuid, i64);
 
 /// Everything that moved tokens, and what is there now.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    /// In the order of the books.
+pub(super) struct Recomputed {
+    /// In the order of the ledger.
     pub(super) movements: Vec<Movement>,
     pub(super) companies: HashMap<Uuid, Buckets>,
     /// By the record that they are of.
     pub(super) logs: HashMap<Uuid, Vec<Log>>,
 }
 
-impl Ledger {
-    /// Everything that doesn't come out as the books say.
+impl Recomputed {
+    /// Everything that doesn't come out as the ledger says.
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut state: HashMap<Uuid, Option<Buckets>> = HashMap::new();

@@ -61,14 +61,14 @@ impl World {
             ("DATABASE__LOCK_TIMEOUT", "200ms"),
             ("DATABASE__MAX_CONNECTIONS", "5"),
             ("WORKER__CONCURRENCY", "2"),
-            ("ARCHIVIST__SETTLE_INTERVAL", "300ms"),
+            ("ARCHIVIST__RESOLVE_INTERVAL", "300ms"),
             ("RETRY__BASE", "100ms"),
             ("RECONNECT__INITIAL", "10ms"),
             ("RECONNECT__MAX", "200ms"),
             ("SWEEPER__INTERVAL", "1s"),
             ("SWEEPER__STALE_AFTER", "1s"),
             ("SWEEPER__CLAIM", "1s"),
-            // A killed process counts a delivery for all that it had in hand.
+            // A killed process counts a delivery for all that it had in flight.
             ("BROKER__DELIVERY_LIMIT", "1000"),
         ] {
             site.set(setting, value);
@@ -120,7 +120,7 @@ impl World {
         Uuid::from_u64_pair(self.run ^ 2, number)
     }
 
-    /// One job in seven names no article: whether it is owed can't be told.
+    /// One job in seven names no article: whether it is pending can't be told.
     pub(super) fn article(&self, number: u64) -> Option<Uuid> {
         (!number.is_multiple_of(7)).then(|| Uuid::from_u64_pair(self.run ^ 3, number))
     }

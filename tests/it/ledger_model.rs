@@ -1,4 +1,4 @@
-//! The functions against a plain model of the books: random sequences of charges, duplicates, reuses,
+//! The functions against a plain model of the ledger: random sequences of charges, duplicates, reuses,
 //! top-ups, renewals, expiries and refunds must give the model's answers and the model's rows, whether charged
 //! one by one, in batches, or both in turn.
 
@@ -13,16 +13,16 @@ use uuid::Uuid;
 
 use self::moves::{Move, Names, sequence, unbroken_sequence};
 use self::play::{BALANCES, By, Play, refund};
-use crate::support::books::{Books, Item, deduct_item, mark_pending};
-use crate::support::ledger::assert_books_add_up;
+use crate::support::adds_up::assert_ledger_adds_up;
+use crate::support::ledger::{Item, Ledger, deduct_item, mark_pending};
 
 /// Runs `play` for random sequences, on one database.
-fn for_random<S: Strategy>(cases: u32, strategy: &S, play: &impl AsyncFn(&Books, S::Value)) {
+fn for_random<S: Strategy>(cases: u32, strategy: &S, play: &impl AsyncFn(&Ledger, S::Value)) {
     let long = std::env::var_os("TOKEN_BILLING_TEST_LONG").is_some();
     let runtime = Runtime::new().expect("a runtime");
-    let books = runtime.block_on(Books::open());
+    let ledger = runtime.block_on(Ledger::open());
     // Nothing crashes here, and waiting for the disk would be most of the time.
-    runtime.block_on(books.execute("set synchronous_commit = off"));
+    runtime.block_on(ledger.execute("set synchronous_commit = off"));
     let mut runner = TestRunner::new(Config {
         cases: if long { 20 * cases } else { cases },
         failure_persistence: None,
@@ -30,7 +30,7 @@ fn for_random<S: Strategy>(cases: u32, strategy: &S, play: &impl AsyncFn(&Books,
         ..Config::default()
     });
     let outcome = runner.run(strategy, |moves| {
-        runtime.block_on(play(&books, moves));
+        runtime.block_on(play(&ledger, moves));
         Ok::<(), TestCaseError>(())
     });
     if let Err(failure) = outcome {
@@ -39,8 +39,8 @@ fn for_random<S: Strategy>(cases: u32, strategy: &S, play: &impl AsyncFn(&Books,
 }
 
 fn equals_the_model(by: By) {
-    for_random(60, &sequence(), &async |books, moves| {
-        let mut play = Play::start(books).await;
+    for_random(60, &sequence(), &async |ledger, moves| {
+        let mut play = Play::start(ledger).await;
         for what in &moves {
             play.make(what, by).await;
         }
@@ -64,23 +64,23 @@ fn charging_both_ways_in_turn_equals_the_model() {
 }
 
 /// Plays one part of several, and counts the new charges.
-async fn play_part(books: &Books, names: &Names, moves: &[Move]) -> usize {
+async fn play_part(ledger: &Ledger, names: &Names, moves: &[Move]) -> usize {
     let mut answers = Vec::new();
     for what in moves {
         match what {
             Move::Charges { items, as_batch } => {
                 let items: Vec<Item> = items.iter().map(|charge| names.item(charge)).collect();
                 if *as_batch {
-                    answers.extend(books.deduct_batch(&items).await);
+                    answers.extend(ledger.deduct_batch(&items).await);
                 } else {
                     for item in &items {
-                        answers.push(deduct_item(books.pool(), item).await.expect("an answer"));
+                        answers.push(deduct_item(ledger.pool(), item).await.expect("an answer"));
                     }
                 }
             }
             Move::Mark(charge) => {
                 let item = names.item(charge);
-                mark_pending(books.pool(), &[item], "busy")
+                mark_pending(ledger.pool(), &[item], "busy")
                     .await
                     .expect("marked");
             }
@@ -89,13 +89,13 @@ async fn play_part(books: &Books, names: &Names, moves: &[Move]) -> usize {
                     .bind(Uuid::new_v4().to_string())
                     .bind(names.companies[*company])
                     .bind(amount)
-                    .execute(books.pool())
+                    .execute(ledger.pool())
                     .await
                     .expect("an answer");
             }
             Move::Refund { key, as_purchased } => {
                 // What one finds charged another may have refunded meanwhile: any answer is right.
-                let _ = refund(books, &names.keys[*key], *as_purchased).await;
+                let _ = refund(ledger, &names.keys[*key], *as_purchased).await;
             }
             other => unreachable!("{other:?} breaks the chain"),
         }
@@ -107,24 +107,24 @@ async fn play_part(books: &Books, names: &Names, moves: &[Move]) -> usize {
 }
 
 #[test]
-fn whatever_several_do_at_once_the_books_add_up() {
+fn whatever_several_do_at_once_the_ledger_adds_up() {
     let part = unbroken_sequence;
-    for_random(20, &(part(), part(), part()), &async |books, (a, b, c)| {
+    for_random(20, &(part(), part(), part()), &async |ledger, (a, b, c)| {
         let names = Names::new();
         for (&id, (monthly, purchased)) in names.companies.iter().zip(BALANCES) {
-            books.add_company(id, monthly, purchased).await;
+            ledger.add_company(id, monthly, purchased).await;
         }
         let (a, b, c) = tokio::join!(
-            play_part(books, &names, &a),
-            play_part(books, &names, &b),
-            play_part(books, &names, &c),
+            play_part(ledger, &names, &a),
+            play_part(ledger, &names, &b),
+            play_part(ledger, &names, &c),
         );
         let completed: i64 = sqlx::query_scalar(
             "select count(*) from token_deduction_records
              where status in ('completed', 'compensated') and idempotency_key = any($1)",
         )
         .bind(&names.keys)
-        .fetch_one(books.pool())
+        .fetch_one(ledger.pool())
         .await
         .expect("counted");
         assert_eq!(
@@ -133,7 +133,7 @@ fn whatever_several_do_at_once_the_books_add_up() {
             "each charge was answered once"
         );
         for (&id, (monthly, purchased)) in names.companies.iter().zip(BALANCES) {
-            assert_books_add_up(books.pool(), id, monthly + purchased).await;
+            assert_ledger_adds_up(ledger.pool(), id, monthly + purchased).await;
         }
     });
 }

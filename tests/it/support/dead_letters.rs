@@ -1,7 +1,7 @@
 //! Dead letters as the archivist would hand them over.
 
 use time::OffsetDateTime;
-use token_billing::storage::{Arrival, LetterState};
+use token_billing::storage::{Arrival, DeadLetterState};
 use uuid::Uuid;
 
 use super::site::{Site, event};
@@ -42,13 +42,13 @@ pub(crate) fn malformed(body: &[u8], error: &str) -> Arrival {
 }
 
 impl Site {
-    /// Archives them; the ids of their letters.
+    /// Archives them; the ids of their dead letters.
     pub(crate) async fn archive(&self, arrivals: &[Arrival]) -> Vec<i64> {
         let archived = self.storage().archive(arrivals).await;
         archived.expect("archived")
     }
 
-    /// So many open letters of one company, each of another job that costs `tokens`: jobs and letters.
+    /// So many open dead letters of one company, each of another job that costs `tokens`: jobs and dead letters.
     pub(crate) async fn park(
         &self,
         company: Uuid,
@@ -63,10 +63,10 @@ impl Site {
         (jobs, self.archive(&arrivals).await)
     }
 
-    /// How many letters are in this state.
-    pub(crate) async fn in_state(&self, state: LetterState) -> usize {
-        let letters = self.letters().await;
-        letters.iter().filter(|l| l.state == state).count()
+    /// How many dead letters are in this state.
+    pub(crate) async fn in_state(&self, state: DeadLetterState) -> usize {
+        let dead_letters = self.dead_letters().await;
+        dead_letters.iter().filter(|l| l.state == state).count()
     }
 
     /// Every row of the archive and of its audit trail.

@@ -1,11 +1,11 @@
-//! The books as a person would keep them: one charge after the other, no SQL, no cleverness.
+//! The ledger as a person would keep them: one charge after the other, no SQL, no cleverness.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::books::{Answer, Item};
+use crate::support::ledger::{Answer, Item};
 
 /// A period that ends before this year has ended.
 pub(super) const THIS_YEAR: i32 = 2026;
@@ -152,7 +152,7 @@ impl Model {
         answer
     }
 
-    /// A pending record, unless the key is settled or another company's.
+    /// A pending record, unless the key is decided or another company's.
     pub(super) fn mark_pending(&mut self, item: &Item) {
         let (Some(key), Some(company_id), Some(amount)) =
             (item.key.clone(), item.company_id, item.amount)
@@ -160,10 +160,10 @@ impl Model {
             return;
         };
         let existing = self.records.get(&key);
-        let owed = existing.is_none_or(|entry| {
+        let pending = existing.is_none_or(|entry| {
             matches!(entry.status, "pending" | "failed") && entry.company_id == company_id
         });
-        if owed {
+        if pending {
             let entry = Entry {
                 company_id,
                 article_id: item

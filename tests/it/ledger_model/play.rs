@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::model::{Company, Entry, Job, Model, THIS_YEAR};
 use super::moves::{Move, Names};
-use crate::support::books::{Answer, Books, Item, Record, UsageLog, deduct_item, mark_pending};
+use crate::support::ledger::{Answer, Item, Ledger, Record, UsageLog, deduct_item, mark_pending};
 
 /// Monthly and purchased tokens of the companies that exist.
 pub(super) const BALANCES: [(i64, i64); 3] = [(100, 150), (0, 90), (20, 0)];
@@ -22,7 +22,7 @@ pub(super) enum By {
 
 /// One sequence being played on the database and on the model.
 pub(super) struct Play<'b> {
-    books: &'b Books,
+    ledger: &'b Ledger,
     names: Names,
     model: Model,
     /// The record ids that the answers named.
@@ -32,12 +32,12 @@ pub(super) struct Play<'b> {
 }
 
 impl<'b> Play<'b> {
-    pub(super) async fn start(books: &'b Books) -> Self {
+    pub(super) async fn start(ledger: &'b Ledger) -> Self {
         let names = Names::new();
         let mut model = Model::default();
         let period_end = THIS_YEAR + 1;
         for (&id, (monthly, purchased)) in names.companies.iter().zip(BALANCES) {
-            books.add_company(id, monthly, purchased).await;
+            ledger.add_company(id, monthly, purchased).await;
             let company = Company {
                 monthly,
                 purchased,
@@ -45,7 +45,7 @@ impl<'b> Play<'b> {
             };
             model.companies.insert(id, company);
         }
-        set_period_end(books, &names.companies, period_end).await;
+        set_period_end(ledger, &names.companies, period_end).await;
         // Every second key has a job, of any company.
         for (number, key) in names.keys.iter().enumerate().step_by(2) {
             let Ok(id) = key.parse::<Uuid>() else {
@@ -57,14 +57,14 @@ impl<'b> Play<'b> {
             )
             .bind(id)
             .bind(company_id)
-            .execute(books.pool())
+            .execute(ledger.pool())
             .await
             .expect("a job");
             let status = "running";
             model.jobs.insert(key.clone(), Job { company_id, status });
         }
         Self {
-            books,
+            ledger,
             names,
             model,
             ids: HashMap::new(),
@@ -78,7 +78,7 @@ impl<'b> Play<'b> {
                 (By::Batch, _) | (By::Both, true) => {
                     let items: Vec<Item> =
                         items.iter().map(|charge| self.names.item(charge)).collect();
-                    let answers = self.books.deduct_batch(&items).await;
+                    let answers = self.ledger.deduct_batch(&items).await;
                     for (item, answer) in items.iter().zip(answers) {
                         self.compare(item, answer);
                     }
@@ -90,7 +90,7 @@ impl<'b> Play<'b> {
                         if charge.in_upper_case && item.job_id.is_some() {
                             spelled.key = item.key.as_ref().map(|key| key.to_uppercase());
                         }
-                        let answer = deduct_item(self.books.pool(), &spelled)
+                        let answer = deduct_item(self.ledger.pool(), &spelled)
                             .await
                             .expect("an answer");
                         self.compare(&item, answer);
@@ -99,7 +99,7 @@ impl<'b> Play<'b> {
             },
             Move::Mark(charge) => {
                 let item = self.names.item(charge);
-                mark_pending(self.books.pool(), std::slice::from_ref(&item), "busy")
+                mark_pending(self.ledger.pool(), std::slice::from_ref(&item), "busy")
                     .await
                     .expect("marked");
                 self.model.mark_pending(&item);
@@ -117,14 +117,14 @@ impl<'b> Play<'b> {
             }
             Move::Expire { company } => {
                 let company = self.names.companies[*company];
-                set_period_end(self.books, &[company], THIS_YEAR - 1).await;
+                set_period_end(self.ledger, &[company], THIS_YEAR - 1).await;
                 if let Some(company) = self.model.companies.get_mut(&company) {
                     company.period_end = THIS_YEAR - 1;
                 }
             }
             Move::Refund { key, as_purchased } => {
                 let key = &self.names.keys[*key];
-                let answer = refund(self.books, key, *as_purchased).await;
+                let answer = refund(self.ledger, key, *as_purchased).await;
                 let expected = self.model.refund(key, *as_purchased);
                 assert_eq!(answer, expected.map_err(str::to_owned), "of {key}");
             }
@@ -148,7 +148,7 @@ impl<'b> Play<'b> {
         .bind(purchased)
         .bind(monthly)
         .bind(period_end)
-        .fetch_one(self.books.pool())
+        .fetch_one(self.ledger.pool())
         .await
         .expect("an answer")
     }
@@ -178,7 +178,7 @@ impl<'b> Play<'b> {
     /// Holds every row to the model's.
     pub(super) async fn finish(self) {
         for (&id, company) in &self.model.companies {
-            let balances = self.books.balances(id).await;
+            let balances = self.ledger.balances(id).await;
             assert_eq!(
                 balances,
                 (company.monthly, company.purchased),
@@ -186,7 +186,7 @@ impl<'b> Play<'b> {
             );
         }
         for (key, job) in &self.model.jobs {
-            let (status, message) = self.books.job_status(key.parse().expect("a job")).await;
+            let (status, message) = self.ledger.job_status(key.parse().expect("a job")).await;
             assert_eq!(status, job.status, "job {key}");
             let needs_message = matches!(job.status, "failed" | "pending_token_deduction");
             assert_eq!(message.is_some(), needs_message, "job {key}: {message:?}");
@@ -196,7 +196,7 @@ impl<'b> Play<'b> {
              where idempotency_key = any($1) order by ledger_seq",
         )
         .bind(&self.names.keys)
-        .fetch_all(self.books.pool())
+        .fetch_all(self.ledger.pool())
         .await
         .expect("records");
         let charged: Vec<&str> = rows
@@ -204,12 +204,12 @@ impl<'b> Play<'b> {
             .filter(|row| row.ledger_seq.is_some())
             .map(|row| row.idempotency_key.as_str())
             .collect();
-        assert_eq!(charged, self.model.charged, "the order of the books");
+        assert_eq!(charged, self.model.charged, "the order of the ledger");
         assert_eq!(rows.len(), self.model.records.len());
 
         let mut logs = Vec::new();
         for &company in &self.names.companies {
-            logs.extend(self.books.usage_logs(company).await);
+            logs.extend(self.ledger.usage_logs(company).await);
         }
         let refunded = &self.model.refunded;
         assert_eq!(
@@ -256,7 +256,7 @@ fn assert_logged(row: &Record, logs: &[UsageLog]) {
 
 /// As [`Model::refund`].
 pub(super) async fn refund(
-    books: &Books,
+    ledger: &Ledger,
     key: &str,
     as_purchased: bool,
 ) -> Result<(i64, i64, i64), String> {
@@ -264,7 +264,7 @@ pub(super) async fn refund(
     let answer: Value = sqlx::query_scalar("select refund_tokens($1, $2, 'model', 'why')")
         .bind(key)
         .bind(setting)
-        .fetch_one(books.pool())
+        .fetch_one(ledger.pool())
         .await
         .expect("a refund never raises");
     let figure = |key: &str| answer[key].as_i64().expect("a number");
@@ -283,13 +283,13 @@ fn noon_in_june(year: i32) -> String {
     format!("{year}-06-15T12:00:00Z")
 }
 
-async fn set_period_end(books: &Books, companies: &[Uuid], year: i32) {
+async fn set_period_end(ledger: &Ledger, companies: &[Uuid], year: i32) {
     sqlx::query(
         "update company_subscriptions set current_period_end = $2::timestamptz where company_id = any($1)",
     )
     .bind(companies)
     .bind(noon_in_june(year))
-    .execute(books.pool())
+    .execute(ledger.pool())
     .await
     .expect("a period");
 }

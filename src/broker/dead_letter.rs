@@ -75,7 +75,7 @@ impl Delivered {
             .unwrap_or_else(OffsetDateTime::now_utc)
     }
 
-    /// The archived letter whose replay this is: the `replay-of` header.
+    /// The archived dead letter whose replay this is: the `replay-of` header.
     pub fn replay_of(&self) -> Option<i64> {
         self.whole_header("replay-of").filter(|id| *id >= 1)
     }

@@ -1,10 +1,10 @@
-//! Random sequences of what may happen to the books, with few keys and companies: collisions are the rule.
+//! Random sequences of what may happen to the ledger, with few keys and companies: collisions are the rule.
 
 use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::books::Item;
+use crate::support::ledger::Item;
 
 /// The last ones, from the sixth on, are no UUIDs.
 pub(super) const KEYS: usize = 7;
@@ -125,7 +125,7 @@ fn chargeable() -> impl Strategy<Value = Charge> {
 }
 
 fn charges() -> impl Strategy<Value = Move> {
-    // Every third one is, to the letter, an earlier one of the same batch.
+    // Every third one is, to the dead letter, an earlier one of the same batch.
     let item = (
         charge(),
         prop::option::weighted(0.3, any::<prop::sample::Index>()),
@@ -164,7 +164,7 @@ pub(super) fn sequence() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec(one, 1..10)
 }
 
-/// What several may do at once so that the books still form an unbroken chain.
+/// What several may do at once so that the ledger still form an unbroken chain.
 pub(super) fn unbroken_sequence() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         6 => charges(),

@@ -1,4 +1,4 @@
-//! Settings of what is done in the books besides charging.
+//! Settings of what is done in the ledger besides charging.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use serde::Deserialize;
 
 use super::values::{self, DAY, SECOND};
 
-/// How charges that are owed are settled: records `pending` for too long.
+/// How pending charges are swept: records `pending` for too long.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Sweeper {
     /// From one pass to the next. 1s..=1day, default 5m.
     #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
     pub interval: Duration,
-    /// Owed longer than this, by the database's clock, is stale. 1s..=1day, default 1h.
+    /// Pending longer than this, by the database's clock, is stale. 1s..=1day, default 1h.
     #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
     pub stale_after: Duration,
-    /// Records settled in one transaction. 1..=4096, default 256.
+    /// Records processed in one transaction. 1..=4096, default 256.
     #[serde(deserialize_with = "values::whole::<1, 4096, _, _>")]
     pub batch_max: u16,
-    /// How long a record is one sweeper's: if that one dies, or can't settle it, the next pass of any
+    /// How long a record is one sweeper's: if that one dies, or can't process it, the next pass of any
     /// sweeper after this tries again. 1s..=1day, default 2m.
     #[serde(deserialize_with = "values::duration::<SECOND, DAY, _>")]
     pub claim: Duration,
@@ -44,7 +44,7 @@ impl Default for Sweeper {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Audit {
-    /// Changes of balances that no movement of the books explains: an application's SQL. `listed` or
+    /// Changes of balances that no movement of the ledger explains: an application's SQL. `listed` or
     /// `forbidden` (a violation), default `listed`.
     #[serde(deserialize_with = "values::external_writes")]
     pub external_writes: ExternalWrites,
@@ -56,7 +56,7 @@ pub enum ExternalWrites {
     /// The application may do that: they are listed.
     #[default]
     Listed,
-    /// All changes have to come through the books.
+    /// All changes have to come through the ledger.
     Forbidden,
 }
 

@@ -1,14 +1,14 @@
-//! Charges that are owed.
+//! Charges that are pending.
 
 use uuid::Uuid;
 
 use super::{
-    books::{Item, mark_pending},
+    ledger::{Item, mark_pending},
     site::Site,
 };
 
-/// A job with an article of `articles`, owed for `minutes`.
-pub(crate) async fn owed(site: &Site, company: Uuid, tokens: i64, minutes: i64) -> Uuid {
+/// A job with an article of `articles`, pending for `minutes`.
+pub(crate) async fn pending(site: &Site, company: Uuid, tokens: i64, minutes: i64) -> Uuid {
     let (job, article) = (site.job(company).await, Uuid::new_v4());
     site.db
         .execute(format!(
@@ -24,7 +24,7 @@ pub(crate) async fn owed(site: &Site, company: Uuid, tokens: i64, minutes: i64) 
 }
 
 /// The same without its article being anywhere.
-pub(crate) async fn owed_for_nothing(site: &Site, company: Uuid, minutes: i64) -> Uuid {
+pub(crate) async fn pending_for_nothing(site: &Site, company: Uuid, minutes: i64) -> Uuid {
     let job = site.job(company).await;
     let item = Item {
         article_id: Some(Uuid::new_v4()),
