@@ -101,3 +101,31 @@ async fn a_page_costs_a_page_however_many_letters_there_are() {
         "{plan:#?}"
     );
 }
+
+#[tokio::test]
+async fn a_replay_finds_its_letters_by_their_ids_also_where_it_was_planned_when_there_were_none() {
+    let site = Site::new().await;
+    let mut session = site.db.pool().begin().await.expect("begun");
+    let run: i64 = sqlx::query_scalar("select begin_replay('me', 'all', null, '{}')")
+        .fetch_one(&mut *session)
+        .await
+        .expect("begun");
+    for call in [
+        "select count(*) from claim_dead_letters($1, '{1}', '1m')",
+        "select mark_dead_letters_replayed($1, '{}', now())",
+        "select count(*) from release_dead_letters($1, '{1}')",
+    ] {
+        sqlx::query(call)
+            .bind(run)
+            .execute(&mut *session)
+            .await
+            .expect(call);
+        let walks: i64 = sqlx::query_scalar(
+            "select pg_stat_get_xact_numscans('idx_dead_letters_open'::regclass)",
+        )
+        .fetch_one(&mut *session)
+        .await
+        .expect("counted");
+        assert_eq!(walks, 0, "{call}");
+    }
+}
