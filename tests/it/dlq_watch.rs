@@ -113,6 +113,30 @@ async fn all_who_watch_in_one_process_share_a_connection_that_ends_with_the_last
 }
 
 #[tokio::test]
+async fn a_look_that_is_dropped_halfway_loses_no_arrival() {
+    let site = Site::new().await;
+    let operations = Operations::open(&site.settings()).await.expect("reached");
+    let all = Selection::default();
+    let watch = operations.watch_dead_letters(&all, 0);
+    let mut arrivals = watch.await.expect("begun");
+    let company = site.company(0, 0).await;
+    for _ in 0..20 {
+        let new = site.archive(&[refused(Uuid::new_v4(), company, 1)]).await;
+        // As whoever waits for other things beside it drops it, at any moment.
+        let mut patience = std::time::Duration::from_micros(100);
+        let seen = loop {
+            match tokio::time::timeout(patience, arrived(&mut arrivals)).await {
+                Ok(seen) => break seen,
+                Err(_) => patience = patience * 5 / 4,
+            }
+            assert!(patience < PATIENCE, "{new:?} is never seen");
+        };
+        assert_eq!(seen, new);
+    }
+    operations.close().await;
+}
+
+#[tokio::test]
 async fn it_shows_only_what_is_selected() {
     let site = Site::new().await;
     let company = site.company(0, 0).await;

@@ -158,7 +158,8 @@ impl Arrivals {
             // For the reason, if it can't be reached: a pool only says that time was up.
             self.storage.reach().await?;
         }
-        // What comes from here on is told once more.
+        // What comes from here on is told once more. Dropped in the middle of it, this was no look.
+        self.caught_up = false;
         self.told.mark_unchanged();
         // Between the two statements one may arrive again: then it is found next time.
         let newest = self.storage.last_arrival().await?;
