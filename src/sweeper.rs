@@ -180,7 +180,7 @@ impl Sweeper {
             let articles = self
                 .find_articles(query.as_ref(), &stale, &mut report)
                 .await?;
-            self.sweep(&stale, &articles, &mut report).await?;
+            self.sweep(&stale, &articles, stop, &mut report).await?;
             if report.needs_person() {
                 left.extend(stale.into_iter().map(|one| one.idempotency_key));
             }
@@ -254,7 +254,7 @@ impl Sweeper {
         let stale: Vec<&StaleDeduction> = stale.iter().collect();
         let mut articles = Vec::with_capacity(stale.len());
         for some in stale.chunks(ASKED_AT_ONCE) {
-            let answers = isolate(some, |one| &one.idempotency_key, ask).await?;
+            let answers = isolate(some, |one| &one.idempotency_key, |_| false, ask).await?;
             for (one, answer) in some.iter().zip(answers) {
                 articles.push(answer.map_or_else(
                     |error| {
@@ -269,11 +269,13 @@ impl Sweeper {
     }
 
     /// Charges those whose articles exist and writes off those whose articles don't. What fails is set aside: its
-    /// claim keeps it out of the way until a later pass.
+    /// claim keeps it out of the way until a later pass. However many have to wait, the others are asked as well: the
+    /// same ones come first in every pass.
     async fn sweep(
         &self,
         stale: &[StaleDeduction],
         articles: &[Article],
+        stop: &CancellationToken,
         report: &mut SweepReport,
     ) -> Result<(), StorageError> {
         for decided in [Article::Exists, Article::Missing] {
@@ -285,6 +287,7 @@ impl Sweeper {
             let swept = isolate(
                 &those,
                 |one| one.company_id,
+                |_| stop.is_cancelled(),
                 |some| async move {
                     let keys: Vec<&str> = some.iter().map(|one| &*one.idempotency_key).collect();
                     let swept = match decided {

@@ -11,12 +11,13 @@ as $$
 begin
     perform check_own_action(p_run, 'replay');
     perform lock_dead_letters();
+    -- `is not distinct from`: by the ids, never by the index of all that is open, here and in release_dead_letters().
     return query
     with claimed as (
         update dead_letters set claimed_by = p_run, claimed_until = clock_timestamp() + p_lease
         where id in (
             select d.id from dead_letters_with_charges d
-            where d.id = any (p_ids) and d.state = 'open' and d.charge_state <> 'compensated'
+            where d.id = any (p_ids) and d.state is not distinct from 'open' and d.charge_state <> 'compensated'
               and d.claimed_by is distinct from p_run
               and (d.claimed_until is null or d.claimed_until <= clock_timestamp()))
         returning id, coalesce(edited_body, body) as body, properties, headers, job_id

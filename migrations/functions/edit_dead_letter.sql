@@ -24,7 +24,7 @@ begin
         when v_found.id is null then 'not_found'
         when v_found.state <> 'open' then 'not_open'
         when v_found.claimed_until > clock_timestamp() then 'being_replayed'
-        when coalesce(v_found.edited_body, v_found.body) <> p_seen then 'edited_meanwhile'
+        when coalesce(v_found.edited_body, v_found.body) is distinct from p_seen then 'edited_meanwhile'
     end;
     if error is not null then
         state := v_found.state;

@@ -9,5 +9,5 @@ begin
     perform check_own_action(p_run, 'replay');
     perform lock_dead_letters();
     update dead_letters set claimed_until = null
-    where id = any (p_ids) and claimed_by is not distinct from p_run and state = 'open';
+    where id = any (p_ids) and claimed_by is not distinct from p_run and state is not distinct from 'open';
 end $$;

@@ -15,7 +15,7 @@ use crate::{
     domain::{Glimpse, excerpt, signature},
     failpoint,
     reconnect::Reconnect,
-    storage::{Arrival, Fault, StorageError, isolate},
+    storage::{Arrival, Fault, StorageError, enough_busy, isolate},
 };
 
 /// What fails so often while others are archived has a fault of its own.
@@ -66,11 +66,13 @@ impl Archivist {
                 let some: Vec<&Arrival> = some.iter().map(|&at| &arrivals[at]).collect();
                 self.storage.blame(self.storage.archive(&some).await).await
             };
-            let outcomes = isolate(&left, |at| at, ask).await.map_err(|error| {
-                self.note_outage(&error);
-                tracing::error!(error.message = %error, "not archived");
-                Requeue
-            })?;
+            let outcomes = isolate(&left, |at| at, enough_busy, ask)
+                .await
+                .map_err(|error| {
+                    self.note_outage(&error);
+                    tracing::error!(error.message = %error, "not archived");
+                    Requeue
+                })?;
             let mut refused = Vec::new();
             for (at, outcome) in left.into_iter().zip(outcomes) {
                 match outcome {

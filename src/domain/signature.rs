@@ -26,7 +26,7 @@ static PARTS: LazyLock<Regex> = LazyLock::new(|| {
             | SQLSTATE \x20 [0-9A-Za-z]*
             | UTF-?8 | U\+0000 | RFC \x20 3339 )
         | (?<quoted> {quoted} )
-        | (?<id> {edge} (?: {hex}{{8}} - (?: {hex}{{4}} - ){{3}} {hex}{{12}} | 0x {hex}+ | {hex}{{8,}} ) {edge} )
+        | (?<id> -? {edge} (?: {hex}{{8}} - (?: {hex}{{4}} - ){{3}} {hex}{{12}} | 0x {hex}+ | {hex}{{8,}} ) {edge} )
         | -? [0-9]+ (?: \. [0-9]+ )? (?: [eE] [+-]? [0-9]+ )?"
     );
     Regex::new(&pattern).expect("a pattern of our own")
@@ -191,6 +191,10 @@ mod tests {
             (
                 "job 9f86d081884c7d65 of queue7 waited 200ms",
                 "job # of queue# waited #ms",
+            ),
+            (
+                "no row of job-8b0c1c1e-6f5e-4a43-9d0a-3f4c2f1d7a10 in shard-34c2f1d7",
+                "no row of job-# in shard-#",
             ),
             (
                 "the facade decade cafe deadbeef",

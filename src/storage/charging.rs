@@ -38,7 +38,8 @@ impl Storage {
         let mut session = self.session().await?;
         let answers = deduct_in(&mut session, events).await;
         session.release();
-        if answers.as_ref().is_ok_and(|answers| !answers.is_empty()) {
+        let is_written = |answer: &Deduction| matches!(answer, Deduction::Charged(_));
+        if answers.as_ref().is_ok_and(|all| all.iter().any(is_written)) {
             self.wrote();
         }
         answers

@@ -8,8 +8,11 @@ use super::{Fault, Storage, StorageError};
 /// What became of one row: its answer, or why it has none. Rows that failed together share the error.
 pub type Isolated<T> = Result<T, Arc<StorageError>>;
 
-/// When so many groups or rows in a row were busy, the rest isn't asked: it would only wait as long each.
-const ENOUGH_BUSY: u32 = 3;
+/// For whoever can't wait for all: when so many groups or rows in a row were busy, the rest would only wait as long
+/// each.
+pub fn enough_busy(in_a_row: u32) -> bool {
+    in_a_row >= 3
+}
 
 impl Storage {
     /// Whether an error is about no row in particular: the database as a whole can't work, or the installation
@@ -40,7 +43,8 @@ impl Storage {
 
 /// Asks about all rows at once. If that fails, asks about each group of them (a company's: most failures, such as
 /// a held lock, are one company's), and about each single row of a group that fails with more than having to wait.
-/// One outcome per row, in order.
+/// One outcome per row, in order. Where `give_up` says so, told how many in a row had to wait, the others aren't asked
+/// and fail as the last one did.
 ///
 /// `ask` answers with one value per row, or with an error that is about these rows. Its outer error ends
 /// everything: it is about everybody, or the caller has no more time.
@@ -51,6 +55,7 @@ impl Storage {
 pub async fn isolate<R: Copy, G: Eq + Hash, T, E, F>(
     rows: &[R],
     group: impl Fn(R) -> G,
+    give_up: impl Fn(u32) -> bool,
     mut ask: impl FnMut(Vec<R>) -> F,
 ) -> Result<Vec<Isolated<T>>, E>
 where
@@ -73,7 +78,7 @@ where
     while let Some(part) = groups.pop() {
         let failed = match asked.take() {
             Some(error) => error,
-            None if busy >= ENOUGH_BUSY => last.clone(),
+            None if give_up(busy) => last.clone(),
             None => {
                 let these = part.iter().map(|&at| rows[at]).collect();
                 match ask(these).await? {
@@ -136,6 +141,7 @@ mod tests {
         let outcomes = isolate(
             rows,
             |row| row.0,
+            enough_busy,
             |some: Vec<(char, u32)>| {
                 asks += 1;
                 let error = some.iter().find_map(|&row| fails(row));

@@ -8,7 +8,8 @@
 //! 1. `migrations/NNNN_*.sql`: tables, types, indexes, views. Each is applied once and never edited after that. None
 //!    calls a function of ours: the functions that are there are those of the version before, or none.
 //! 2. `migrations/functions/NAME.sql`: a function, or a trigger function with its triggers. Edited in place; applied
-//!    whenever the catalog differs from it, be it that a version has changed it or that somebody has by hand.
+//!    whenever the catalog differs from it, be it that a version has changed it or that somebody has by hand. Of a
+//!    trigger only its name is compared: one that is to be another one gets a new name.
 //!
 //! # How two versions live together
 //!

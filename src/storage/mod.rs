@@ -34,7 +34,7 @@ pub use installation::{
     Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction, StrangeMigration,
     grants, grants_sql, print_grants,
 };
-pub use isolate::{Isolated, isolate};
+pub use isolate::{Isolated, enough_busy, isolate};
 pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, LedgerRefusal, RefundRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};

@@ -12,7 +12,7 @@ use crate::{
     },
     failpoint,
     reconnect::Reconnect,
-    storage::{Fault, Isolated, StorageError, isolate},
+    storage::{Fault, Isolated, StorageError, enough_busy, isolate},
 };
 
 /// A message that is not acked yet, and what is to be done with it.
@@ -60,7 +60,7 @@ impl Worker {
             hold.check()?;
             self.outlast(hold, || self.storage.deduct(&some)).await
         };
-        let answers = isolate(&events, CompletionEvent::company_id, charge).await?;
+        let answers = isolate(&events, CompletionEvent::company_id, enough_busy, charge).await?;
         let committed_at = time::OffsetDateTime::now_utc();
         let mut answers = answers.into_iter();
         let mut in_flight = Vec::with_capacity(messages.len());
@@ -101,7 +101,8 @@ impl Worker {
                 self.outlast(hold, || self.storage.mark_pending(&some))
                     .await
             };
-            let marks = isolate(&charges, |(event, _)| event.company_id(), mark).await?;
+            let marks =
+                isolate(&charges, |(event, _)| event.company_id(), enough_busy, mark).await?;
             let marked = messages.iter_mut().filter(|one| one.to_mark().is_some());
             for (one, mark) in marked.zip(marks) {
                 let Some((event, error)) = one.to_mark() else {

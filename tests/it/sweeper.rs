@@ -347,3 +347,45 @@ async fn a_company_that_somebody_holds_is_set_aside_after_two_tries() {
     assert_eq!((report.charged, report.set_aside), (1, 20));
     holder.rollback().await.expect("let go");
 }
+
+#[tokio::test]
+async fn however_many_companies_somebody_holds_the_others_are_swept() {
+    let mut site = Site::new().await;
+    site.set("DATABASE__LOCK_TIMEOUT", "100ms");
+    let mut holder = site.db.pool().begin().await.expect("begun");
+    for _ in 0..5 {
+        let busy = site.company(0, 1000).await;
+        pending(&site, busy, 1, 90).await;
+        sqlx::query("select from company_subscriptions where company_id = $1 for update")
+            .bind(busy)
+            .execute(&mut *holder)
+            .await
+            .expect("held");
+    }
+    let idle = site.company(0, 1000).await;
+    pending(&site, idle, 1, 80).await;
+    let report = sweep(&site).await;
+    assert_eq!((report.charged, report.set_aside), (1, 5));
+    holder.rollback().await.expect("let go");
+}
+
+#[tokio::test]
+async fn however_many_articles_the_query_is_too_slow_for_it_is_asked_about_the_others() {
+    let mut site = Site::new().await;
+    let (slow, company) = (site.company(0, 1000).await, site.company(0, 1000).await);
+    site.set("DATABASE__LOCK_TIMEOUT", "200ms");
+    site.set("DATABASE__STATEMENT_TIMEOUT", "300ms");
+    site.set(
+        "SWEEPER__ARTICLE_EXISTS_QUERY",
+        &format!(
+            "select $1::uuid is not null and $2::uuid is not null
+                    and pg_sleep(case $3::uuid when '{slow}' then 60 else 0 end) is not null"
+        ),
+    );
+    for _ in 0..5 {
+        pending(&site, slow, 1, 90).await;
+    }
+    pending(&site, company, 1, 80).await;
+    let report = sweep(&site).await;
+    assert_eq!((report.charged, report.set_aside), (1, 5));
+}

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::preview::{Preview, PreviewOutcome};
 use crate::{
     operations::{OperationError, Operations, dead_letters::check_extent},
-    storage::{Candidate, DeadLetterState, Selection, StorageError, isolate},
+    storage::{Candidate, DeadLetterState, Selection, StorageError, enough_busy, isolate},
 };
 
 /// Dead letters tried in one transaction, unless one company has more: its row is held meanwhile.
@@ -228,7 +228,7 @@ impl Operations {
         pack: &[&[Candidate]],
     ) -> Result<(), StorageError> {
         let company_of = |company: &[Candidate]| company.first().and_then(|one| one.company_id);
-        let tried = isolate(pack, company_of, |some: Vec<_>| async move {
+        let tried = isolate(pack, company_of, enough_busy, |some: Vec<_>| async move {
             self.storage.blame(self.tried(&some).await).await
         });
         let tried = tried.await?;
