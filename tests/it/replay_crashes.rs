@@ -1,9 +1,15 @@
 //! A replay dies, hangs, is interrupted, or is not alone: every dead letter is sent, and charged once.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde_json::json;
-use token_billing::storage::{DeadLetterState, Selection};
+use token_billing::{
+    operations::{
+        Actor, Operations,
+        replay::{ReplayOrder, ReplaySelection},
+    },
+    storage::{DeadLetterState, Selection},
+};
 use uuid::Uuid;
 
 use crate::support::{
@@ -116,29 +122,57 @@ async fn two_replays_of_the_same_dead_letters_at_once_send_each_once() {
     let site = Site::new().await;
     site.declare().await;
     let company = site.company(0, 10_000).await;
-    let (_, ids) = site.park(company, 1, 500).await;
-    let args = [
-        &ALL[..],
-        &["--no-wait", "--rate", "500", "--output", "json"],
-    ]
-    .concat();
-    let (one, other) = tokio::join!(site.run(&args), site.run(&args));
-    let (one, other) = (one.document(), other.document());
-    let count =
-        |document: &serde_json::Value| document["replay"]["sent"].as_u64().expect("a number");
-    assert_eq!(count(&one) + count(&other), 500, "{one:#} {other:#}");
+    let (_, ids) = site.park(company, 1, 1_500).await;
+    let settings = site.settings();
+    let one = Arc::new(Operations::open(&settings).await.expect("reached"));
+    let other = Arc::new(Operations::open(&settings).await.expect("reached"));
+    let all = Selection {
+        states: vec![DeadLetterState::Open],
+        ..Selection::default()
+    };
+    let all = ReplaySelection::new(all, true).expect("all that is open");
+    let plan = one.plan_replay(all).await.expect("a plan");
+
+    // Neither gets its first page before both have asked for it.
+    let mut held = site.db.pool().begin().await.expect("a transaction");
+    let lock = "select from dead_letters for update";
+    sqlx::query(lock).execute(&mut *held).await.expect(lock);
+    let mut running = Vec::new();
+    for operations in [&one, &other] {
+        let order = ReplayOrder {
+            actor: Actor::new("ann").expect("a name"),
+            note: None,
+            rate: None,
+            canary: None,
+            wait: false,
+        };
+        running.push(operations.replay(plan.clone(), order).await.expect("begun"));
+    }
+    let waits = "select count(*) from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'";
+    let waiting = async || site.number(waits).await;
+    eventually("both wait", PATIENCE, waiting, |waiting| *waiting == 2).await;
+    held.rollback().await.expect("let go");
+
+    // While one of them sends the first page, the other one finds the second.
+    let mut counts = Vec::new();
+    for running in running {
+        counts.push(running.report().await.expect("a report").outcomes.sent);
+    }
     assert!(
-        count(&one) > 0 && count(&other) > 0,
-        "both took part: {one:#} {other:#}"
+        counts.iter().sum::<i64>() == 1_500 && !counts.contains(&0),
+        "both took part: {counts:?}"
     );
+    one.close().await;
+    other.close().await;
     let sent = sent(&site).await;
-    assert_eq!(sent.len(), 500);
+    assert_eq!(sent.len(), 1_500);
     assert_eq!(sent.iter().collect::<HashSet<_>>().len(), ids.len());
-    assert_eq!(site.in_state(DeadLetterState::Replayed).await, 500);
+    assert_eq!(site.in_state(DeadLetterState::Replayed).await, 1_500);
     assert_eq!(
         site.number("select count(*) from dead_letter_actions")
             .await,
-        500
+        1_500
     );
 }
 
