@@ -1,7 +1,8 @@
 //! Dead letters, from their queue into the archive.
 //!
 //! The archivist takes whatever has arrived, makes of each message what the archive keeps of it and commits all
-//! of them in one transaction (`archive.rs`), offers a copy of each to whoever watches (`copies.rs`), and acks. How many wait is looked at from time to time (`backlog.rs`).
+//! of them in one transaction (`archive.rs`), offers a copy of each to whoever watches (`copies.rs`), and acks. How
+//! many wait is looked at from time to time (`backlog.rs`).
 //!
 //! | if the process dies at this moment | then |
 //! |---|---|

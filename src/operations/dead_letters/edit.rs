@@ -65,14 +65,14 @@ impl Operations {
             dead_letter.charged_company_id,
             dead_letter.charged_at,
         ) {
-            let resolved = ChargedJob {
+            let job = ChargedJob {
                 job_id: job_id.to_string(),
                 refunded: dead_letter.charge_state == ChargeState::Compensated,
                 amount,
                 company_id,
                 completed_at,
             };
-            return Err(EditError::AlreadyCharged(resolved).into());
+            return Err(EditError::AlreadyCharged(job).into());
         }
         let limits = self.settings.limits.clone();
         Ok(Draft { full, limits })
@@ -82,8 +82,8 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`OperationError::Conflict`] where the dead letter isn't what it was when the draft was begun, or where money
-    /// has moved for a job that it stands, stood or would stand for. Nothing was changed then.
+    /// [`OperationError::Conflict`] where the dead letter isn't what it was when the draft was begun, or where tokens
+    /// have moved for a job that it stands, stood or would stand for. Nothing was changed then.
     pub async fn edit(
         &self,
         draft: &Draft,
