@@ -147,13 +147,14 @@ impl Default for Broker {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub struct Worker {
-    /// Batches charged at once, each on a database connection of its own. 1..=64, default 4.
+    /// Batches charged at once, each of other companies and on a database connection of its own. 1..=64; default: the
+    /// processors that this process may use, at most 4.
     #[serde(deserialize_with = "values::whole::<1, 64, _, _>")]
-    pub concurrency: u16,
-    /// Events charged in one transaction, at most. 1..=4096, default 256.
+    pub lanes: u16,
+    /// Events charged in one transaction, at most. 1..=4096, default 1024.
     #[serde(deserialize_with = "values::whole::<1, 4096, _, _>")]
     pub batch_max: u16,
-    /// Events the broker sends ahead of their acks. 1..=65535 and not below `batch_max`, default 512.
+    /// Events the broker sends ahead of their acks. 1..=65535 and not below `batch_max`, default 4096.
     #[serde(deserialize_with = "values::whole::<1, 65_535, _, _>")]
     pub prefetch: u16,
     /// For finishing what is in flight at shutdown. 100ms..=1h, default 30s.
@@ -168,13 +169,18 @@ pub struct Worker {
 impl Default for Worker {
     fn default() -> Self {
         Self {
-            concurrency: 4,
-            batch_max: 256,
-            prefetch: 512,
+            lanes: processors().clamp(1, 4),
+            batch_max: 1024,
+            prefetch: 4096,
             drain_timeout: Duration::from_secs(30),
             hold_max: Duration::from_mins(10),
         }
     }
+}
+
+fn processors() -> u16 {
+    let known = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(known).unwrap_or(u16::MAX)
 }
 
 /// The delay before an event is tried again: `base`, then each `factor` times the one before, up to

@@ -1,5 +1,8 @@
 //! Keeping a queue consumed: everything is built anew after any failure.
 
+mod reader;
+mod window;
+
 use std::{
     sync::{
         Arc,
@@ -8,18 +11,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Batch, BrokerError, Connection, Consumer, SingleFile, Topology, Unreadable},
+    broker::{BrokerError, Connection, Consumer, Delivered, SingleFile, Topology, Unreadable},
     config::Settings,
     reconnect::Reconnect,
     storage::{Storage, Waited},
 };
+use reader::Reader;
 
-/// After the connection is lost nothing in flight can be acked any more. This long the consumers may take to
+/// After the connection is lost nothing in flight can be acked any more. This long the lanes may take to
 /// finish and to say what they saw; what then still runs is dropped.
 const LOST_GRACE: Duration = Duration::from_secs(5);
 
@@ -29,16 +35,62 @@ pub(crate) struct Intake {
     /// How its connection is called.
     pub(crate) name: &'static str,
     pub(crate) queue: String,
-    /// Consumers side by side, each with one batch at a time.
-    pub(crate) consumers: u16,
+    /// Messages that the broker sends ahead of their acks.
     pub(crate) prefetch: u16,
-    /// Messages of a batch.
-    pub(crate) batch_max: u16,
-    /// Bytes of bodies after which a batch takes no further message.
-    pub(crate) batch_bytes: usize,
     /// At each start, messages that were delivered before are processed one by one with only one in flight: if it was
     /// one of them that killed the last process, it is found there, and its death counts a delivery for itself alone.
     pub(crate) wary: bool,
+}
+
+/// What processes the messages of one connection, side by side. Those that are not reported as done when all have ended
+/// come again.
+pub(crate) struct Lanes {
+    /// Takes each message to its lane. Dropped when no more come: then the lanes finish what they have, and end.
+    pub(crate) feed: Box<dyn FnMut(Delivered) + Send>,
+    pub(crate) tasks: JoinSet<Result<(), Requeue>>,
+}
+
+/// Makes the lanes of a new connection.
+pub(crate) type StartLanes = Arc<dyn Fn(Session) -> Lanes + Send + Sync>;
+
+/// What a lane knows of its connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    reports: mpsc::UnboundedSender<Report>,
+    /// Something failed, and all is to be built anew: nothing more is begun.
+    pub(crate) ending: CancellationToken,
+    /// Told to stop: what can be finished is, but nothing is waited for.
+    stop: CancellationToken,
+    hold_max: Duration,
+}
+
+#[derive(Debug)]
+enum Report {
+    /// These are processed, and may be acked.
+    Done(Vec<u64>),
+    /// These wait for somebody else's lock.
+    Aside(Vec<u64>),
+}
+
+impl Session {
+    /// These are processed: whatever they stand for is committed, or confirmed in another queue.
+    pub(crate) fn done(&self, tags: Vec<u64>) {
+        // Without a reader there is nobody to ack: they come again.
+        let _ = self.reports.send(Report::Done(tags));
+    }
+
+    /// These were looked at, and are processed later.
+    pub(crate) fn aside(&self, tags: Vec<u64>) {
+        let _ = self.reports.send(Report::Aside(tags));
+    }
+
+    /// For what is begun now.
+    pub(crate) fn hold(&self) -> Hold {
+        Hold {
+            until: Instant::now() + self.hold_max,
+            stop: self.stop.clone(),
+        }
+    }
 }
 
 /// A queue that is kept consumed.
@@ -56,11 +108,7 @@ pub(crate) struct Consuming {
     progressed: Arc<AtomicBool>,
 }
 
-/// Processes one batch, and acks it.
-pub(crate) type Process =
-    Arc<dyn Fn(Batch, Hold) -> BoxFuture<'static, Result<(), NotAcked>> + Send + Sync>;
-
-/// Why a batch was not acked. Its messages come again.
+/// Why a connection was given up. What was not acked comes again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAcked {
     #[error(transparent)]
@@ -75,7 +123,8 @@ pub(crate) enum NotAcked {
 pub(crate) struct Requeue;
 
 /// How long a batch may stay in flight while something is away: until shutdown, or well before the
-/// broker's consumer timeout, after which it would close the channel by itself.
+/// broker's consumer timeout, after which it would close the channel by itself. While nothing is away, shutdown ends
+/// nothing that has begun.
 #[derive(Debug)]
 pub(crate) struct Hold {
     until: Instant,
@@ -83,16 +132,13 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// Messages received now may be held for so long.
-    fn new(max: Duration, stop: &CancellationToken) -> Self {
-        let (until, stop) = (Instant::now() + max, stop.clone());
-        Self { until, stop }
-    }
-
     /// Whether it goes on.
     pub(crate) fn check(&self) -> Result<(), Requeue> {
-        let over = self.stop.is_cancelled() || Instant::now() >= self.until;
-        if over { Err(Requeue) } else { Ok(()) }
+        if Instant::now() < self.until {
+            Ok(())
+        } else {
+            Err(Requeue)
+        }
     }
 
     /// Runs `wait` to its end, or to the end of the hold.
@@ -137,7 +183,7 @@ impl Consuming {
     ///
     /// Connect, declare, consume; after any error all of it is thrown away and built again. What was unacked
     /// goes back to its queue by that.
-    pub(crate) async fn run(&self, stop: &CancellationToken, process: Process) {
+    pub(crate) async fn run(&self, stop: &CancellationToken, start: StartLanes) {
         let mut reconnect = Reconnect::new(&self.settings.reconnect);
         let mut unreadable = Unreadable::default();
         // Nothing is taken from the queue that could not be dealt with.
@@ -145,7 +191,7 @@ impl Consuming {
             let opened_at = Instant::now();
             let queue = &self.intake.queue;
             let ended = loop {
-                let ended = self.session(stop, &mut unreadable, &process).await;
+                let ended = self.session(stop, &mut unreadable, &start).await;
                 let is_unreadable = matches!(ended, Err(NotAcked::Broker(BrokerError::Unreadable)));
                 if !is_unreadable || stop.is_cancelled() {
                     break ended;
@@ -182,7 +228,7 @@ impl Consuming {
         &self,
         stop: &CancellationToken,
         unreadable: &mut Unreadable,
-        process: &Process,
+        start: &StartLanes,
     ) -> Result<(), NotAcked> {
         let connection = Connection::open(&self.settings.broker, self.intake.name).await?;
         // Declared a moment ago, if the last connection got as far as to a message.
@@ -190,24 +236,7 @@ impl Consuming {
             self.topology.declare(&connection).await?;
             self.refused.send_replace(None);
         }
-        let hold_max = self.settings.worker.hold_max;
-        let work = async {
-            // After a message that can't be read, what it came with is processed one by one as well: each of its
-            // deliveries then counts for itself alone, and for none of those that were prefetched beside it.
-            if self.intake.wary || unreadable.is_about() {
-                let queue = &self.intake.queue;
-                let mut file = SingleFile::open(&connection, queue, unreadable).await?;
-                while let Some(batch) = file.next(stop).await? {
-                    process(batch, Hold::new(hold_max, stop)).await?;
-                }
-                file.close().await;
-                if stop.is_cancelled() {
-                    return Ok(());
-                }
-                unreadable.gone(queue);
-            }
-            self.consume(&connection, stop, process).await
-        };
+        let work = self.consume(&connection, stop, unreadable, start);
         let lost = async {
             let lost = connection.closed().await;
             if !matches!(lost, BrokerError::Unreadable) {
@@ -226,59 +255,60 @@ impl Consuming {
         ended
     }
 
+    /// Until `stop` or an error; then the lanes finish, and what they have processed is acked.
     async fn consume(
         &self,
         connection: &Connection,
         stop: &CancellationToken,
-        process: &Process,
+        unreadable: &mut Unreadable,
+        start: &StartLanes,
     ) -> Result<(), NotAcked> {
-        let (intake, ending) = (&self.intake, stop.child_token());
-        let hold_max = self.settings.worker.hold_max;
-        let mut lanes = JoinSet::new();
-        for _ in 0..intake.consumers {
-            let mut consumer = Consumer::start(connection, &intake.queue, intake.prefetch).await?;
-            let (max, bytes) = (usize::from(intake.batch_max), intake.batch_bytes);
-            let (ending, process) = (ending.clone(), process.clone());
-            let progressed = self.progressed.clone();
-            lanes.spawn(async move {
-                let ended = loop {
-                    let batch = tokio::select! {
-                        biased;
-                        () = ending.cancelled() => break Ok(()),
-                        batch = consumer.next_batch_within(max, bytes) => batch,
-                    };
-                    let processed = match batch {
-                        Ok(batch) => process(batch, Hold::new(hold_max, &ending)).await,
-                        Err(error) => Err(NotAcked::from(error)),
-                    };
-                    if processed.is_err() {
-                        break processed;
-                    }
-                    progressed.store(true, Ordering::Relaxed);
-                };
-                // What was prefetched and not begun goes back to the queue.
-                consumer.close().await;
-                ended
-            });
-        }
-        self.running.send_replace(true);
-        tracing::info!(
-            queue = intake.queue,
-            consumers = intake.consumers,
-            "consuming"
-        );
-        let mut first = Ok(());
-        // The first to end, for whatever reason, ends all: each finishes its batch.
-        while let Some(ended) = lanes.join_next().await {
+        let Intake {
+            queue, prefetch, ..
+        } = &self.intake;
+        let consumer = Consumer::open(connection, queue, *prefetch).await?;
+        let (reports, received) = mpsc::unbounded_channel();
+        let session = Session {
+            reports,
+            ending: CancellationToken::new(),
+            stop: stop.clone(),
+            hold_max: self.settings.worker.hold_max,
+        };
+        let ending = session.ending.clone();
+        let mut lanes = start(session);
+        let progressed = self.progressed.clone();
+        let mut reader = Reader::new(consumer, *prefetch, received, progressed);
+        let ended = self.read(&mut reader, &mut lanes, stop, unreadable).await;
+        if ended.is_err() {
             ending.cancel();
-            let ended = ended.unwrap_or_else(|panic| {
-                tracing::error!(error.message = %panic, "a consumer panicked");
-                Err(NotAcked::Requeue(Requeue))
-            });
-            if first.is_ok() {
-                first = ended;
-            }
         }
-        first
+        // The other half is for what is begun by then.
+        let patience = self.settings.worker.drain_timeout / 2;
+        let finished = reader.finish(lanes, &ending, patience).await;
+        ended.and(finished)
+    }
+
+    async fn read(
+        &self,
+        reader: &mut Reader,
+        lanes: &mut Lanes,
+        stop: &CancellationToken,
+        unreadable: &mut Unreadable,
+    ) -> Result<(), NotAcked> {
+        let queue = &self.intake.queue;
+        // After a message that can't be read, what it came with is processed one by one as well: each of its
+        // deliveries then counts for itself alone, and for none of those that were prefetched beside it.
+        if self.intake.wary || unreadable.is_about() {
+            let mut file = SingleFile::new(unreadable);
+            reader.one_by_one(&mut file, lanes, stop).await?;
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            unreadable.gone(queue);
+        }
+        reader.start().await?;
+        self.running.send_replace(true);
+        tracing::info!(queue, "consuming");
+        reader.read(lanes, stop).await
     }
 }

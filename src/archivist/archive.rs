@@ -6,12 +6,13 @@ use std::sync::{
 };
 
 use time::OffsetDateTime;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Archivist, Tally, copies::Copies};
+use super::{Archivist, BATCH_BYTES, Tally, copies::Copies};
 use crate::{
-    broker::{Batch, Delivered},
-    consuming::{Hold, NotAcked, Requeue},
+    broker::Delivered,
+    consuming::{Hold, Requeue, Session},
     domain::{Glimpse, excerpt, signature},
     failpoint,
     reconnect::Reconnect,
@@ -24,20 +25,59 @@ const ENOUGH_TRIES: u32 = 3;
 const REFUSAL_MAX: usize = 512;
 
 impl Archivist {
-    /// Commit, copies, ack: in this order.
-    pub(super) async fn process(
+    /// Whatever has arrived, a batch at a time, until no more comes.
+    pub(super) async fn archive_all(
         &self,
-        batch: Batch,
+        mut input: mpsc::UnboundedReceiver<Delivered>,
+        copies: &Copies,
+        session: &Session,
+    ) -> Result<(), Requeue> {
+        let max = usize::from(self.settings.archivist.batch_max);
+        let mut next = input.recv().await;
+        while let Some(first) = next.take() {
+            // One that was delivered before comes alone: should it be what killed its archivist, it drags nobody along.
+            let alone = first.redelivered;
+            let mut bytes = first.body.len();
+            let mut batch = vec![first];
+            while !alone && batch.len() < max && bytes < BATCH_BYTES {
+                match input.try_recv() {
+                    Ok(message) if message.redelivered => {
+                        next = Some(message);
+                        break;
+                    }
+                    Ok(message) => {
+                        bytes += message.body.len();
+                        batch.push(message);
+                    }
+                    Err(_) => break,
+                }
+            }
+            if session.ending.is_cancelled() {
+                break;
+            }
+            self.process(&batch, copies, &session.hold()).await?;
+            session.done(batch.iter().map(|message| message.tag).collect());
+            if next.is_none() {
+                next = input.recv().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commit, then copies; the ack comes after that.
+    async fn process(
+        &self,
+        batch: &[Delivered],
         copies: &Copies,
         hold: &Hold,
-    ) -> Result<(), NotAcked> {
-        let arrivals: Vec<Arrival> = batch.messages().iter().map(arrival).collect();
+    ) -> Result<(), Requeue> {
+        let arrivals: Vec<Arrival> = batch.iter().map(arrival).collect();
         let jobs: Vec<Uuid> = arrivals.iter().filter_map(|one| one.job_id).collect();
         failpoint::hit("before_archive", jobs.iter().copied());
         let ids = self.archive(&arrivals, hold).await?;
         failpoint::hit("after_archive", jobs.iter().copied());
         Tally::add(&self.tally.archived, ids.len());
-        for ((message, arrival), id) in batch.messages().iter().zip(&arrivals).zip(ids) {
+        for ((message, arrival), id) in batch.iter().zip(&arrivals).zip(ids) {
             tracing::debug!(
                 dead_letter.id = id,
                 job.id = arrival.job_id.map(tracing::field::display),
@@ -47,7 +87,7 @@ impl Archivist {
             copies.offer(message, id);
         }
         failpoint::hit("after_copy", jobs);
-        Ok(batch.ack().await?)
+        Ok(())
     }
 
     /// Archives all, in one transaction if nothing is wrong with any; their ids, in order.

@@ -24,14 +24,17 @@ mod tally;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use futures_util::FutureExt as _;
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::Topology,
     config::Settings,
-    consuming::{Consuming, Intake},
+    consuming::{Consuming, Intake, Lanes, Session},
     domain::RetrySchedule,
     reconnect::Reconnect,
     storage::{Fault, Storage, StorageError},
@@ -59,13 +62,18 @@ pub struct Archivist {
 pub async fn run(archivist: Arc<Archivist>, stop: CancellationToken) {
     let (copies, sending) = copies::copies(&archivist);
     let (own, copies) = (archivist.clone(), Arc::new(copies));
-    let process = move |batch, hold| {
+    let start = Arc::new(move |session: Session| {
+        let (give, input) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
         let (archivist, copies) = (own.clone(), copies.clone());
-        async move { archivist.process(batch, &copies, &hold).await }.boxed()
-    };
+        tasks.spawn(async move { archivist.archive_all(input, &copies, &session).await });
+        // Once the lane has ended it takes nothing: what it is given comes again.
+        let feed = Box::new(move |message| drop(give.send(message)));
+        Lanes { feed, tasks }
+    });
     let reconnect = Reconnect::new(&archivist.settings.reconnect);
     tokio::join!(
-        archivist.consuming.run(&stop, Arc::new(process)),
+        archivist.consuming.run(&stop, start),
         sending.run(reconnect, stop.clone()),
         archivist.resolve(&stop)
     );
@@ -79,10 +87,7 @@ impl Archivist {
         let intake = Intake {
             name: "archivist",
             queue: topology.dead_letters(),
-            consumers: 1,
             prefetch: settings.archivist.prefetch,
-            batch_max: settings.archivist.batch_max,
-            batch_bytes: BATCH_BYTES,
             wary: false,
         };
         Self {

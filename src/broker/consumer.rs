@@ -1,60 +1,40 @@
-//! Consuming in natural batches: whatever has arrived, up to a limit.
+//! One channel on which a queue is consumed.
 
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, future::try_join_all};
 use lapin::{
     Channel,
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions,
+    },
     types::FieldTable,
 };
 
 use super::{BrokerError, Connection, Delivered};
 
-/// One channel and its consumer. Messages of a batch are acked together: the batch before must be
-/// processed before the next one is taken, so that everything below the last tag is processed.
+/// A channel with at most one consumer on it. Its messages are numbered in the order of their delivery ([`Delivered::tag`]).
 #[derive(Debug)]
 pub struct Consumer {
     channel: Channel,
     patience: Duration,
     queue: String,
-    deliveries: lapin::Consumer,
-    /// A redelivered message that ended the last batch; it is a batch of its own.
-    alone: Option<Delivered>,
+    deliveries: Option<lapin::Consumer>,
 }
 
-/// Messages in flight, at least one.
-#[derive(Debug)]
-pub struct Batch {
-    pub(super) messages: Vec<Delivered>,
-    pub(super) patience: Duration,
-}
-
-impl Batch {
-    /// The messages, oldest first.
-    pub fn messages(&self) -> &[Delivered] {
-        &self.messages
-    }
-
-    /// Acks all of them. Call it only when each is processed.
-    pub async fn ack(self) -> Result<(), BrokerError> {
-        let Some(last) = self.messages.last() else {
-            return Ok(());
-        };
-        // Everything unacked on this channel up to the last: this batch, and nothing else.
-        let acked = last.acker.ack(BasicAckOptions { multiple: true });
-        if BrokerError::answered("acking", self.patience, acked).await? {
-            Ok(())
-        } else {
-            Err(BrokerError::NotAcked)
-        }
-    }
+/// One command to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// This one.
+    One(u64),
+    /// All that are unacked up to this one, which has to be unacked.
+    UpTo(u64),
 }
 
 impl Consumer {
-    /// Starts consuming. `prefetch` is all that bounds memory: the client buffers what it is given.
-    pub async fn start(
+    /// Opens the channel. `prefetch` is all that bounds memory: the client buffers what it is given.
+    pub async fn open(
         connection: &Connection,
         queue: &str,
         prefetch: u16,
@@ -62,62 +42,41 @@ impl Consumer {
         let (channel, patience) = (connection.channel().await?, connection.patience);
         let set = channel.basic_qos(prefetch, BasicQosOptions::default());
         BrokerError::answered("setting the prefetch", patience, set).await?;
-        // The broker gives the consumer its name.
-        let (name, options) = ("".into(), BasicConsumeOptions::default());
-        let started = channel.basic_consume(queue.into(), name, options, FieldTable::default());
-        let deliveries = BrokerError::answered("starting to consume", patience, started).await?;
         Ok(Self {
             channel,
             patience,
             queue: queue.to_owned(),
-            deliveries,
-            alone: None,
+            deliveries: None,
         })
     }
 
-    /// Waits for a message, then takes what else has arrived, at most `max`. A message that has been
-    /// delivered before comes alone: should it be what killed its worker, it drags nobody along.
-    ///
-    /// Cancel safe: the only wait is for the first message.
-    pub async fn next_batch(&mut self, max: usize) -> Result<Batch, BrokerError> {
-        self.next_batch_within(max, usize::MAX).await
+    /// The message at the head of the queue, if there is one: without, or before, consuming.
+    pub async fn get(&self) -> Result<Option<Delivered>, BrokerError> {
+        let options = BasicGetOptions { no_ack: false };
+        let got = self.channel.basic_get(self.queue.as_str().into(), options);
+        let got = BrokerError::answered("getting a message", self.patience, got).await?;
+        Ok(got.map(|got| delivered(got.delivery)))
     }
 
-    /// The same, and no further message once the bodies have `max_bytes` together.
-    pub async fn next_batch_within(
-        &mut self,
-        max: usize,
-        max_bytes: usize,
-    ) -> Result<Batch, BrokerError> {
-        let first = match self.alone.take() {
-            Some(message) => message,
-            None => {
-                let next = self.deliveries.next().await;
-                self.received(next)?
-            }
+    /// From now on, messages come.
+    pub async fn start(&mut self) -> Result<(), BrokerError> {
+        // The broker gives the consumer its name.
+        let (name, options) = ("".into(), BasicConsumeOptions::default());
+        let queue = self.queue.as_str().into();
+        let started = self
+            .channel
+            .basic_consume(queue, name, options, FieldTable::default());
+        let started = BrokerError::answered("starting to consume", self.patience, started).await?;
+        self.deliveries = Some(started);
+        Ok(())
+    }
+
+    /// The next message, waited for. Cancel safe.
+    pub async fn next(&mut self) -> Result<Delivered, BrokerError> {
+        let next = match &mut self.deliveries {
+            Some(deliveries) => deliveries.next().await,
+            None => None,
         };
-        let alone = first.redelivered;
-        let mut bytes = first.body.len();
-        let mut messages = vec![first];
-        while !alone && messages.len() < max && bytes < max_bytes {
-            let Some(next) = self.deliveries.next().now_or_never() else {
-                break;
-            };
-            let message = self.received(next)?;
-            if message.redelivered {
-                self.alone = Some(message);
-                break;
-            }
-            bytes += message.body.len();
-            messages.push(message);
-        }
-        Ok(Batch {
-            messages,
-            patience: self.patience,
-        })
-    }
-
-    fn received(&self, next: Option<lapin::Result<Delivery>>) -> Result<Delivered, BrokerError> {
         match next {
             Some(Ok(delivery)) => Ok(delivered(delivery)),
             Some(Err(source)) => Err(BrokerError::Lapin {
@@ -128,23 +87,53 @@ impl Consumer {
         }
     }
 
+    /// The next message, if it has arrived.
+    pub fn arrived(&mut self) -> Option<Result<Delivered, BrokerError>> {
+        self.next().now_or_never()
+    }
+
+    /// No more messages come, but for those that are on their way: these.
+    pub async fn cancel(&mut self) -> Result<Vec<Delivered>, BrokerError> {
+        let Some(mut deliveries) = self.deliveries.take() else {
+            return Ok(Vec::new());
+        };
+        let cancelled = self
+            .channel
+            .basic_cancel(deliveries.tag(), BasicCancelOptions::default());
+        BrokerError::answered("cancelling the consumer", self.patience, cancelled).await?;
+        let mut left = Vec::new();
+        while let Some(Some(Ok(delivery))) = deliveries.next().now_or_never() {
+            left.push(delivered(delivery));
+        }
+        Ok(left)
+    }
+
+    /// Sends all of these; returns when they are written.
+    pub async fn ack(&self, acks: Vec<Ack>) -> Result<(), BrokerError> {
+        let sent = acks.into_iter().map(|ack| {
+            let (tag, multiple) = match ack {
+                Ack::One(tag) => (tag, false),
+                Ack::UpTo(tag) => (tag, true),
+            };
+            self.channel.basic_ack(tag, BasicAckOptions { multiple })
+        });
+        BrokerError::answered("acking", self.patience, try_join_all(sent)).await?;
+        Ok(())
+    }
+
     /// Ends it; what is unacked goes back to the queue.
     pub async fn close(&self) {
-        close(&self.channel, self.patience).await;
+        // Should the goodbye fail, the connection is gone, and the broker does the same by itself.
+        let closing = self.channel.close(200, "done".into());
+        let _ = BrokerError::answered("closing a channel", self.patience, closing).await;
     }
 }
 
-pub(super) async fn close(channel: &Channel, patience: Duration) {
-    // Should the goodbye fail, the connection is gone, and the broker does the same by itself.
-    let closing = channel.close(200, "done".into());
-    let _ = BrokerError::answered("closing a channel", patience, closing).await;
-}
-
-pub(super) fn delivered(delivery: Delivery) -> Delivered {
+fn delivered(delivery: Delivery) -> Delivered {
     Delivered {
+        tag: delivery.delivery_tag,
         body: delivery.data,
         redelivered: delivery.redelivered,
         properties: delivery.properties,
-        acker: delivery.acker,
     }
 }

@@ -1,7 +1,7 @@
 //! One message, as it came.
 
 use lapin::{
-    Acker, BasicProperties,
+    BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -29,12 +29,13 @@ const OWN: [&str; 8] = [
 /// A message that was delivered and is not acked yet.
 #[derive(Debug)]
 pub struct Delivered {
+    /// Its number on its channel, by which it is acked.
+    pub tag: u64,
     /// The body, byte for byte.
     pub body: Vec<u8>,
     /// Delivered before: to a worker that died, lost its connection or gave it back.
     pub redelivered: bool,
     pub(super) properties: BasicProperties,
-    pub(super) acker: Acker,
 }
 
 impl Delivered {

@@ -21,7 +21,7 @@ mod topology;
 
 pub use comparison::{Compared, PartFound};
 pub use connection::Connection;
-pub use consumer::{Batch, Consumer};
+pub use consumer::{Ack, Consumer};
 pub use copier::Copier;
 pub use error::BrokerError;
 pub use greeting::greeting;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    BrokerError, Connection, Consumer, Outgoing, PublishError, Publisher, Topology,
+    Ack, BrokerError, Connection, Consumer, Outgoing, PublishError, Publisher, Topology,
     topology::{Declarer, Part},
 };
 use crate::{
@@ -117,7 +117,8 @@ async fn through(
         }
         channel.declare(&part).await?;
     }
-    let mut consumer = Consumer::start(&connection, &topology.work_queue(), 1).await?;
+    let mut consumer = Consumer::open(&connection, &topology.work_queue(), 1).await?;
+    consumer.start().await?;
     let body = Uuid::new_v4().to_string().into_bytes();
     let publisher = Publisher::plain(scratch, topology);
     let sent = Instant::now();
@@ -127,11 +128,11 @@ async fn through(
     for result in published {
         result?;
     }
-    let batch = tokio::time::timeout(within, consumer.next_batch(1)).await;
-    let batch = batch.map_err(|_| ProbeError::NotBack(within))??;
+    let back = tokio::time::timeout(within, consumer.next()).await;
+    let back = back.map_err(|_| ProbeError::NotBack(within))??;
     let took = sent.elapsed();
-    let same = batch.messages().iter().all(|message| message.body == body);
-    batch.ack().await?;
+    let same = back.body == body;
+    consumer.ack(vec![Ack::One(back.tag)]).await?;
     consumer.close().await;
     connection.close().await;
     match same {

@@ -8,13 +8,9 @@
 
 use std::time::{Duration, Instant};
 
-use lapin::{Channel, options::BasicGetOptions};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Batch, BrokerError, Connection,
-    consumer::{close, delivered},
-};
+use super::{BrokerError, Consumer, Delivered};
 
 /// What a dead connection held is back in its queue after this: the queue was empty, or had fresh messages, for so
 /// long.
@@ -24,12 +20,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Between two lines of the log about a message that comes again and again.
 const LOG_EVERY: u32 = 100;
 
-/// Takes single messages, each on request, so that exactly one is in flight.
+/// Takes single messages, each on request, so that exactly one is being processed.
 #[derive(Debug)]
 pub struct SingleFile {
-    channel: Channel,
-    patience: Duration,
-    queue: String,
     /// When the last message came that had been delivered before.
     last_returned: Instant,
     /// Until then a fresh message doesn't end it.
@@ -38,21 +31,12 @@ pub struct SingleFile {
 }
 
 impl SingleFile {
-    /// Opens a channel for it.
-    pub async fn open(
-        connection: &Connection,
-        queue: &str,
-        unreadable: &Unreadable,
-    ) -> Result<Self, BrokerError> {
-        let (channel, patience) = (connection.channel().await?, connection.patience);
-        Ok(Self {
-            channel,
-            patience,
-            queue: queue.to_owned(),
+    pub fn new(unreadable: &Unreadable) -> Self {
+        Self {
             last_returned: Instant::now(),
             not_before: unreadable.met_at.map(|at| at + BACK_WITHIN),
             over: false,
-        })
+        }
     }
 
     /// The message at the head of the queue. `None`: whatever a dead connection held is through, or `stop`.
@@ -60,32 +44,25 @@ impl SingleFile {
     /// The broker offers returned messages first, so the first fresh one ends it. An empty queue doesn't at
     /// once: the broker may not have noticed yet that the last connection is dead. Nor does a fresh one at once
     /// after a message that can't be read: that one may be on its way back, or break another process just now.
-    pub async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Batch>, BrokerError> {
+    pub async fn next(
+        &mut self,
+        consumer: &Consumer,
+        stop: &CancellationToken,
+    ) -> Result<Option<Delivered>, BrokerError> {
         while !stop.is_cancelled() && !self.over && self.last_returned.elapsed() < BACK_WITHIN {
-            let options = BasicGetOptions { no_ack: false };
-            let got = self.channel.basic_get(self.queue.as_str().into(), options);
-            let got = BrokerError::answered("getting a message", self.patience, got).await?;
-            let Some(got) = got else {
+            let Some(message) = consumer.get().await? else {
                 tokio::time::sleep(LOOK_AGAIN).await;
                 continue;
             };
-            let message = delivered(got.delivery);
             let may_be_back = self.not_before.is_some_and(|end| Instant::now() < end);
             if message.redelivered || may_be_back {
                 self.last_returned = Instant::now();
             } else {
                 self.over = true;
             }
-            return Ok(Some(Batch {
-                messages: vec![message],
-                patience: self.patience,
-            }));
+            return Ok(Some(message));
         }
         Ok(None)
-    }
-
-    pub async fn close(&self) {
-        close(&self.channel, self.patience).await;
     }
 }
 

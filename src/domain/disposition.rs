@@ -94,8 +94,10 @@ pub fn dispose(verdict: Verdict, attempt: u32, schedule: &RetrySchedule) -> Disp
         }
         Verdict::Answered(Deduction::Locked(locked)) => {
             let error = match locked {
-                Locked::Company => "somebody holds the company's row in company_subscriptions",
-                Locked::Job => "somebody holds the job's row in article_jobs",
+                Locked::Company => {
+                    "another transaction has locked the company's row in company_subscriptions"
+                }
+                Locked::Job => "another transaction has locked the job's row in article_jobs",
             };
             later(error.to_owned()).unwrap_or_else(|error| MarkPending { error })
         }

@@ -8,10 +8,9 @@ use super::{Fault, Storage, StorageError};
 /// What became of one row: its answer, or why it has none. Rows that failed together share the error.
 pub type Isolated<T> = Result<T, Arc<StorageError>>;
 
-/// For whoever can't wait for all: when so many groups or rows in a row were busy, the rest would only wait as long
-/// each.
+/// For whoever can't wait for all: when so many parts in a row were busy, the rest would only wait as long each.
 pub fn enough_busy(in_a_row: u32) -> bool {
-    in_a_row >= 3
+    in_a_row > 3
 }
 
 impl Storage {
@@ -41,10 +40,10 @@ impl Storage {
     }
 }
 
-/// Asks about all rows at once. If that fails, asks about each group of them (a company's: most failures, such as
-/// a held lock, are one company's), and about each single row of a group that fails with more than having to wait.
-/// One outcome per row, in order. Where `give_up` says so, told how many in a row had to wait, the others aren't asked
-/// and fail as the last one did.
+/// Asks about all rows at once. If that fails with more than having to wait, asks about one half of the groups (a
+/// group: the rows of a company; most failures are one company's) and then about the other, and so on to the rows that
+/// fail alone. If it had to wait (for a lock, say), asks about each group by itself. One outcome per row, in order. Where
+/// `give_up` says so, told how many parts in a row had to wait, the others aren't asked and fail as the last one did.
 ///
 /// `ask` answers with one value per row, or with an error that is about these rows. Its outer error ends
 /// everything: it is about everybody, or the caller has no more time.
@@ -61,29 +60,17 @@ pub async fn isolate<R: Copy, G: Eq + Hash, T, E, F>(
 where
     F: Future<Output = Result<Result<Vec<T>, StorageError>, E>>,
 {
-    let error = match ask(rows.to_vec()).await? {
-        Ok(answers) => return Ok(answers.into_iter().map(Ok).collect()),
-        Err(error) => Arc::new(error),
-    };
-    let mut groups = by_group(rows, group);
-    if groups.len() > 1 {
-        let (rows, groups) = (rows.len(), groups.len());
-        tracing::warn!(error.message = %error, rows, groups, "a batch failed: asking about each group of it");
-    }
-    // The only group has just been asked about.
-    let mut asked = (groups.len() == 1).then(|| error.clone());
-    let (mut last, mut busy) = (error, 0);
     let mut outcomes: Vec<Option<Isolated<T>>> = rows.iter().map(|_| None).collect();
-    groups.reverse();
-    while let Some(part) = groups.pop() {
-        let failed = match asked.take() {
-            Some(error) => error,
-            None if give_up(busy) => last.clone(),
-            None => {
-                let these = part.iter().map(|&at| rows[at]).collect();
-                match ask(these).await? {
+    let mut parts = vec![by_group(rows, group)];
+    let (mut last, mut busy) = (None, 0);
+    while let Some(part) = parts.pop() {
+        let failed = match &last {
+            Some(failed) if busy > 0 && give_up(busy) => Arc::clone(failed),
+            _ => {
+                let places = || part.iter().flatten();
+                match ask(places().map(|&at| rows[at]).collect()).await? {
                     Ok(answers) => {
-                        for (&at, answer) in part.iter().zip(answers) {
+                        for (&at, answer) in places().zip(answers) {
                             outcomes[at] = Some(Ok(answer));
                         }
                         busy = 0;
@@ -93,25 +80,60 @@ where
                 }
             }
         };
-        let may_be_one_rows = matches!(
+        let had_to_wait = !matches!(
             failed.fault(),
             Fault::Rejected | Fault::Transient | Fault::Installation
         );
-        if may_be_one_rows && part.len() > 1 {
-            groups.extend(part.into_iter().rev().map(|at| vec![at]));
-            continue;
+        if last.is_none() && part.len() > 1 {
+            let (rows, groups) = (rows.len(), part.len());
+            tracing::warn!(error.message = %failed, rows, groups, "a batch failed: asking about parts of it");
         }
-        busy = if may_be_one_rows { 0 } else { busy + 1 };
-        for at in part {
-            outcomes[at] = Some(Err(failed.clone()));
+        busy = if had_to_wait { busy + 1 } else { 0 };
+        let smaller = if had_to_wait {
+            each(part)
+        } else {
+            halves(part)
+        };
+        match smaller {
+            Ok(smaller) => parts.extend(smaller.into_iter().rev()),
+            Err(rows) => {
+                for at in rows {
+                    outcomes[at] = Some(Err(failed.clone()));
+                }
+            }
         }
-        last = failed;
+        last = Some(failed);
     }
     let unanswered = || Err(Arc::new(StorageError::NoAnswer));
     Ok(outcomes
         .into_iter()
         .map(|outcome| outcome.unwrap_or_else(unanswered))
         .collect())
+}
+
+/// Places of rows, by group.
+type Part = Vec<Vec<usize>>;
+
+/// Each group; the rows, if there is only one.
+fn each(part: Part) -> Result<Vec<Part>, Vec<usize>> {
+    match part.len() {
+        0 | 1 => Err(part.into_iter().flatten().collect()),
+        _ => Ok(part.into_iter().map(|group| vec![group]).collect()),
+    }
+}
+
+/// Both halves of the groups, or of the rows if there is only one group; the row, if there is only one.
+fn halves(mut part: Part) -> Result<Vec<Part>, Vec<usize>> {
+    if let [group] = &part[..] {
+        part = group.iter().map(|&at| vec![at]).collect();
+    }
+    match part.len() {
+        0 | 1 => Err(part.into_iter().flatten().collect()),
+        len => {
+            let second = part.split_off(len / 2);
+            Ok(vec![part, second])
+        }
+    }
 }
 
 /// Where the rows of each group are, in order of first appearance.
@@ -171,8 +193,8 @@ mod tests {
     async fn one_row_that_fails_is_found_and_its_company_goes_on() {
         let rows = [('a', 1), ('b', 2), ('a', 3), ('b', 4), ('c', 5)];
         let (said, asks) = told(&rows, |row| (row.1 == 3).then(odd)).await;
-        // All, a, both of a, b, c.
-        assert_eq!((said.as_str(), asks), ("++-++", 6));
+        // All, a, both of a, b with c.
+        assert_eq!((said.as_str(), asks), ("++-++", 5));
         assert_eq!(told(&rows, |_| None).await, ("+++++".to_owned(), 1));
         assert_eq!(told(&[], |_| None).await, (String::new(), 1));
     }

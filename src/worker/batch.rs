@@ -1,101 +1,143 @@
-//! One batch of messages, from its arrival to its ack.
+//! One batch of messages, from its first look to what can be acked.
 
-use tracing::field;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use super::Worker;
+use super::{
+    Worker,
+    in_flight::{InFlight, payer},
+    room::{Ask, Group},
+};
 use crate::{
-    broker::{Batch, Delivered, Outgoing, Topology},
-    consuming::{Hold, NotAcked, Requeue},
+    broker::Outgoing,
+    consuming::{Hold, Requeue, Session},
     domain::{
-        CompletionEvent, Deduction, Disposition, PendingMark, Reason, TraceContext, Verdict,
-        dispose,
+        CompletionEvent, Deduction, Disposition, Locked, PendingMark, Reason, Verdict, dispose,
     },
     failpoint,
     reconnect::Reconnect,
     storage::{Fault, Isolated, StorageError, enough_busy, isolate},
 };
 
-/// A message that is not acked yet, and what is to be done with it.
-struct InFlight<'b> {
-    message: &'b Delivered,
-    /// `None`: its body is none.
-    event: Option<CompletionEvent>,
+/// What became of a batch, beside what is done.
+pub(super) struct Processed {
+    /// These have to wait.
+    pub(super) still: Vec<InFlight>,
+    /// Of these the database refused something.
+    pub(super) refused: Vec<Group>,
+}
+
+/// A message of which it is known what is to be done.
+struct Decided {
+    one: InFlight,
     disposition: Disposition,
 }
 
 impl Worker {
-    /// Processes every message of the batch, then acks them together.
-    pub(super) async fn process(&self, batch: Batch, hold: &Hold) -> Result<(), NotAcked> {
-        let mut messages = self.charge(batch.messages(), hold).await?;
-        self.mark_pending(&mut messages, hold).await?;
-        hit("after_pending", &messages);
+    /// Processes every message that need not wait, and reports these as done.
+    pub(super) async fn process(&self, ask: Ask, session: &Session) -> Result<Processed, Requeue> {
+        let hold = session.hold();
+        let (mut decided, processed) = self.charge(ask, &hold).await?;
+        self.mark_pending(&mut decided, &hold).await?;
+        hit("after_pending", decided.iter().map(|decided| &decided.one));
 
         let mut outgoing = Vec::new();
-        for one in &messages {
-            self.tally.count_disposition(&one.disposition);
-            outgoing.extend(one.outgoing(&self.topology));
+        for Decided { one, disposition } in &decided {
+            self.tally.count_disposition(disposition);
+            outgoing.extend(one.outgoing(disposition, &self.topology));
         }
-        self.publish_until_confirmed(outgoing, hold).await?;
-        hit("after_publish", &messages);
-        Ok(batch.ack().await?)
+        self.publish_until_confirmed(outgoing, &hold).await?;
+        hit("after_publish", decided.iter().map(|decided| &decided.one));
+        let tags = decided.iter().map(|decided| decided.one.message.tag);
+        session.done(tags.collect());
+        Ok(processed)
     }
 
-    /// Reads the bodies, charges the events among them, and decides what that means for each message.
-    async fn charge<'b>(
-        &self,
-        messages: &'b [Delivered],
-        hold: &Hold,
-    ) -> Result<Vec<InFlight<'b>>, Requeue> {
-        let limits = &self.settings.limits;
-        let read = messages.iter().map(|message| {
-            CompletionEvent::parse(&message.body, message.content_type(), limits)
-                .map_err(Verdict::from)
-        });
-        let read: Vec<Result<CompletionEvent, Verdict>> = read.collect();
-        let events: Vec<&CompletionEvent> = read.iter().flatten().collect();
+    /// Charges the events, and decides what that means for each message.
+    async fn charge(&self, ask: Ask, hold: &Hold) -> Result<(Vec<Decided>, Processed), Requeue> {
+        let Ask {
+            messages,
+            lock_wait,
+        } = ask;
+        let events: Vec<&CompletionEvent> = messages.iter().flat_map(|one| &one.event).collect();
         failpoint::hit("before_charge", events.iter().map(|event| event.job_id()));
         // Also without an event: what is wrong with a body is said when the database can be written to again, and
         // until then nothing is dead.
         let charge = |some: Vec<_>| async move {
             hold.check()?;
-            let wait = Some(self.settings.database.lock_timeout);
-            self.outlast(hold, || self.storage.deduct(&some, wait))
+            self.outlast(hold, || self.storage.deduct(&some, lock_wait))
                 .await
         };
-        let answers = isolate(&events, CompletionEvent::company_id, enough_busy, charge).await?;
+        // Whatever a batch had to wait for, nobody in it waits longer: each is asked about by himself, in his turn.
+        let answers = isolate(&events, payer, |busy| busy > 0, charge).await?;
         let committed_at = time::OffsetDateTime::now_utc();
+        self.tally.count_batch();
         let mut answers = answers.into_iter();
-        let mut in_flight = Vec::with_capacity(messages.len());
-        for (message, read) in messages.iter().zip(read) {
-            let (event, verdict) = match read {
-                Ok(event) => {
-                    let verdict = answers.next().map_or_else(unanswered, of_charge);
-                    self.tally.record_lag(&event, &verdict, committed_at);
-                    log_charge(&event, message, &verdict);
-                    (Some(event), verdict)
+        let mut decided = Vec::with_capacity(messages.len());
+        let (mut still, mut refused) = (Vec::new(), Vec::new());
+        for mut one in messages {
+            let answer = one.event.is_ok().then(|| answers.next()).flatten();
+            if let Some(answer) = &answer
+                && self.has_to_wait(&mut one, answer)
+            {
+                still.push(one);
+                continue;
+            }
+            let verdict = match (&one.event, answer) {
+                (Err(wrong), _) => wrong.clone(),
+                (Ok(_), None) => unanswered(),
+                (Ok(event), Some(answer)) => {
+                    if matches!(&answer, Err(error) if error.fault() != Fault::Busy) {
+                        refused.push(payer(event));
+                    }
+                    let verdict = of_charge(answer);
+                    self.tally.record_lag(event, &verdict, committed_at);
+                    one.log_charge(&verdict);
+                    verdict
                 }
-                Err(verdict) => (None, verdict),
             };
             self.tally.count_verdict(&verdict);
-            in_flight.push(InFlight {
-                message,
-                event,
-                disposition: dispose(verdict, message.attempt(), &self.schedule),
-            });
+            let disposition = dispose(verdict, one.message.attempt(), &self.schedule);
+            decided.push(Decided { one, disposition });
         }
-        hit("after_charge", &in_flight);
-        Ok(in_flight)
+        hit("after_charge", decided.iter().map(|decided| &decided.one));
+        Ok((decided, Processed { still, refused }))
+    }
+
+    /// Whether its charge couldn't be made for something that passes, and its patience isn't over.
+    fn has_to_wait(&self, one: &mut InFlight, answer: &Isolated<Deduction>) -> bool {
+        let Ok(event) = &one.event else {
+            return false;
+        };
+        let (group, by_itself) = match answer {
+            Ok(Deduction::Locked(Locked::Company)) => (payer(event), false),
+            Ok(Deduction::Locked(Locked::Job)) => (Group::Job(event.job_id()), false),
+            Err(error) if error.fault() == Fault::Busy => (payer(event), true),
+            _ => return false,
+        };
+        let patience = match self.is_crowded() {
+            true => Duration::ZERO,
+            false => self.settings.database.lock_timeout,
+        };
+        let is_over = |wait: super::room::Wait| wait.since.elapsed() >= patience;
+        if one.waits.is_some_and(is_over) {
+            return false;
+        }
+        one.wait_for(group, by_itself);
+        true
+    }
+
+    /// Whether those that wait take half of what the broker sends: soon nobody else's events would come. Their patience is
+    /// over then.
+    fn is_crowded(&self) -> bool {
+        let room = usize::from(self.settings.worker.prefetch) / 2;
+        self.waiting.load(Ordering::Relaxed) > room
     }
 
     /// Records as `pending` what is to be, and decides again with what came of it.
-    async fn mark_pending(
-        &self,
-        messages: &mut [InFlight<'_>],
-        hold: &Hold,
-    ) -> Result<(), Requeue> {
+    async fn mark_pending(&self, decided: &mut [Decided], hold: &Hold) -> Result<(), Requeue> {
         let mut reconnect = Reconnect::new(&self.settings.reconnect);
         loop {
-            let charges: Vec<_> = messages.iter().filter_map(InFlight::to_mark).collect();
+            let charges: Vec<_> = decided.iter().filter_map(Decided::to_mark).collect();
             if charges.is_empty() {
                 return Ok(());
             }
@@ -103,20 +145,20 @@ impl Worker {
                 self.outlast(hold, || self.storage.mark_pending(&some))
                     .await
             };
-            let marks =
-                isolate(&charges, |(event, _)| event.company_id(), enough_busy, mark).await?;
-            let marked = messages.iter_mut().filter(|one| one.to_mark().is_some());
-            for (one, mark) in marked.zip(marks) {
-                let Some((event, error)) = one.to_mark() else {
+            let marks = isolate(&charges, |(event, _)| payer(event), enough_busy, mark).await?;
+            let marked = decided.iter_mut().filter(|one| one.to_mark().is_some());
+            for (decided, mark) in marked.zip(marks) {
+                let Some((event, error)) = decided.to_mark() else {
                     continue;
                 };
                 if let Err(error) = &mark {
                     tracing::warn!(job.id = %event.job_id(), error.message = %error, "not recorded as pending");
                 }
                 let verdict = of_mark(mark, error);
-                one.disposition = dispose(verdict, one.message.attempt(), &self.schedule);
+                let attempt = decided.one.message.attempt();
+                decided.disposition = dispose(verdict, attempt, &self.schedule);
             }
-            let is_left = messages.iter().any(|one| one.to_mark().is_some());
+            let is_left = decided.iter().any(|one| one.to_mark().is_some());
             if is_left && !hold.during(reconnect.wait(&hold.stop)).await? {
                 return Err(Requeue);
             }
@@ -154,55 +196,12 @@ impl Worker {
     }
 }
 
-impl InFlight<'_> {
+impl Decided {
     /// The charge that is to be recorded as pending, and why it couldn't be made.
     fn to_mark(&self) -> Option<(&CompletionEvent, &str)> {
-        match (&self.event, &self.disposition) {
-            (Some(event), Disposition::MarkPending { error }) => Some((event, error)),
+        match (&self.one.event, &self.disposition) {
+            (Ok(event), Disposition::MarkPending { error }) => Some((event, error)),
             _ => None,
-        }
-    }
-
-    /// What is to be published of it; says so.
-    fn outgoing(&self, topology: &Topology) -> Option<Outgoing> {
-        let message = self.message;
-        let job_id = self
-            .event
-            .as_ref()
-            .map(|event| field::display(event.job_id()));
-        let trace = message.trace();
-        let trace_id = trace.as_ref().map(TraceContext::trace_id);
-        match &self.disposition {
-            Disposition::Ack | Disposition::MarkPending { .. } => None,
-            Disposition::Delay {
-                delay,
-                attempt,
-                error,
-            } => {
-                tracing::warn!(
-                    job.id = job_id,
-                    retry.attempt = attempt,
-                    retry.delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-                    error.message = error,
-                    trace.id = trace_id,
-                    "retrying later"
-                );
-                Some(Outgoing::delayed(
-                    message, topology, *delay, *attempt, error,
-                ))
-            }
-            Disposition::DeadLetter { reason, error } => {
-                let reason = reason.as_str();
-                tracing::warn!(
-                    job.id = job_id,
-                    dead_letter.reason = reason,
-                    retry.attempt = message.attempt(),
-                    error.message = error,
-                    trace.id = trace_id,
-                    "dead-lettered"
-                );
-                Some(Outgoing::dead_letter(message, topology, reason, error))
-            }
         }
     }
 }
@@ -240,23 +239,7 @@ fn unanswered() -> Verdict {
     }
 }
 
-fn hit(step: &str, messages: &[InFlight<'_>]) {
-    let events = messages.iter().filter_map(|one| one.event.as_ref());
+fn hit<'m>(step: &str, messages: impl Iterator<Item = &'m InFlight>) {
+    let events = messages.filter_map(|one| one.event.as_ref().ok());
     failpoint::hit(step, events.map(CompletionEvent::job_id));
-}
-
-fn log_charge(event: &CompletionEvent, message: &Delivered, verdict: &Verdict) {
-    let Verdict::Answered(Deduction::Charged { job_status_error }) = verdict else {
-        return;
-    };
-    let job_id = event.job_id();
-    if let Some(error) = job_status_error {
-        tracing::warn!(job.id = %job_id, error.message = error, "charged, but article_jobs refused the status `completed`");
-    }
-    tracing::debug!(
-        job.id = %job_id,
-        charge.tokens = event.tokens(),
-        trace.id = message.trace().as_ref().map(TraceContext::trace_id),
-        "charged"
-    );
 }

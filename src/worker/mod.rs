@@ -1,9 +1,10 @@
 //! What happens to one message.
 //!
-//! A worker takes whatever has arrived, reads each body into an event, has all of them charged in one
-//! transaction, decides for each message what its answer means ([`crate::domain::dispose`]), publishes what must
-//! wait or is dead, and acks the batch (`batch.rs`). Where that fails, [`crate::storage::isolate`] finds whose fault
-//! it is; while the database is away the batch waits (`outage.rs`).
+//! One reader a process ([`crate::consuming`]) gives each event to the lane of its company (`lane.rs`). A lane takes
+//! whatever has arrived, has all of it charged in one transaction, decides for each message what its answer means
+//! ([`crate::domain::dispose`]), publishes what must be delayed or is dead, and reports the batch as done (`batch.rs`);
+//! the reader acks. Where a batch fails, [`crate::storage::isolate`] finds whose fault it is; who is locked waits beside
+//! the lane (`room.rs`); while the database is away the batch waits (`outage.rs`).
 //!
 //! If the process dies:
 //!
@@ -16,23 +17,31 @@
 //! | after the ack | all is in the ledger or in a queue |
 
 mod batch;
+mod in_flight;
 mod lag;
+mod lane;
 mod outage;
+mod room;
 mod tally;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
-use futures_util::FutureExt as _;
-use tokio::sync::watch;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Publisher, Topology},
     config::Settings,
-    consuming::{Consuming, Intake},
+    consuming::{Consuming, Intake, Lanes, Session},
     domain::RetrySchedule,
     storage::Storage,
 };
+
+use in_flight::InFlight;
+use lane::Lane;
 
 pub use lag::Lag;
 pub use tally::{Tallied, Tally};
@@ -47,17 +56,33 @@ pub struct Worker {
     schedule: RetrySchedule,
     tally: Arc<Tally>,
     consuming: Consuming,
+    /// Events in flight that wait for a lock.
+    waiting: Arc<AtomicUsize>,
 }
 
-/// Charges until `stop`; then finishes the batches in flight and returns.
+/// Charges until `stop`; then finishes what is in flight and returns.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let own = worker.clone();
-    let process = move |batch, hold| {
-        let worker = own.clone();
-        async move { worker.process(batch, &hold).await }.boxed()
-    };
-    worker.consuming.run(&stop, Arc::new(process)).await;
+    let start = Arc::new(move |session| lanes(&own, &session));
+    worker.consuming.run(&stop, start).await;
     worker.publisher.close().await;
+}
+
+fn lanes(worker: &Arc<Worker>, session: &Session) -> Lanes {
+    let mut tasks = JoinSet::new();
+    let start = |_| {
+        let (give, input) = mpsc::unbounded_channel();
+        tasks.spawn(Lane::new(worker, session.clone(), input).run());
+        give
+    };
+    let lanes: Vec<_> = (0..worker.settings.worker.lanes).map(start).collect();
+    let limits = worker.settings.limits.clone();
+    let feed = Box::new(move |message| {
+        let one = InFlight::read(message, &limits);
+        // A lane that has ended takes nothing: what it is given comes again.
+        let _ = lanes[one.lane(lanes.len())].send(one);
+    });
+    Lanes { feed, tasks }
 }
 
 impl Worker {
@@ -68,10 +93,7 @@ impl Worker {
         let intake = Intake {
             name: "consumer",
             queue: topology.work_queue(),
-            consumers: settings.worker.concurrency,
             prefetch: settings.worker.prefetch,
-            batch_max: settings.worker.batch_max,
-            batch_bytes: usize::MAX,
             wary: true,
         };
         Self {
@@ -82,6 +104,7 @@ impl Worker {
             topology,
             schedule,
             tally: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 

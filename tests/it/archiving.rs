@@ -252,7 +252,9 @@ async fn a_charge_that_is_pending_is_shown_as_pending() {
     locker.rollback().await.expect("released");
     assert_eq!(dead_letters[0].reason, "retries_exhausted");
     assert!(
-        dead_letters[0].error.contains("SQLSTATE 55P03"),
+        dead_letters[0]
+            .error
+            .contains("another transaction has locked"),
         "{dead_letters:#?}"
     );
     assert_eq!(

@@ -106,7 +106,7 @@ async fn a_commit_whose_answer_is_lost_is_not_charged_again() {
     let running = site.start().await;
     let company = site.company(0, 100).await;
     let job = Uuid::new_v4();
-    proxy.cut_when_client_sends(job.to_string(), Moment::WhenTheServerAnswers, 1);
+    proxy.cut_when_client_sends(*job.as_bytes(), Moment::WhenTheServerAnswers, 1);
     site.publish(job, company, 10).await;
     eventually(
         "it is charged",
@@ -133,7 +133,7 @@ async fn a_connection_cut_at_each_try_is_retried_by_the_schedule_and_then_owed()
     let company = site.company(0, 100).await;
     let job = Uuid::new_v4();
     // Each of the four tries asks twice: one cut alone may be bad luck.
-    proxy.cut_when_client_sends(job.to_string(), Moment::BeforeTheServerHasIt, 8);
+    proxy.cut_when_client_sends(*job.as_bytes(), Moment::BeforeTheServerHasIt, 8);
     site.publish(job, company, 10).await;
 
     let dead_letter = site.dead_letter().await;

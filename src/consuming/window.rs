@@ -1,0 +1,174 @@
+//! Which messages of a channel are processed, and which of these to ack now.
+//!
+//! An ack is a command that a quorum queue writes down, and the broker sends as much as was acked. Small acks make small
+//! deliveries, these small batches, and these small acks again: a state that stays, at half the speed. So acks are
+//! few and large, whatever size the batches have: at least [`Window::step`] messages, or all there are.
+//!
+//! `multiple` reaches only to the lowest message that isn't processed. What is processed behind one that waits for
+//! a lock is acked one by one, when it has become much or old ([`Window::behind`]).
+
+use std::collections::VecDeque;
+
+use crate::broker::Ack;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Done,
+    Acked,
+}
+
+/// The messages from the lowest unacked one on.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// The tag of the first state.
+    first: u64,
+    states: VecDeque<State>,
+    /// The states at the front of which none is open.
+    front: usize,
+    open: usize,
+    /// Processed and not acked.
+    done: usize,
+    /// … of these, among the front.
+    done_in_front: usize,
+    step: usize,
+}
+
+impl Window {
+    /// Of a channel on which so many are sent ahead of their acks.
+    pub(super) fn new(prefetch: u16) -> Self {
+        Self {
+            first: 1,
+            states: VecDeque::new(),
+            front: 0,
+            open: 0,
+            done: 0,
+            done_in_front: 0,
+            step: usize::from(prefetch / 8).max(1),
+        }
+    }
+
+    /// The next message. The broker numbers them from 1, without a gap.
+    pub(super) fn delivered(&mut self, tag: u64) {
+        debug_assert_eq!(tag, self.first + self.states.len() as u64);
+        self.states.push_back(State::Open);
+        self.open += 1;
+    }
+
+    /// This one is processed.
+    pub(super) fn done(&mut self, tag: u64) {
+        let at = usize::try_from(tag.wrapping_sub(self.first)).unwrap_or(usize::MAX);
+        let Some(state @ State::Open) = self.states.get_mut(at) else {
+            return;
+        };
+        *state = State::Done;
+        (self.open, self.done) = (self.open - 1, self.done + 1);
+        while let Some(state) = self.states.get(self.front) {
+            match state {
+                State::Open => break,
+                State::Done => self.done_in_front += 1,
+                State::Acked => {}
+            }
+            self.front += 1;
+        }
+    }
+
+    /// Whether anything waits for its ack.
+    pub(super) fn has_done(&self) -> bool {
+        self.done > 0
+    }
+
+    /// What is worth an ack by itself: a step of the front, or all when nothing is open.
+    pub(super) fn due(&mut self) -> Vec<Ack> {
+        let is_due = self.open == 0 || self.done_in_front >= self.step;
+        if is_due { self.front() } else { Vec::new() }
+    }
+
+    /// Whether much is processed behind a message that isn't.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.done - self.done_in_front >= 2 * self.step
+    }
+
+    /// Everything that is processed.
+    pub(super) fn all(&mut self) -> Vec<Ack> {
+        let mut acks = self.front();
+        if self.done == 0 {
+            return acks;
+        }
+        for (tag, state) in (self.first..).zip(&mut self.states) {
+            if *state == State::Done {
+                *state = State::Acked;
+                acks.push(Ack::One(tag));
+            }
+        }
+        self.done = 0;
+        acks
+    }
+
+    /// The front, with one command. It has to name a message that is unacked: the last of those.
+    fn front(&mut self) -> Vec<Ack> {
+        let mut front = self.states.iter().take(self.front);
+        let last = front.rposition(|state| *state == State::Done);
+        let ack = last.map(|at| Ack::UpTo(self.first + at as u64));
+        self.states.drain(..self.front);
+        self.first += self.front as u64;
+        self.done -= self.done_in_front;
+        (self.front, self.done_in_front) = (0, 0);
+        ack.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(prefetch: u16, delivered: u64) -> Window {
+        let mut window = Window::new(prefetch);
+        (1..=delivered).for_each(|tag| window.delivered(tag));
+        window
+    }
+
+    #[test]
+    fn acks_are_large_or_of_all() {
+        let mut window = of(64, 20);
+        (1..=7).for_each(|tag| window.done(tag));
+        assert_eq!(window.due(), []);
+        window.done(8);
+        assert_eq!(window.due(), [Ack::UpTo(8)]);
+        assert_eq!(window.due(), []);
+        (9..=19).rev().for_each(|tag| window.done(tag));
+        assert_eq!(window.due(), [Ack::UpTo(19)]);
+        window.done(20);
+        assert_eq!(window.due(), [Ack::UpTo(20)]);
+        assert!(!window.has_done());
+    }
+
+    #[test]
+    fn one_that_waits_holds_up_nobody_behind_it() {
+        let mut window = of(64, 30);
+        (2..=16).for_each(|tag| window.done(tag));
+        assert_eq!((window.due(), window.is_stuck()), (vec![], false));
+        window.done(17);
+        assert!(window.is_stuck());
+        let ones: Vec<Ack> = (2..=17).map(Ack::One).collect();
+        assert_eq!(window.all(), ones);
+        assert!(!window.has_done() && !window.is_stuck());
+        // Those between are acked: the command names the last that isn't.
+        window.done(1);
+        (20..=30).for_each(|tag| window.done(tag));
+        assert_eq!(
+            window.all(),
+            [vec![Ack::UpTo(1)], (20..=30).map(Ack::One).collect()].concat()
+        );
+        window.done(18);
+        window.done(19);
+        assert_eq!(window.due(), [Ack::UpTo(19)]);
+        window.delivered(31);
+        // Said twice, or of nothing.
+        window.done(5);
+        window.done(99);
+        window.done(31);
+        window.done(31);
+        assert_eq!(window.due(), [Ack::UpTo(31)]);
+    }
+}
