@@ -48,11 +48,12 @@ impl Window {
         }
     }
 
-    /// The next message. The broker numbers them from 1, without a gap.
+    /// The next message. The broker numbers them from 1; one that never arrives here is never acked.
     pub(super) fn delivered(&mut self, tag: u64) {
-        debug_assert_eq!(tag, self.first + self.states.len() as u64);
-        self.states.push_back(State::Open);
-        self.open += 1;
+        while self.first + self.states.len() as u64 <= tag {
+            self.states.push_back(State::Open);
+            self.open += 1;
+        }
     }
 
     /// This one is processed.
@@ -170,5 +171,17 @@ mod tests {
         window.done(31);
         window.done(31);
         assert_eq!(window.due(), [Ack::UpTo(31)]);
+    }
+
+    #[test]
+    fn a_number_that_never_came_is_never_acked() {
+        let mut window = of(8, 2);
+        window.delivered(4);
+        [1, 2, 4].into_iter().for_each(|tag| window.done(tag));
+        assert_eq!(window.due(), [Ack::UpTo(2)]);
+        assert_eq!(window.all(), [Ack::One(4)]);
+        window.delivered(5);
+        window.done(5);
+        assert_eq!((window.due(), window.all()), (vec![], vec![Ack::One(5)]));
     }
 }

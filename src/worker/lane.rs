@@ -68,7 +68,7 @@ impl Lane {
                 processed = work(&mut batch) => {
                     batch = None;
                     let Processed { still, refused } = processed?;
-                    refused.into_iter().for_each(|group| self.room.suspect(group));
+                    self.room.suspect(&refused);
                     self.set_aside(still);
                 }
                 processed = work(&mut apart) => {

@@ -97,7 +97,7 @@ impl Room {
             let Some(apart) = self.groups.get_mut(&group) else {
                 continue;
             };
-            if apart.messages.is_empty() && !apart.asked && apart.next.elapsed() > FORGOTTEN_AFTER {
+            if apart.is_forgotten() {
                 self.groups.remove(&group);
                 continue;
             }
@@ -125,9 +125,14 @@ impl Room {
         }
     }
 
-    /// The database refused something of this group: it is asked about by itself for a while.
-    pub(super) fn suspect(&mut self, group: Group) {
-        self.apart(group, true);
+    /// The database refused something of these groups: each is asked about by itself for a while.
+    pub(super) fn suspect(&mut self, groups: &[Group]) {
+        if !groups.is_empty() {
+            self.groups.retain(|_, apart| !apart.is_forgotten());
+        }
+        for group in groups {
+            self.apart(*group, true);
+        }
     }
 
     fn apart(&mut self, group: Group, by_itself: bool) -> &mut Apart {
@@ -221,6 +226,10 @@ impl Drop for Room {
 }
 
 impl Apart {
+    fn is_forgotten(&self) -> bool {
+        self.messages.is_empty() && !self.asked && self.next.elapsed() > FORGOTTEN_AFTER
+    }
+
     fn begin(&mut self, max: usize) -> impl Iterator<Item = InFlight> {
         let many = self.messages.len().min(max);
         self.asked = many > 0;
