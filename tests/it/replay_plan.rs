@@ -89,8 +89,8 @@ async fn mixed_dead_letters(site: &Site, dice: &mut Dice) -> Vec<Arrival> {
 async fn a_plan_comes_true() {
     for seed in [1, 77] {
         let mut site = Site::new().await;
-        // One worker: it comes to dead letters in the order in which they were sent, as the plan did.
-        site.set("WORKER__CONCURRENCY", "1");
+        // One lane: it comes to dead letters in the order in which they were sent, as the plan did.
+        site.set("WORKER__LANES", "1");
         site.set("RETRY__ATTEMPTS", "1");
         let dead_letters = mixed_dead_letters(&site, &mut Dice(seed)).await;
         site.archive(&dead_letters).await;

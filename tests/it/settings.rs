@@ -115,7 +115,7 @@ const WRONG_VARIABLES: &[(&str, &str, &str)] = &[
     (
         "WORKER__PREFETCH",
         "1",
-        "worker.prefetch: 1 is below worker.batch_max, 256",
+        "worker.prefetch: 1 is below worker.batch_max, 1024",
     ),
     (
         "RETRY__MAX_DELAY",
@@ -208,7 +208,7 @@ async fn a_wrong_file_keeps_the_service_from_starting() {
         ),
         (
             "[worker]\nprefetch = 1",
-            "worker.prefetch: 1 is below worker.batch_max, 256",
+            "worker.prefetch: 1 is below worker.batch_max, 1024",
         ),
         (
             "[worker]\nprefetch = []",
