@@ -18,6 +18,9 @@ use crate::{
     storage::{Fault, Isolated, StorageError, enough_busy, isolate},
 };
 
+/// The patience of events that wait for a lock, while there are too many of them. Other batches' locks don't last as long.
+const CROWDED: Duration = Duration::from_secs(1);
+
 /// What became of a batch, beside what is done.
 pub(super) struct Processed {
     /// These have to wait.
@@ -114,9 +117,10 @@ impl Worker {
             Err(error) if error.fault() == Fault::Busy => (payer(event), true),
             _ => return false,
         };
+        let lock_timeout = self.settings.database.lock_timeout;
         let patience = match self.is_crowded() {
-            true => Duration::ZERO,
-            false => self.settings.database.lock_timeout,
+            true => CROWDED.min(lock_timeout),
+            false => lock_timeout,
         };
         let is_over = |wait: super::room::Wait| wait.since.elapsed() >= patience;
         if one.waits.is_some_and(is_over) {
@@ -126,8 +130,7 @@ impl Worker {
         true
     }
 
-    /// Whether those that wait take half of what the broker sends: soon nobody else's events would come. Their patience is
-    /// over then.
+    /// Whether those that wait take half of what the broker sends: soon nobody else's events would come.
     fn is_crowded(&self) -> bool {
         let room = usize::from(self.settings.worker.prefetch) / 2;
         self.waiting.load(Ordering::Relaxed) > room
