@@ -67,10 +67,12 @@ where
         let failed = match &last {
             Some(failed) if busy > 0 && give_up(busy) => Arc::clone(failed),
             _ => {
-                let places = || part.iter().flatten();
-                match ask(places().map(|&at| rows[at]).collect()).await? {
+                // In the order in which they came, whatever group they are of: a group may turn out to be another's too.
+                let mut places: Vec<usize> = part.iter().flatten().copied().collect();
+                places.sort_unstable();
+                match ask(places.iter().map(|&at| rows[at]).collect()).await? {
                     Ok(answers) => {
-                        for (&at, answer) in places().zip(answers) {
+                        for (at, answer) in places.into_iter().zip(answers) {
                             outcomes[at] = Some(Ok(answer));
                         }
                         busy = 0;
@@ -196,6 +198,16 @@ mod tests {
         // All, a, both of a, b with c.
         assert_eq!((said.as_str(), asks), ("++-++", 5));
         assert_eq!(told(&rows, |_| None).await, ("+++++".to_owned(), 1));
+        let asked = isolate(
+            &rows,
+            |row| row.0,
+            enough_busy,
+            |some: Vec<(char, u32)>| {
+                assert_eq!(some, rows, "in their own order");
+                std::future::ready(Ok::<_, ()>(Ok(some)))
+            },
+        );
+        asked.await.expect("nothing ends it");
         assert_eq!(told(&[], |_| None).await, (String::new(), 1));
     }
 

@@ -1,6 +1,6 @@
 //! A database of one's own beside the configured one, for measuring.
 
-use std::str::FromStr as _;
+use std::{str::FromStr as _, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
@@ -95,7 +95,10 @@ impl Scratch {
         &self,
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
-        self.storage.deduct(events, None).await
+        // On several connections, which may meet.
+        self.storage
+            .deduct(events, Some(Duration::from_secs(30)))
+            .await
     }
 
     /// Completed records, usage logs, and tokens that left the balances.
