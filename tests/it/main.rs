@@ -51,6 +51,8 @@ mod job_life;
 mod job_past;
 mod job_status;
 mod keys;
+mod lanes;
+mod lanes_crashes;
 mod least_privilege;
 mod ledger_model;
 mod legal_states;
