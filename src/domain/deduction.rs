@@ -1,38 +1,32 @@
 //! What is asked of the ledger and what it answers.
 
-use serde::Serialize;
-use uuid::Uuid;
-
-use super::{CompletionEvent, Reason};
+use super::Reason;
 
 /// What the ledger did with one completion event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deduction {
     /// Charged by this call.
-    Charged(Receipt),
-    /// Charged earlier; the receipt has the original figures.
-    AlreadyCharged(Receipt),
+    Charged {
+        /// `article_jobs` refused the new status with this error; the charge stands.
+        job_status_error: Option<String>,
+    },
+    /// Charged earlier; nothing was changed.
+    AlreadyCharged,
     /// Not charged, and asking again changes nothing until a person does something.
     Refused(Refusal),
     /// The event names no company and the job's row isn't there yet.
     JobNotFound,
+    /// Somebody holds a row that the charge needs; nothing was done about this event.
+    Locked(Locked),
 }
 
-/// The figures of a charge, in tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Receipt {
-    /// The id of the record in `token_deduction_records`.
-    pub deduction_record_id: Uuid,
-    /// What the company had to spend before the charge.
-    pub balance_before: i64,
-    /// What it had after the charge.
-    pub balance_after: i64,
-    /// The share that the monthly quota paid.
-    pub monthly_deducted: i64,
-    /// The share that purchased tokens paid.
-    pub purchased_deducted: i64,
-    /// `article_jobs` refused the new status with this error; the charge stands.
-    pub job_status_error: Option<String>,
+/// Which row somebody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locked {
+    /// The company's, in `company_subscriptions`.
+    Company,
+    /// The job's, in `article_jobs`.
+    Job,
 }
 
 /// Why a charge can't be made.
@@ -55,15 +49,4 @@ pub enum PendingMark {
     Charged,
     /// The key has another outcome, which the next try will answer with.
     Decided,
-}
-
-/// One article to be charged: an event of which the company is known.
-#[derive(Debug, Clone, Copy)]
-pub struct Charge<'e> {
-    /// The event that asks for it.
-    pub event: &'e CompletionEvent,
-    /// From the event, or from the job's row.
-    pub company_id: Uuid,
-    /// From the event, or from the job's row.
-    pub article_id: Option<Uuid>,
 }

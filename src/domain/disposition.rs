@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Deduction, EventError, PendingMark, Reason, RetrySchedule};
+use super::{Deduction, EventError, Locked, PendingMark, Reason, RetrySchedule};
 
 /// What became of one message's event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn dispose(verdict: Verdict, attempt: u32, schedule: &RetrySchedule) -> Disp
         None => Err(error),
     };
     match verdict {
-        Verdict::Answered(Deduction::Charged(_) | Deduction::AlreadyCharged(_)) => Ack,
+        Verdict::Answered(Deduction::Charged { .. } | Deduction::AlreadyCharged) => Ack,
         Verdict::Answered(Deduction::Refused(refusal)) => DeadLetter {
             reason: refusal.reason,
             error: refusal.message,
@@ -91,6 +91,13 @@ pub fn dispose(verdict: Verdict, attempt: u32, schedule: &RetrySchedule) -> Disp
                 reason: Reason::JobNotFound,
                 error,
             })
+        }
+        Verdict::Answered(Deduction::Locked(locked)) => {
+            let error = match locked {
+                Locked::Company => "somebody holds the company's row in company_subscriptions",
+                Locked::Job => "somebody holds the job's row in article_jobs",
+            };
+            later(error.to_owned()).unwrap_or_else(|error| MarkPending { error })
         }
         Verdict::Transient { error } => later(error).unwrap_or_else(|error| MarkPending { error }),
         Verdict::Marked { mark, error } => match (mark, schedule.steps().last()) {
@@ -116,10 +123,7 @@ pub fn dispose(verdict: Verdict, attempt: u32, schedule: &RetrySchedule) -> Disp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::Retry,
-        domain::{Receipt, Refusal},
-    };
+    use crate::{config::Retry, domain::Refusal};
 
     fn with_attempts(attempts: u32) -> RetrySchedule {
         RetrySchedule::new(&Retry {
@@ -128,13 +132,8 @@ mod tests {
         })
     }
 
-    fn receipt() -> Receipt {
-        Receipt {
-            deduction_record_id: uuid::Uuid::nil(),
-            balance_before: 2,
-            balance_after: 1,
-            monthly_deducted: 1,
-            purchased_deducted: 0,
+    fn charged() -> Deduction {
+        Deduction::Charged {
             job_status_error: Some("the application's CHECK".into()),
         }
     }
@@ -174,12 +173,8 @@ mod tests {
         let mark_pending = Disposition::MarkPending { error: error() };
         let exhausted = dead(Reason::RetriesExhausted);
         let mut rows = vec![
-            (answered(Deduction::Charged(receipt())), 0, Disposition::Ack),
-            (
-                answered(Deduction::AlreadyCharged(receipt())),
-                9,
-                Disposition::Ack,
-            ),
+            (answered(charged()), 0, Disposition::Ack),
+            (answered(Deduction::AlreadyCharged), 9, Disposition::Ack),
             (transient.clone(), 0, delay(1, 1)),
             (transient.clone(), 1, delay(2, 2)),
             (transient.clone(), 2, delay(4, 3)),

@@ -14,7 +14,7 @@ mod signature;
 mod trace;
 
 pub use chain::{Buckets, Chain, ChargeFigures, Gap, Movement};
-pub use deduction::{Charge, Deduction, PendingMark, Receipt, Refusal};
+pub use deduction::{Deduction, Locked, PendingMark, Refusal};
 pub use disposition::{Disposition, Verdict, dispose};
 pub use event::{AmendError, CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, amend};
 pub use glimpse::Glimpse;

@@ -140,7 +140,7 @@ impl Storage {
         let mut connection = self.connect_once().await?;
         let look = sqlx::query_as::<_, (OffsetDateTime, bool)>(
             "select pg_postmaster_start_time(), current_setting('transaction_read_only')::bool
-             from (select count(*) from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')) works",
+             from (select count(*) from charge_events('{}', '{}', '{}', '{}', '{}', '{}', null)) works",
         )
         .fetch_one(&mut connection);
         let (started_at, read_only) = self.in_time(look).await?;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Storage, StorageError, migrate};
 use crate::{
     config::{Database, Reconnect},
-    domain::{Charge, Deduction},
+    domain::{CompletionEvent, Deduction},
 };
 
 /// A migrated database that exists until [`Scratch::drop_database`].
@@ -91,8 +91,11 @@ impl Scratch {
     }
 
     /// The function alone.
-    pub async fn deduct(&self, charges: &[Charge<'_>]) -> Result<Vec<Deduction>, StorageError> {
-        self.storage.deduct_batch(charges).await
+    pub async fn deduct(
+        &self,
+        events: &[&CompletionEvent],
+    ) -> Result<Vec<Deduction>, StorageError> {
+        self.storage.deduct(events, None).await
     }
 
     /// Completed records, usage logs, and tokens that left the balances.

@@ -58,7 +58,9 @@ impl Worker {
         // until then nothing is dead.
         let charge = |some: Vec<_>| async move {
             hold.check()?;
-            self.outlast(hold, || self.storage.deduct(&some)).await
+            let wait = Some(self.settings.database.lock_timeout);
+            self.outlast(hold, || self.storage.deduct(&some, wait))
+                .await
         };
         let answers = isolate(&events, CompletionEvent::company_id, enough_busy, charge).await?;
         let committed_at = time::OffsetDateTime::now_utc();
@@ -244,17 +246,16 @@ fn hit(step: &str, messages: &[InFlight<'_>]) {
 }
 
 fn log_charge(event: &CompletionEvent, message: &Delivered, verdict: &Verdict) {
-    let Verdict::Answered(Deduction::Charged(receipt)) = verdict else {
+    let Verdict::Answered(Deduction::Charged { job_status_error }) = verdict else {
         return;
     };
     let job_id = event.job_id();
-    if let Some(error) = &receipt.job_status_error {
+    if let Some(error) = job_status_error {
         tracing::warn!(job.id = %job_id, error.message = error, "charged, but article_jobs refused the status `completed`");
     }
     tracing::debug!(
         job.id = %job_id,
         charge.tokens = event.tokens(),
-        charge.balance_after = receipt.balance_after,
         trace.id = message.trace().as_ref().map(TraceContext::trace_id),
         "charged"
     );

@@ -42,14 +42,17 @@ impl Tally {
         let Verdict::Answered(deduction) = verdict else {
             return;
         };
-        let (counter, receipt) = match deduction {
-            Deduction::Charged(receipt) => (&self.charged, receipt),
-            Deduction::AlreadyCharged(receipt) => (&self.duplicates, receipt),
-            Deduction::Refused(_) | Deduction::JobNotFound => return,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if receipt.job_status_error.is_some() {
-            self.job_status_errors.fetch_add(1, Ordering::Relaxed);
+        match deduction {
+            Deduction::Charged { job_status_error } => {
+                self.charged.fetch_add(1, Ordering::Relaxed);
+                if job_status_error.is_some() {
+                    self.job_status_errors.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Deduction::AlreadyCharged => {
+                self.duplicates.fetch_add(1, Ordering::Relaxed);
+            }
+            Deduction::Refused(_) | Deduction::JobNotFound | Deduction::Locked(_) => {}
         }
     }
 
@@ -70,7 +73,7 @@ impl Tally {
         verdict: &Verdict,
         now: OffsetDateTime,
     ) {
-        if let (Verdict::Answered(Deduction::Charged(_)), Some(occurred_at)) =
+        if let (Verdict::Answered(Deduction::Charged { .. }), Some(occurred_at)) =
             (verdict, event.occurred_at())
         {
             // A publisher's clock that runs ahead gives no negative time.

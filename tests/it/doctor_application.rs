@@ -164,7 +164,7 @@ async fn balances_that_are_null_and_companies_with_two_rows_are_counted() {
 async fn row_level_security_that_may_hide_rows_is_told_for_whoever_is_concerned() {
     let (site, _role) = healthy().await;
     site.db
-        .execute("alter table article_jobs enable row level security")
+        .execute("alter table token_usage_logs enable row level security")
         .await;
     let diagnosis = site.doctor().await;
     let (finding, fix) = diagnosis.only_failure("row_security");
@@ -175,12 +175,12 @@ async fn row_level_security_that_may_hide_rows_is_told_for_whoever_is_concerned(
     assert_eq!(site.doctor().await.with("failed"), [""; 0]);
     // A policy of the application's that lets nobody past it.
     site.db
-        .execute("create policy tenant on article_jobs as restrictive using (false)")
+        .execute("create policy tenant on token_usage_logs as restrictive using (false)")
         .await;
     let diagnosis = site.doctor().await;
     diagnosis.only_failure("row_security");
     site.db
-        .execute("alter table article_jobs disable row level security")
+        .execute("alter table token_usage_logs disable row level security")
         .await;
 
     // The functions run as their owner, who may be another than the tables'.

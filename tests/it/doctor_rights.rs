@@ -12,8 +12,8 @@ async fn a_right_that_is_missing_is_named_as_it_is_granted() {
             "execute on function charge_pending_deductions(text[])",
         ),
         (
-            "select (company_id) on article_jobs",
-            "select (id, company_id, article_id) on article_jobs",
+            "select (state) on dead_letters",
+            "select (id, state, archived_at) on dead_letters",
         ),
     ] {
         site.db.execute(format!("revoke {right} from {name}")).await;

@@ -230,13 +230,14 @@ async fn the_role_for_people_is_fit_for_that_and_neither_for_more_nor_for_the_se
         "delete from operator_actions",
         "update operator_actions set actor = 'somebody else'",
         "select * from mark_deductions_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+        "select * from mark_events_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     ] {
         assert_eq!(sqlstate(&mut connection, sql).await, "42501", "{sql}");
     }
     let diagnosis = site.doctor().await;
     let (finding, fix) = diagnosis.failure("rights_enough");
     assert!(
-        finding.contains("execute on function mark_deductions_pending("),
+        finding.contains("execute on function mark_events_pending("),
         "{finding}"
     );
     assert!(fix.contains("migrate --print-grants"), "{fix}");

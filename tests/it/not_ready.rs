@@ -94,15 +94,13 @@ async fn whatever_is_missing_is_named_with_its_fix_and_found_again_when_it_is_th
     let (mut site, role) = healthy().await;
     impatient(&mut site);
     let name = role.quoted();
-    let charge = "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])";
+    let charge = "charge_events(uuid[],uuid[],uuid[],bigint[],jsonb[],text[],int)";
+    // As whose owner all functions are taken to run.
+    let owned = "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])";
     for (broken, told, fixed) in [
         (
             format!("revoke execute on function {charge} from {name}"),
-            [
-                "rights enough",
-                "deduct_tokens_batch(",
-                "migrate --print-grants",
-            ],
+            ["rights enough", "charge_events(", "migrate --print-grants"],
             format!("grant execute on function {charge} to {name}"),
         ),
         (
@@ -122,13 +120,17 @@ async fn whatever_is_missing_is_named_with_its_fix_and_found_again_when_it_is_th
             "alter table company_subscriptions rename changed_at to updated_at".to_owned(),
         ),
         (
-            "alter table article_jobs enable row level security".to_owned(),
+            format!(
+                "alter function {owned} owner to {name}; alter table article_jobs enable row level security"
+            ),
             [
                 "row security",
                 "article_jobs: row level security may hide rows",
                 "create policy",
             ],
-            "alter table article_jobs disable row level security".to_owned(),
+            format!(
+                "alter function {owned} owner to current_user; alter table article_jobs disable row level security"
+            ),
         ),
         (
             format!("alter role {name} set session_replication_role = replica"),
@@ -162,7 +164,7 @@ async fn what_goes_missing_while_it_runs_pauses_the_work_and_uses_up_no_attempt(
     let (mut site, role) = healthy().await;
     impatient(&mut site);
     let name = role.quoted();
-    let charge = "deduct_tokens_batch(text[],uuid[],uuid[],bigint[],jsonb[],text[],uuid[])";
+    let charge = "charge_events(uuid[],uuid[],uuid[],bigint[],jsonb[],text[],int)";
     let mut process = Process::start(&["serve"], &site.environment());
     until_told(&process, &["readiness: ready"]).await;
     let company = site.company(0, 100).await;

@@ -278,7 +278,7 @@ async fn a_dry_run_changes_nothing_at_all_and_holds_nobody_up() {
         .await
         .expect("tried");
     assert!(
-        matches!(answers[0], token_billing::domain::Deduction::Charged(_)),
+        matches!(answers[0], token_billing::domain::Deduction::Charged { .. }),
         "{answers:?}"
     );
     drop(dry_run);

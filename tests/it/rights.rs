@@ -5,8 +5,11 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::ledger::{Ledger, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 35] = [
+const CALLS: [&str; 38] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "select * from charge_events('{}', '{}', '{}', '{}', '{}', '{}', null)",
+    "select * from mark_events_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "select * from resolve_events('{}', '{}', '{}')",
     "select deduct_tokens_atomic('job', gen_random_uuid(), null, 1)",
     "select * from mark_deductions_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select credit_tokens('key', gen_random_uuid(), 1, null, null, 'me')",
@@ -68,7 +71,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(ledger.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 35, "a new function is called here too");
+    assert_eq!(functions, 38, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -99,6 +102,7 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
         "archive_dead_letters",
         "begin_replay",
         "change_dead_letters",
+        "charge_events",
         "charge_pending_deductions",
         "claim_dead_letters",
         "claim_stale_deductions",
@@ -110,6 +114,7 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
         "lock_dead_letters",
         "mark_dead_letters_replayed",
         "mark_deductions_pending",
+        "mark_events_pending",
         "refund_tokens",
         "release_dead_letters",
         "resolve_dead_letters",

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     broker::{Connection, Outgoing, Publisher, Topology},
     config::Settings,
-    domain::{Charge, CompletionEvent, RetrySchedule},
+    domain::{CompletionEvent, RetrySchedule},
     storage::{Scratch, Storage},
     worker::{self, Worker},
 };
@@ -136,8 +136,8 @@ impl Lab {
         let share = events.len().div_ceil(connections);
         futures_util::future::try_join_all(events.chunks(share).map(async |events| {
             for events in events.chunks(batch) {
-                let charges: Vec<Charge<'_>> = events.iter().filter_map(charge).collect();
-                self.scratch.deduct(&charges).await?;
+                let events: Vec<&CompletionEvent> = events.iter().collect();
+                self.scratch.deduct(&events).await?;
             }
             anyhow::Ok(())
         }))
@@ -254,15 +254,6 @@ impl Lab {
         );
         Ok(())
     }
-}
-
-fn charge(event: &CompletionEvent) -> Option<Charge<'_>> {
-    let company_id = event.company_id()?;
-    Some(Charge {
-        event,
-        company_id,
-        article_id: event.article_id(),
-    })
 }
 
 /// A pool of workers in this process.

@@ -74,10 +74,11 @@ impl Preview {
         }
     }
 
-    fn answered(event: &CompletionEvent, answer: Deduction) -> Self {
-        let (outcome, receipt) = match answer {
-            Deduction::Charged(receipt) => (PreviewOutcome::WouldCharge, receipt),
-            Deduction::AlreadyCharged(receipt) => (PreviewOutcome::AlreadyCharged, receipt),
+    /// `balances`: what the company had before and after, where the job is charged.
+    fn answered(event: &CompletionEvent, answer: Deduction, balances: Option<&(i64, i64)>) -> Self {
+        let outcome = match answer {
+            Deduction::Charged { .. } => PreviewOutcome::WouldCharge,
+            Deduction::AlreadyCharged => PreviewOutcome::AlreadyCharged,
             Deduction::Refused(refusal) => {
                 return Self::failing(refusal.reason, refusal.message);
             }
@@ -85,12 +86,14 @@ impl Preview {
                 let why = "the event names no company, and article_jobs doesn't know the job";
                 return Self::failing(Reason::JobNotFound, why);
             }
+            // Waited for, so it is an error of the whole call.
+            Deduction::Locked(_) => return Self::default(),
         };
         Self {
             outcome,
             tokens: Some(event.tokens()),
-            balance_before: Some(receipt.balance_before),
-            balance_after: Some(receipt.balance_after),
+            balance_before: balances.map(|&(before, _)| before),
+            balance_after: balances.map(|&(_, after)| after),
             ..Self::default()
         }
     }
@@ -142,11 +145,12 @@ impl Operations {
             drop(bodies);
             let events: Vec<&CompletionEvent> = parsed.iter().flatten().collect();
             let mut answers = dry_run.deduct(&events).await?.into_iter();
+            let balances = dry_run.balances(&events).await?;
             tried.extend(parsed.iter().map(|parsed| {
                 keep(match parsed {
-                    Ok(event) => answers
-                        .next()
-                        .map_or_else(Preview::default, |answer| Preview::answered(event, answer)),
+                    Ok(event) => answers.next().map_or_else(Preview::default, |answer| {
+                        Preview::answered(event, answer, balances.get(&event.job_id()))
+                    }),
                     Err(error) => Preview::failing(error.reason(), error.to_string()),
                 })
             }));

@@ -1,5 +1,7 @@
 //! What the ledger would say: the real function, in a transaction that is always rolled back.
 
+use std::{collections::HashMap, time::Duration};
+
 use futures_util::TryStreamExt as _;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
@@ -12,7 +14,7 @@ use crate::{
 
 /// A dry run holds companies that a worker may want, and must never be why a worker's transaction is
 /// the one that a deadlock ends: it gives up before `PostgreSQL` looks for deadlocks (1 s).
-const GIVE_WAY: &str = "begin; set local lock_timeout = '500ms'";
+const GIVE_WAY: Duration = Duration::from_millis(500);
 
 /// An open dead letter, as far as a plan needs to know it before it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
@@ -71,7 +73,7 @@ impl Storage {
     pub async fn begin_dry_run(&self) -> Result<DryRun, StorageError> {
         let mut session = self.session().await?;
         session
-            .call(async |connection| sqlx::raw_sql(GIVE_WAY).execute(connection).await)
+            .call(async |connection| sqlx::raw_sql("begin").execute(connection).await)
             .await?;
         Ok(DryRun { session })
     }
@@ -97,7 +99,32 @@ impl DryRun {
         &mut self,
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
-        deduct_in(&mut self.session, events).await
+        deduct_in(&mut self.session, events, Some(GIVE_WAY)).await
+    }
+
+    /// What the companies of charged jobs had before and after it, by job.
+    pub async fn balances(
+        &mut self,
+        events: &[&CompletionEvent],
+    ) -> Result<HashMap<Uuid, (i64, i64)>, StorageError> {
+        let ids: Vec<Uuid> = events.iter().map(|event| event.job_id()).collect();
+        let query = sqlx::query_as(
+            "select i.id, r.balance_before, r.balance_after
+             from unnest($1) as i (id)
+             cross join lateral (
+                 select * from token_deduction_records r
+                 where r.idempotency_key = i.id::text collate \"C\" and r.status = 'completed' offset 0
+             ) r",
+        )
+        .bind(ids);
+        let rows: Vec<(Uuid, i64, i64)> = self
+            .session
+            .call(async |connection| query.fetch_all(connection).await)
+            .await?;
+        let balances = rows
+            .into_iter()
+            .map(|(id, before, after)| (id, (before, after)));
+        Ok(balances.collect())
     }
 
     /// Rolls back and gives the connection back.

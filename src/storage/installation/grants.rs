@@ -99,20 +99,6 @@ pub(super) const GRANTS: &[Grant] = &[
     table("select", "token_billing_version", &[], BOTH, VERSION),
     table(
         "select",
-        "article_jobs",
-        &["id", "company_id", "article_id"],
-        SERVE,
-        RESOLVE,
-    ),
-    table(
-        "select",
-        "token_deduction_records",
-        &["idempotency_key", "company_id", "article_id"],
-        SERVE,
-        RESOLVE,
-    ),
-    table(
-        "select",
         "token_deduction_records",
         &["status", "created_at", "pending_since", "error_code"],
         SERVE,
@@ -132,8 +118,8 @@ pub(super) const GRANTS: &[Grant] = &[
         SERVE,
         STATE,
     ),
-    function("deduct_tokens_batch", SERVE, WORKER),
-    function("mark_deductions_pending", SERVE, WORKER),
+    function("charge_events", SERVE, WORKER),
+    function("mark_events_pending", SERVE, WORKER),
     function("archive_dead_letters", SERVE, "the archivist"),
     table("select", "company_subscriptions", &[], OPERATOR, READ),
     table("select", "article_jobs", &[], OPERATOR, READ),
@@ -158,7 +144,7 @@ pub(super) const GRANTS: &[Grant] = &[
     function("credit_tokens", OPERATOR, "credit"),
     function("refund_tokens", OPERATOR, "refund"),
     function(
-        "deduct_tokens_batch",
+        "charge_events",
         OPERATOR,
         "dlq show and replay: what would happen, rolled back",
     ),
@@ -177,8 +163,6 @@ pub(super) const GRANTS: &[Grant] = &[
 pub(super) const FOR_APPLICATIONS: &str = "deduct_tokens_atomic";
 
 const VERSION: &str = "which version the database was brought to (doctor)";
-const RESOLVE: &str =
-    "events that leave out company or article; compared where they name a company";
 const STATE: &str = "how things stand: counts and ages only";
 const WORKER: &str = "the worker";
 const SWEEPER: &str = "the sweeper, reconcile";

@@ -23,10 +23,9 @@ impl Inspection {
             })
             .await?;
         let finding = |(table, role, is_owner): (String, String, bool)| {
-            // Hidden from the functions, a company with tokens is not found, a charged key is charged again, and an
-            // article that is there is written off. The worker itself reads jobs only.
-            let is_vital = (table == "article_jobs") != is_owner;
-            let severity = if is_vital {
+            // Hidden from the functions, a company with tokens or the job that names it is not found, a charged key is
+            // charged again, and an article that is there is written off. The worker itself reads counts only.
+            let severity = if is_owner {
                 Severity::Blocking
             } else {
                 Severity::Fault
