@@ -91,7 +91,7 @@ async fn a_pending_mark_that_waits_for_a_locked_job_stalls_nobody() {
     let mut process = site.charge().await;
     let held = site.hold_job(job).await;
     site.publish(job, company, 1).await;
-    let marking = "mark_deductions_pending";
+    let marking = "_pending(";
     let looks = async || site.waiting_for_a_lock(marking).await;
     eventually("the mark waits", PATIENCE, looks, |&waiting| waiting == 1).await;
     others.publish(&site, 1).await;
