@@ -36,17 +36,29 @@ async fn lanes_take_companies_of_their_own_and_all_at_once() {
 }
 
 #[tokio::test]
-async fn a_company_in_many_small_batches_never_meets_itself() {
+async fn a_company_in_many_small_batches_never_meets_itself_and_keeps_its_order() {
     let mut site = Site::new().await;
     site.set("WORKER__LANES", "4");
     site.set("WORKER__BATCH_MAX", "8");
     site.declare().await;
     let mut crowd = Crowd::open(&site, 3).await;
-    crowd.publish(&site, 500).await;
+    let jobs = crowd.publish(&site, 500).await;
     let mut process = site.charge().await;
     crowd.all_charged(&site, PATIENCE).await;
     assert_eq!(process.drain().await, only_charged(1500));
     assert_eq!(process.said(FOUND_LOCKED), 0);
+    // Of two lanes with one company, one would now and then be ahead of the other.
+    for (nth, company) in crowd.companies.iter().enumerate() {
+        let charged: Vec<String> = sqlx::query_scalar(
+            "select idempotency_key from token_deduction_records where company_id = $1 order by ledger_seq",
+        )
+        .bind(company)
+        .fetch_all(site.db.pool())
+        .await
+        .expect("read");
+        let arrived = jobs.iter().skip(nth).step_by(3).map(Uuid::to_string);
+        assert_eq!(charged, arrived.collect::<Vec<_>>(), "in order");
+    }
     crowd.adds_up(&site).await;
 }
 
