@@ -1,7 +1,7 @@
-//! Everything at once: events, single calls, batches, marks, refunds, credits, renewals, replays, sweepers, held
-//! rows, an application that changes, deletes and opens companies; while sessions are ended, processes killed
-//! and, in the long run, PostgreSQL crashes. Then the audit, a recomputation of every bucket, and an account
-//! of every job.
+//! Everything at once: events, single calls, batches, marks, refunds, credits, renewals, replays, sweepers, rows
+//! held briefly and for seconds, an application that changes, deletes and opens companies; while sessions are
+//! ended, processes killed and, in the long run, PostgreSQL crashes. Then the audit, a recomputation of every
+//! bucket, and an account of every job.
 
 mod accounting;
 mod callers;
@@ -50,6 +50,7 @@ async fn whatever_happens_at_once_every_token_and_every_job_is_accounted_for() {
         Habit::Functions,
         Habit::Application,
         Habit::Holding,
+        Habit::HoldingLong,
     ] {
         let caller = Caller::connect(&world, dice.another()).await;
         tasks.spawn(caller.run(habit));

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// A trigger of the application's that fails for one company.
-async fn fails_for(site: &Site, company: Uuid, how: &str) {
+pub(crate) async fn fails_for(site: &Site, company: Uuid, how: &str) {
     site.db
         .execute(format!(
             "create or replace function of_the_application() returns trigger language plpgsql as $$

@@ -3,12 +3,15 @@
 pub(crate) mod accounts;
 pub(crate) mod adds_up;
 pub(crate) mod broker;
+pub(crate) mod charging;
 pub(crate) mod command;
+pub(crate) mod crowd;
 pub(crate) mod db;
 pub(crate) mod dead_letters;
 pub(crate) mod diagnosis;
 pub(crate) mod dice;
 pub(crate) mod eventually;
+pub(crate) mod holding;
 pub(crate) mod ledger;
 pub(crate) mod pending;
 pub(crate) mod process;

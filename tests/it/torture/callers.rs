@@ -30,6 +30,8 @@ pub(super) enum Habit {
     Application,
     /// Locks a row and does nothing.
     Holding,
+    /// Locks a company's or a job's row now and then, for up to two seconds: ten times as long as anybody waits.
+    HoldingLong,
 }
 
 impl Caller {
@@ -47,6 +49,7 @@ impl Caller {
                 Habit::Functions => self.call().await,
                 Habit::Application => self.change().await,
                 Habit::Holding => self.hold().await,
+                Habit::HoldingLong => self.hold_long().await,
             };
             if let Err(error) = done
                 && !is_only_refused(&error)
@@ -54,10 +57,12 @@ impl Caller {
                 self.connection = connect(&self.world).await;
             }
             self.world.step();
-            if !matches!(habit, Habit::Functions) {
-                let pause = 5 + self.dice.below(40);
-                self.world.after(pause).await;
-            }
+            let pause = match habit {
+                Habit::Functions => continue,
+                Habit::HoldingLong => 100 + self.dice.below(200),
+                _ => 5 + self.dice.below(40),
+            };
+            self.world.after(pause).await;
         }
     }
 
@@ -150,15 +155,9 @@ impl Caller {
             ("article_jobs", "id"),
             ("token_deduction_records", "idempotency_key"),
         ]);
-        let of = match table {
-            "company_subscriptions" => *self.dice.one(&self.world.companies()),
-            _ => self.world.request(&mut self.dice).job,
-        };
+        let of = self.row_of(table);
         let mut transaction = self.connection.begin().await?;
-        let sql = format!("select from {table} where {column} = '{of}' for update");
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(&mut *transaction)
-            .await?;
+        lock(&mut transaction, table, column, of).await?;
         // Sometimes for longer than all retries of an event last.
         let steps = match self.dice.below(5) {
             0 => 800,
@@ -166,6 +165,28 @@ impl Caller {
         };
         self.world.after(steps).await;
         transaction.rollback().await
+    }
+
+    /// As an application that forgets to end its transaction.
+    async fn hold_long(&mut self) -> sqlx::Result<()> {
+        let (table, column) = *self.dice.one(&[
+            ("company_subscriptions", "company_id"),
+            ("article_jobs", "id"),
+        ]);
+        let of = self.row_of(table);
+        let mut transaction = self.connection.begin().await?;
+        lock(&mut transaction, table, column, of).await?;
+        let length = Duration::from_millis(100 + self.dice.below(1_900));
+        let _ = timeout(length, self.world.stop.cancelled()).await;
+        transaction.rollback().await
+    }
+
+    /// Whose row of a table is locked.
+    fn row_of(&mut self, table: &str) -> Uuid {
+        match table {
+            "company_subscriptions" => *self.dice.one(&self.world.companies()),
+            _ => self.world.request(&mut self.dice).job,
+        }
     }
 
     async fn change(&mut self) -> sqlx::Result<()> {
@@ -178,6 +199,19 @@ impl Caller {
     async fn add_jobs(&mut self) -> sqlx::Result<()> {
         add_jobs(&self.world, &mut self.connection).await
     }
+}
+
+async fn lock(
+    connection: &mut PgConnection,
+    table: &str,
+    column: &str,
+    of: Uuid,
+) -> sqlx::Result<()> {
+    let sql = format!("select from {table} where {column} = '{of}' for update");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 pub(super) async fn add_jobs(world: &World, connection: &mut PgConnection) -> sqlx::Result<()> {

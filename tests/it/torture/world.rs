@@ -60,7 +60,7 @@ impl World {
         for (setting, value) in [
             ("DATABASE__LOCK_TIMEOUT", "200ms"),
             ("DATABASE__MAX_CONNECTIONS", "5"),
-            ("WORKER__CONCURRENCY", "2"),
+            ("WORKER__LANES", "2"),
             ("ARCHIVIST__RESOLVE_INTERVAL", "300ms"),
             ("RETRY__BASE", "100ms"),
             ("RECONNECT__INITIAL", "10ms"),
