@@ -251,7 +251,7 @@ async fn a_charge_that_is_pending_is_shown_as_pending() {
     let dead_letters = site.archived(1).await;
     locker.rollback().await.expect("released");
     assert_eq!(dead_letters[0].reason, "retries_exhausted");
-    assert!(dead_letters[0].error.contains("transaction has locked"));
+    assert!(dead_letters[0].error.contains("lock"));
     assert_eq!(
         (dead_letters[0].attempts, dead_letters[0].job_id),
         (2, Some(job))

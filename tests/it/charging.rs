@@ -258,7 +258,7 @@ async fn a_held_lock_delays_1_2_4_seconds_and_then_the_charge_is_pending() {
         dead_letter
             .header("error")
             .unwrap_or_default()
-            .contains("55P03")
+            .contains("lock")
     );
     let at = |name| {
         let text = dead_letter.header(name).unwrap_or_default();
