@@ -75,8 +75,10 @@ enum Report {
 impl Session {
     /// These are processed: whatever they stand for is committed, or confirmed in another queue.
     pub(crate) fn done(&self, tags: Vec<u64>) {
-        // Without a reader there is nobody to ack: they come again.
-        let _ = self.reports.send(Report::Done(tags));
+        if !tags.is_empty() {
+            // Without a reader there is nobody to ack: they come again.
+            let _ = self.reports.send(Report::Done(tags));
+        }
     }
 
     /// These were looked at, and are processed later.

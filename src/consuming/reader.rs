@@ -175,8 +175,7 @@ impl Reader {
             Report::Done(tags) => {
                 tags.iter().for_each(|&tag| self.window.done(tag));
                 self.progressed.store(true, Ordering::Relaxed);
-                self.ack_at
-                    .get_or_insert_with(|| Instant::now() + ACK_WITHIN);
+                self.keep_time();
                 tags
             }
         }
@@ -188,12 +187,22 @@ impl Reader {
     }
 
     async fn ack(&mut self, acks: Vec<Ack>) -> Result<(), NotAcked> {
-        if acks.is_empty() {
-            return Ok(());
+        if !acks.is_empty() {
+            self.consumer.ack(acks).await?;
+            self.ack_at = None;
+            self.keep_time();
         }
-        self.consumer.ack(acks).await?;
-        self.ack_at = self.window.has_done().then(|| Instant::now() + ACK_WITHIN);
         Ok(())
+    }
+
+    /// While something waits for its ack there is a time for it, and only then: a time that is over and acks nothing
+    /// would come again and again, before any message.
+    fn keep_time(&mut self) {
+        if self.window.has_done() {
+            self.ack_at.get_or_insert(Instant::now() + ACK_WITHIN);
+        } else {
+            self.ack_at = None;
+        }
     }
 }
 

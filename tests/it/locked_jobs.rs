@@ -84,6 +84,34 @@ async fn a_job_that_stays_locked_goes_through_the_delay_queues() {
 
 /// What can't be charged is recorded as pending, and that too asks for the job's row.
 #[tokio::test]
+async fn a_pending_mark_that_waits_for_a_locked_job_stalls_nobody() {
+    let mut site = Site::new().await;
+    site.set("WORKER__LANES", "1");
+    site.set("RETRY__ATTEMPTS", "0");
+    site.set("DATABASE__LOCK_TIMEOUT", "4s");
+    site.declare().await;
+    let company = site.company(0, 1000).await;
+    let mut others = Crowd::open(&site, 10).await;
+    let job = site.job(company).await;
+    let mut process = site.charge().await;
+    let held = site.hold_job(job).await;
+    site.publish(job, company, 1).await;
+    let marking = "_pending(";
+    let looks = async || site.waiting_for_a_lock(marking).await;
+    eventually("the mark waits", PATIENCE, looks, |&waiting| waiting == 1).await;
+    others.publish(&site, 1).await;
+    others.all_charged(&site, PATIENCE).await;
+    assert_eq!(
+        site.waiting_for_a_lock(marking).await,
+        1,
+        "they waited as long as the mark"
+    );
+    held.release().await;
+    site.until(job, "pending").await;
+    assert_eq!(process.drain().await.dead_lettered, 1);
+}
+
+#[tokio::test]
 async fn a_locked_company_that_the_event_leaves_out_stalls_nobody() {
     let mut site = Site::new().await;
     site.set("WORKER__LANES", "2");
