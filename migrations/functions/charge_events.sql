@@ -6,8 +6,11 @@
 -- row nor its record is there; `company_locked`, `job_locked`: somebody holds that row, and nothing was done about this
 -- item; `charged`: it was, but article_jobs refused the new status.
 --
--- p_lock_wait_ms NULL: rows of companies and jobs that can't be locked at once are skipped. Else each is waited for at
--- most so long, and then the whole call fails (55P03).
+-- p_lock_wait_ms NULL: a company whose row can't be locked at once is skipped. Else each is waited for at most so long,
+-- and then the whole call fails (55P03). Jobs are never waited for: whoever waited would hold the company meanwhile.
+--
+-- Why one key can't be charged twice, and what happens if the caller dies: deduct_tokens_batch, which charges, says it.
+-- Nothing here decides about tokens.
 create or replace function charge_events(
     p_job_ids uuid[], p_company_ids uuid[], p_article_ids uuid[], p_amounts bigint[],
     p_metadata jsonb[], p_usage_types text[], p_lock_wait_ms int
@@ -19,57 +22,76 @@ as $$
 #variable_conflict use_column
 declare
     v_lock_timeout constant text := current_setting('lock_timeout');
+    -- Of each item.
+    v_company_ids uuid[];
+    v_article_ids uuid[];
+    v_jobs_company_ids uuid[];
+    v_outcomes text[];
+    -- Those that are there and locked by this call.
     v_companies uuid[];
     v_jobs uuid[];
     v_items int[];
-    v_company_ids uuid[];
-    v_article_ids uuid[];
 begin
-    if p_lock_wait_ms is not null then
-        -- 0 would wait for ever.
-        perform set_config('lock_timeout', greatest(p_lock_wait_ms, 1)::text, true);
-    else
+    select array_agg(e.company_id order by e.n), array_agg(e.article_id order by e.n),
+           array_agg(e.jobs_company_id order by e.n)
+    into v_company_ids, v_article_ids, v_jobs_company_ids
+    from resolve_events(p_job_ids, p_company_ids, p_article_ids) e;
+
+    if p_lock_wait_ms is null then
         v_companies := array(
-            select c.company_id from (
-                select distinct e.company_id from resolve_events(p_job_ids, p_company_ids, p_article_ids) e
-            ) e
+            select c.company_id
+            from (select distinct u.id from unnest(v_company_ids) u (id) order by u.id) i
             cross join lateral (
-                select s.company_id from company_subscriptions s where s.company_id = e.company_id
+                select s.company_id from company_subscriptions s where s.company_id = i.id
                 for no key update skip locked
             ) c);
-        v_jobs := array(
-            select j.id from (select distinct u.id from unnest(p_job_ids) u (id)) i
+    else
+        -- 0 would wait for ever.
+        perform set_config('lock_timeout', greatest(p_lock_wait_ms, 1)::text, true);
+        v_companies := array(
+            select c.company_id
+            from (select distinct u.id from unnest(v_company_ids) u (id) order by u.id) i
             cross join lateral (
-                select a.id from article_jobs a where a.id = i.id for no key update skip locked
-            ) j);
+                select s.company_id from company_subscriptions s where s.company_id = i.id for no key update
+            ) c);
     end if;
+    v_jobs := array(
+        select j.id
+        from (
+            select distinct u.job_id from unnest(p_job_ids, v_jobs_company_ids) u (job_id, company_id)
+            where u.company_id is not null
+        ) i
+        cross join lateral (
+            select a.id from article_jobs a where a.id = i.job_id for no key update skip locked
+        ) j);
 
-    for item, outcome, error_message in
-        select e.n,
-               case
+    v_outcomes := array(
+        select case
                    when e.jobs_company_id <> e.company_id then 'company_mismatch'
                    when e.company_id is null then 'job_not_found'
-                   when p_lock_wait_ms is not null then null
-                   when e.company_id <> all (v_companies)
+                   -- Not locked by us: there and somebody else's, or not there, which is the ledger's to say.
+                   when c.id is null
                         and exists (select from company_subscriptions s where s.company_id = e.company_id)
                        then 'company_locked'
-                   when e.jobs_company_id is not null and e.job_id <> all (v_jobs) then 'job_locked'
-               end as outcome,
-               case when e.jobs_company_id <> e.company_id then
-                   format('company_id: the event names %s, article_jobs names %s', e.company_id, e.jobs_company_id)
+                   when e.jobs_company_id is not null and j.id is null then 'job_locked'
                end
-        from resolve_events(p_job_ids, p_company_ids, p_article_ids) e
-        order by e.n
-    loop
-        if outcome is null then
-            v_items := v_items || item;
-        else
-            return next;
-        end if;
-    end loop;
+        from unnest(p_job_ids, v_company_ids, v_jobs_company_ids)
+             with ordinality as e (job_id, company_id, jobs_company_id, n)
+        left join (select distinct u.id from unnest(v_companies) u (id)) c on c.id = e.company_id
+        left join (select distinct u.id from unnest(v_jobs) u (id)) j on j.id = e.job_id
+        order by e.n);
+    return query
+    select e.n::int, e.outcome,
+           case when e.outcome = 'company_mismatch' then
+               format('company_id: the event names %s, article_jobs names %s', e.company_id, e.jobs_company_id)
+           end,
+           null::text
+    from unnest(v_outcomes, v_company_ids, v_jobs_company_ids)
+         with ordinality as e (outcome, company_id, jobs_company_id, n)
+    where e.outcome is not null;
 
-    select array_agg(e.company_id order by e.n), array_agg(e.article_id order by e.n) into v_company_ids, v_article_ids
-    from resolve_events(p_job_ids, p_company_ids, p_article_ids) e;
+    v_items := array(
+        select e.n::int from unnest(v_outcomes) with ordinality as e (outcome, n) where e.outcome is null order by e.n);
     return query
     select v_items[d.item],
            case when d.idempotent then 'charged_before' else coalesce(d.error, 'charged') end,

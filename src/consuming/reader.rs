@@ -76,9 +76,6 @@ impl Reader {
                     self.note(report);
                     let acks = self.window.due();
                     self.ack(acks).await?;
-                    if self.window.is_stuck() {
-                        self.ack_all().await?;
-                    }
                 }
                 ended = lanes.tasks.join_next() => return ended_early(ended),
                 () = until(ack_at) => self.ack_all().await?,
@@ -171,7 +168,10 @@ impl Reader {
     /// The tags that it is about.
     fn note(&mut self, report: Report) -> Vec<u64> {
         match report {
-            Report::Aside(tags) => tags,
+            Report::Aside(tags) => {
+                tags.iter().for_each(|&tag| self.window.aside(tag));
+                tags
+            }
             Report::Done(tags) => {
                 tags.iter().for_each(|&tag| self.window.done(tag));
                 self.progressed.store(true, Ordering::Relaxed);

@@ -5,7 +5,7 @@
 //! few and large, whatever size the batches have: at least [`Window::step`] messages, or all there are.
 //!
 //! `multiple` reaches only to the lowest message that isn't processed. What is processed behind one that waits for
-//! a lock is acked one by one, when it has become much or old ([`Window::behind`]).
+//! a lock is acked one by one: when nothing else is under way, or when it has become much, or old.
 
 use std::collections::VecDeque;
 
@@ -14,6 +14,8 @@ use crate::broker::Ack;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
+    /// It waits for somebody else's lock, and nobody waits for it.
+    Aside,
     Done,
     Acked,
 }
@@ -24,8 +26,9 @@ pub(super) struct Window {
     /// The tag of the first state.
     first: u64,
     states: VecDeque<State>,
-    /// The states at the front of which none is open.
+    /// The states at the front that are done.
     front: usize,
+    /// Neither done nor aside.
     open: usize,
     /// Processed and not acked.
     done: usize,
@@ -58,15 +61,18 @@ impl Window {
 
     /// This one is processed.
     pub(super) fn done(&mut self, tag: u64) {
-        let at = usize::try_from(tag.wrapping_sub(self.first)).unwrap_or(usize::MAX);
-        let Some(state @ State::Open) = self.states.get_mut(at) else {
-            return;
-        };
-        *state = State::Done;
-        (self.open, self.done) = (self.open - 1, self.done + 1);
+        match self.state(tag) {
+            Some(state @ State::Open) => {
+                *state = State::Done;
+                self.open -= 1;
+            }
+            Some(state @ State::Aside) => *state = State::Done,
+            _ => return,
+        }
+        self.done += 1;
         while let Some(state) = self.states.get(self.front) {
             match state {
-                State::Open => break,
+                State::Open | State::Aside => break,
                 State::Done => self.done_in_front += 1,
                 State::Acked => {}
             }
@@ -74,20 +80,35 @@ impl Window {
         }
     }
 
+    /// This one is processed later, perhaps much later.
+    pub(super) fn aside(&mut self, tag: u64) {
+        if let Some(state @ State::Open) = self.state(tag) {
+            *state = State::Aside;
+            self.open -= 1;
+        }
+    }
+
+    fn state(&mut self, tag: u64) -> Option<&mut State> {
+        let at = usize::try_from(tag.wrapping_sub(self.first)).ok()?;
+        self.states.get_mut(at)
+    }
+
     /// Whether anything waits for its ack.
     pub(super) fn has_done(&self) -> bool {
         self.done > 0
     }
 
-    /// What is worth an ack by itself: a step of the front, or all when nothing is open.
+    /// What is worth an ack by itself: all that is processed, when nothing else is under way or much of it is stuck behind
+    /// one that isn't; else a step of the front.
     pub(super) fn due(&mut self) -> Vec<Ack> {
-        let is_due = self.open == 0 || self.done_in_front >= self.step;
-        if is_due { self.front() } else { Vec::new() }
-    }
-
-    /// Whether much is processed behind a message that isn't.
-    pub(super) fn is_stuck(&self) -> bool {
-        self.done - self.done_in_front >= 2 * self.step
+        let stuck = self.done - self.done_in_front;
+        if self.open == 0 || stuck >= 2 * self.step {
+            self.all()
+        } else if self.done_in_front >= self.step {
+            self.front()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Everything that is processed.
@@ -148,19 +169,16 @@ mod tests {
     fn one_that_waits_holds_up_nobody_behind_it() {
         let mut window = of(64, 30);
         (2..=16).for_each(|tag| window.done(tag));
-        assert_eq!((window.due(), window.is_stuck()), (vec![], false));
+        assert_eq!(window.due(), []);
         window.done(17);
-        assert!(window.is_stuck());
         let ones: Vec<Ack> = (2..=17).map(Ack::One).collect();
-        assert_eq!(window.all(), ones);
-        assert!(!window.has_done() && !window.is_stuck());
+        assert_eq!(window.due(), ones);
+        assert!(!window.has_done());
         // Those between are acked: the command names the last that isn't.
         window.done(1);
         (20..=30).for_each(|tag| window.done(tag));
-        assert_eq!(
-            window.all(),
-            [vec![Ack::UpTo(1)], (20..=30).map(Ack::One).collect()].concat()
-        );
+        let behind: Vec<Ack> = (20..=30).map(Ack::One).collect();
+        assert_eq!(window.all(), [vec![Ack::UpTo(1)], behind].concat());
         window.done(18);
         window.done(19);
         assert_eq!(window.due(), [Ack::UpTo(19)]);
@@ -171,6 +189,27 @@ mod tests {
         window.done(31);
         window.done(31);
         assert_eq!(window.due(), [Ack::UpTo(31)]);
+    }
+
+    #[test]
+    fn beside_those_that_are_aside_all_is_acked_that_there_is() {
+        let mut window = of(64, 5);
+        window.aside(2);
+        [1, 3, 4].into_iter().for_each(|tag| window.done(tag));
+        assert_eq!(window.due(), []);
+        window.aside(2);
+        window.done(5);
+        assert_eq!(
+            window.due(),
+            [1, 3, 4, 5].map(|tag| match tag {
+                1 => Ack::UpTo(1),
+                tag => Ack::One(tag),
+            })
+        );
+        window.done(2);
+        window.aside(2);
+        assert_eq!(window.due(), [Ack::UpTo(2)]);
+        assert!(!window.has_done());
     }
 
     #[test]

@@ -22,8 +22,8 @@ impl Storage {
     /// that nothing of this call happened (or, if the connection broke, that it may all have; asking
     /// again then finds what happened).
     ///
-    /// Without `lock_wait`, an event whose company or job somebody holds is answered [`Deduction::Locked`]. With it, each
-    /// such row is waited for at most so long, and then all of this call fails.
+    /// An event whose company or job somebody holds is answered [`Deduction::Locked`]. With `lock_wait`, each company is
+    /// waited for at most so long instead, and then all of this call fails.
     pub async fn deduct(
         &self,
         events: &[&CompletionEvent],

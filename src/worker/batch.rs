@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::{
     Worker,
     in_flight::{InFlight, payer},
-    room::{Ask, Group},
+    room::{Ask, Group, Wait},
 };
 use crate::{
     broker::Outgoing,
@@ -73,7 +73,6 @@ impl Worker {
         // Whatever a batch had to wait for, nobody in it waits longer: each is asked about by himself, in his turn.
         let answers = isolate(&events, payer, |busy| busy > 0, charge).await?;
         let committed_at = time::OffsetDateTime::now_utc();
-        self.tally.count_batch();
         let mut answers = answers.into_iter();
         let mut decided = Vec::with_capacity(messages.len());
         let (mut still, mut refused) = (Vec::new(), Vec::new());
@@ -122,7 +121,7 @@ impl Worker {
             true => CROWDED.min(lock_timeout),
             false => lock_timeout,
         };
-        let is_over = |wait: super::room::Wait| wait.since.elapsed() >= patience;
+        let is_over = |wait: Wait| wait.since.elapsed() >= patience;
         if one.waits.is_some_and(is_over) {
             return false;
         }

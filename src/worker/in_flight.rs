@@ -46,7 +46,15 @@ impl InFlight {
         [self.payer(), job]
     }
 
-    /// From now on it waits for this group, unless it has before.
+    /// It waits no more. Should it have to another time, its patience begins anew.
+    pub(super) fn freed(self) -> Self {
+        Self {
+            waits: None,
+            ..self
+        }
+    }
+
+    /// It waits for this group; since now, unless it waits already.
     pub(super) fn wait_for(&mut self, group: Group, by_itself: bool) {
         let since = self.waits.map_or_else(Instant::now, |wait| wait.since);
         self.waits = Some(Wait {

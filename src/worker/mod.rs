@@ -14,6 +14,8 @@
 //! | after the commit, before the ack | delivered again; each key answers with its first result |
 //! | after `pending` was written, before the dead letter | delivered again; tried again, charged or marked again |
 //! | after a delayed or dead copy was confirmed, before the ack | original and copy both arrive; one charge |
+//! | after a batch is reported as done, before the reader acks it | delivered again; each key answers with its first result |
+//! | while an event waits for a lock | nothing happened to it; the broker delivers it again |
 //! | after the ack | all is in the ledger or in a queue |
 
 mod batch;

@@ -51,7 +51,7 @@ pub(super) struct Wait {
 /// What to ask the ledger about.
 pub(super) struct Ask {
     pub(super) messages: Vec<InFlight>,
-    /// How long to wait for each lock; `None`: what is locked is answered as that.
+    /// How long to wait for each company's lock; `None`: what is locked is answered as that.
     pub(super) lock_wait: Option<Duration>,
 }
 
@@ -211,7 +211,7 @@ impl Room {
             } else if let Some(apart) = self.groups.remove(&group) {
                 self.waiting
                     .fetch_sub(apart.messages.len(), Ordering::Relaxed);
-                free.extend(apart.messages);
+                free.extend(apart.messages.into_iter().map(InFlight::freed));
             }
         }
         free

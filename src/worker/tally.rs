@@ -18,7 +18,6 @@ pub struct Tally {
     delayed: AtomicU64,
     dead_lettered: AtomicU64,
     job_status_errors: AtomicU64,
-    batches: AtomicU64,
     lag: Lag,
 }
 
@@ -35,8 +34,6 @@ pub struct Tallied {
     pub dead_lettered: u64,
     /// Charged, though `article_jobs` refused the new status.
     pub job_status_errors: u64,
-    /// Batches that the ledger was asked about.
-    pub batches: u64,
 }
 
 impl Tally {
@@ -57,11 +54,6 @@ impl Tally {
             }
             Deduction::Refused(_) | Deduction::JobNotFound | Deduction::Locked(_) => {}
         }
-    }
-
-    /// Counts one batch.
-    pub(super) fn count_batch(&self) {
-        self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts where a message went.
@@ -103,7 +95,6 @@ impl Tally {
             delayed: self.delayed.load(Ordering::Relaxed),
             dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
             job_status_errors: self.job_status_errors.load(Ordering::Relaxed),
-            batches: self.batches.load(Ordering::Relaxed),
         }
     }
 }

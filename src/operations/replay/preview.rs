@@ -86,8 +86,10 @@ impl Preview {
                 let why = "the event names no company, and article_jobs doesn't know the job";
                 return Self::failing(Reason::JobNotFound, why);
             }
-            // Waited for, so it is an error of the whole call.
-            Deduction::Locked(_) => return Self::default(),
+            Deduction::Locked(_) => {
+                let why = "another transaction has locked its job's row in article_jobs; look again later";
+                return Self::without_charge(PreviewOutcome::Unknown, why);
+            }
         };
         Self {
             outcome,
