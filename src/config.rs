@@ -154,7 +154,7 @@ pub struct Worker {
     /// Events charged in one transaction, at most. 1..=4096, default 1024.
     #[serde(deserialize_with = "values::whole::<1, 4096, _, _>")]
     pub batch_max: u16,
-    /// Events the broker sends ahead of their acks. 1..=65535 and not below `batch_max`, default 4096.
+    /// Events the broker sends ahead of their acks. 1..=65535 and not below `batch_max`, default 2048.
     #[serde(deserialize_with = "values::whole::<1, 65_535, _, _>")]
     pub prefetch: u16,
     /// For finishing what is in flight at shutdown. 100ms..=1h, default 30s.
@@ -171,7 +171,7 @@ impl Default for Worker {
         Self {
             lanes: processors().clamp(1, 4),
             batch_max: 1024,
-            prefetch: 4096,
+            prefetch: 2048,
             drain_timeout: Duration::from_secs(30),
             hold_max: Duration::from_mins(10),
         }
