@@ -1,6 +1,6 @@
 //! The functions against a plain model of the ledger: random sequences of charges, duplicates, reuses,
 //! top-ups, renewals, expiries and refunds must give the model's answers and the model's rows, whether charged
-//! one by one, in batches, or both in turn.
+//! one by one, in batches, both in turn, or as events.
 
 mod model;
 mod moves;
@@ -11,10 +11,10 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use self::moves::{Move, Names, sequence, unbroken_sequence};
+use self::moves::{Move, Names, as_events, sequence, unbroken_sequence};
 use self::play::{BALANCES, By, Play, refund};
 use crate::support::adds_up::assert_ledger_adds_up;
-use crate::support::ledger::{Item, Ledger, deduct_item, mark_pending};
+use crate::support::ledger::{Answer, Item, Ledger, deduct_item, mark_pending};
 
 /// Runs `play` for random sequences, on one database.
 fn for_random<S: Strategy>(cases: u32, strategy: &S, play: &impl AsyncFn(&Ledger, S::Value)) {
@@ -63,14 +63,22 @@ fn charging_both_ways_in_turn_equals_the_model() {
     equals_the_model(By::Both);
 }
 
+#[test]
+fn charging_events_equals_the_model() {
+    equals_the_model(By::Events);
+}
+
 /// Plays one part of several, and counts the new charges.
-async fn play_part(ledger: &Ledger, names: &Names, moves: &[Move]) -> usize {
-    let mut answers = Vec::new();
+async fn play_part(ledger: &Ledger, names: &Names, moves: &[Move], by: By) -> usize {
+    let (mut answers, mut events) = (Vec::new(), 0);
     for what in moves {
         match what {
             Move::Charges { items, as_batch } => {
                 let items: Vec<Item> = items.iter().map(|charge| names.item(charge)).collect();
-                if *as_batch {
+                if matches!(by, By::Events) {
+                    let outcomes = ledger.charge_events(&as_events(items)).await;
+                    events += outcomes.iter().filter(|&it| it == "charged").count();
+                } else if *as_batch {
                     answers.extend(ledger.deduct_batch(&items).await);
                 } else {
                     for item in &items {
@@ -100,10 +108,8 @@ async fn play_part(ledger: &Ledger, names: &Names, moves: &[Move]) -> usize {
             other => unreachable!("{other:?} breaks the chain"),
         }
     }
-    answers
-        .iter()
-        .filter(|answer| answer.success && !answer.idempotent)
-        .count()
+    let is_new = |answer: &&Answer| answer.success && !answer.idempotent;
+    events + answers.iter().filter(is_new).count()
 }
 
 #[test]
@@ -115,9 +121,9 @@ fn whatever_several_do_at_once_the_ledger_adds_up() {
             ledger.add_company(id, monthly, purchased).await;
         }
         let (a, b, c) = tokio::join!(
-            play_part(ledger, &names, &a),
-            play_part(ledger, &names, &b),
-            play_part(ledger, &names, &c),
+            play_part(ledger, &names, &a, By::Both),
+            play_part(ledger, &names, &b, By::Events),
+            play_part(ledger, &names, &c, By::Events),
         );
         let completed: i64 = sqlx::query_scalar(
             "select count(*) from token_deduction_records

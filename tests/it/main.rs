@@ -63,6 +63,7 @@ mod locked_table;
 mod migrating;
 mod misrouted;
 mod not_ready;
+mod ordinary_events;
 mod outages;
 mod outcomes;
 mod pending;

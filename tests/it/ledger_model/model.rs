@@ -115,6 +115,38 @@ impl Model {
         self.attempt(key, entry)
     }
 
+    /// What `charge_events` answers for an event, `charged` where it says nothing.
+    pub(super) fn charge_event(&mut self, event: &Item) -> &'static str {
+        let Some(company_id) = self.payer(event) else {
+            return "job_not_found";
+        };
+        let job = event.key.as_deref().and_then(|key| self.jobs.get(key));
+        if job.is_some_and(|job| job.company_id != company_id) {
+            return "company_mismatch";
+        }
+        let answer = self.charge(&Item {
+            company_id: Some(company_id),
+            ..event.clone()
+        });
+        match (answer.idempotent, answer.error()) {
+            (true, _) => "charged_before",
+            (false, "") => "charged",
+            (false, "insufficient_balance") => "insufficient_balance",
+            (false, "company_not_found") => "company_not_found",
+            (false, "idempotency_key_reused") => "idempotency_key_reused",
+            (false, "already_compensated") => "already_compensated",
+            (false, error) => panic!("{error}"),
+        }
+    }
+
+    /// What an event leaves out is its job's.
+    fn payer(&self, event: &Item) -> Option<Uuid> {
+        let key = event.key.as_deref()?;
+        let of_job = || self.jobs.get(key).map(|job| job.company_id);
+        let of_record = || self.records.get(key).map(|record| record.company_id);
+        event.company_id.or_else(of_job).or_else(of_record)
+    }
+
     fn attempt(&mut self, key: String, mut entry: Entry) -> Answer {
         let amount = entry.amount;
         let answer = match self.companies.get_mut(&entry.company_id) {

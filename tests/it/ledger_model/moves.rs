@@ -84,6 +84,23 @@ impl Names {
     }
 }
 
+/// Those that completion events could say, as the worker would have it. An event without a company finds that of an earlier
+/// one of its job only if they are charged apart: both answers are right, so such are left out.
+pub(super) fn as_events(items: impl IntoIterator<Item = Item>) -> Vec<Item> {
+    let mut events: Vec<Item> = Vec::new();
+    for mut item in items {
+        let is_valid = item.job_id.is_some() && item.amount.is_some_and(|amount| amount >= 1);
+        let is_ambiguous =
+            item.company_id.is_none() && events.iter().any(|earlier| earlier.key == item.key);
+        if is_valid && !is_ambiguous {
+            item.usage_type
+                .get_or_insert_with(|| "article_generation".to_owned());
+            events.push(item);
+        }
+    }
+    events
+}
+
 fn null_now_and_then<T: std::fmt::Debug + Clone + 'static>(
     of: impl Strategy<Value = T> + 'static,
 ) -> impl Strategy<Value = Option<T>> {

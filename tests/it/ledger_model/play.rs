@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::model::{Company, Entry, Job, Model, THIS_YEAR};
-use super::moves::{Move, Names};
+use super::moves::{Move, Names, as_events};
 use crate::support::ledger::{Answer, Item, Ledger, Record, UsageLog, deduct_item, mark_pending};
 
 /// Monthly and purchased tokens of the companies that exist.
@@ -17,7 +17,10 @@ pub(super) const BALANCES: [(i64, i64); 3] = [(100, 150), (0, 90), (20, 0)];
 pub(super) enum By {
     Single,
     Batch,
+    /// Single and batch in turn.
     Both,
+    /// Batches of completion events.
+    Events,
 }
 
 /// One sequence being played on the database and on the model.
@@ -75,6 +78,14 @@ impl<'b> Play<'b> {
     pub(super) async fn make(&mut self, what: &Move, by: By) {
         match what {
             Move::Charges { items, as_batch } => match (by, as_batch) {
+                (By::Events, _) => {
+                    let items = items.iter().map(|charge| self.names.item(charge));
+                    let events = as_events(items);
+                    let outcomes = self.ledger.charge_events(&events).await;
+                    for (event, outcome) in events.iter().zip(outcomes) {
+                        assert_eq!(outcome, self.model.charge_event(event), "for {event:?}");
+                    }
+                }
                 (By::Batch, _) | (By::Both, true) => {
                     let items: Vec<Item> =
                         items.iter().map(|charge| self.names.item(charge)).collect();
@@ -204,7 +215,22 @@ impl<'b> Play<'b> {
             .filter(|row| row.ledger_seq.is_some())
             .map(|row| row.idempotency_key.as_str())
             .collect();
-        assert_eq!(charged, self.model.charged, "the order of the ledger");
+        for &company in &self.names.companies {
+            let of_company = |keys: &[&str]| -> Vec<String> {
+                let of_it = |key: &&str| self.model.records[*key].company_id == company;
+                keys.iter()
+                    .copied()
+                    .filter(of_it)
+                    .map(str::to_owned)
+                    .collect()
+            };
+            let expected: Vec<&str> = self.model.charged.iter().map(String::as_str).collect();
+            assert_eq!(
+                of_company(&charged),
+                of_company(&expected),
+                "the order of the ledger of {company}"
+            );
+        }
         assert_eq!(rows.len(), self.model.records.len());
 
         let mut logs = Vec::new();

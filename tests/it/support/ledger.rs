@@ -162,6 +162,28 @@ pub(crate) async fn deduct_batch(
     Ok(rows.into_iter().map(|(_, Json(answer))| answer).collect())
 }
 
+/// `charge_events`, which waits for no lock: the outcome of each, `charged` where there is no exception.
+pub(crate) async fn charge_events(
+    executor: impl PgExecutor<'_>,
+    events: &[Item],
+) -> sqlx::Result<Vec<String>> {
+    let exceptions: Vec<(i32, String)> =
+        sqlx::query_as("select item, outcome from charge_events($1, $2, $3, $4, $5, $6, null)")
+            .bind(column(events, |event| event.job_id))
+            .bind(column(events, |event| event.company_id))
+            .bind(column(events, |event| event.article_id))
+            .bind(column(events, |event| event.amount))
+            .bind(column(events, |event| event.metadata.clone()))
+            .bind(column(events, |event| event.usage_type.clone()))
+            .fetch_all(executor)
+            .await?;
+    let mut outcomes = vec!["charged".to_owned(); events.len()];
+    for (item, outcome) in exceptions {
+        outcomes[usize::try_from(item - 1).expect("from 1")] = outcome;
+    }
+    Ok(outcomes)
+}
+
 /// `mark_deductions_pending`: status of the record and whether it is of this request, by item.
 pub(crate) async fn mark_pending(
     executor: impl PgExecutor<'_>,
@@ -297,6 +319,12 @@ impl Ledger {
         deduct_batch(self.pool(), items)
             .await
             .expect("a batch never raises")
+    }
+
+    pub(crate) async fn charge_events(&self, events: &[Item]) -> Vec<String> {
+        charge_events(self.pool(), events)
+            .await
+            .expect("events never raise")
     }
 
     /// The monthly and the purchased balance, as stored.
