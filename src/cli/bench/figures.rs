@@ -16,10 +16,10 @@ use super::{
 /// What wasn't measured is `null`.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Figures {
-    events: u32,
-    companies: u32,
-    rounds: u32,
-    keys: Keys,
+    pub(super) events: u32,
+    pub(super) companies: u32,
+    pub(super) rounds: u32,
+    pub(super) keys: Keys,
     pub(super) floor: Option<FloorFigures>,
     pub(super) floor_of_one_company: Option<FloorFigures>,
     pub(super) function_1_connection: Option<Rates>,
@@ -128,7 +128,7 @@ impl Figures {
             ] {
                 sheet.rates(name, &side.rates);
                 if let Some(us) = side.cpu_us_per_event {
-                    sheet.row("… CPU of its server process", decimal(us), "µs/event", "");
+                    sheet.row("… CPU of its server process", &decimal(us), "µs/event", "");
                 }
             }
             let by = match floor.ratio_by {
@@ -137,7 +137,7 @@ impl Figures {
             };
             sheet.row(
                 "charge_events, the floor = 1",
-                format!("{:.2}", floor.ratio),
+                &format!("{:.2}", floor.ratio),
                 "",
                 by,
             );
@@ -196,7 +196,7 @@ impl Figures {
                 let acks = format!("{} messages/ack", decimal(backlog.messages_per_ack));
                 sheet.row(
                     "    … in batches of",
-                    decimal(backlog.events_per_batch),
+                    &decimal(backlog.events_per_batch),
                     "events",
                     &acks,
                 );
@@ -209,7 +209,7 @@ impl Figures {
         if let Some(mib) = peak {
             sheet.row(
                 "(f) peak memory during (b)",
-                decimal(mib),
+                &decimal(mib),
                 "MiB",
                 "publisher included",
             );
@@ -222,13 +222,13 @@ impl Figures {
             sheet.latency("(e) at 500 events/s", &figures.latency);
             sheet.row(
                 "the disk's own fsync: median",
-                decimal(figures.fsync_p50_ms),
+                &decimal(figures.fsync_p50_ms),
                 "ms",
                 "",
             );
             sheet.row(
                 "… 99 of 100 within",
-                decimal(figures.fsync_p99_ms),
+                &decimal(figures.fsync_p99_ms),
                 "ms",
                 "",
             );
@@ -248,13 +248,13 @@ impl Figures {
             ));
             sheet.row(
                 "published within",
-                decimal(figures.published_within_seconds),
+                &decimal(figures.published_within_seconds),
                 "s",
                 "",
             );
             sheet.row(
                 "drained within",
-                decimal(figures.drained_within_seconds),
+                &decimal(figures.drained_within_seconds),
                 "s",
                 "",
             );
@@ -274,7 +274,7 @@ impl Figures {
             if let Some(mib) = figures.peak_memory_mib {
                 sheet.row(
                     "peak memory of the one",
-                    decimal(mib),
+                    &decimal(mib),
                     "MiB",
                     "serve --role worker",
                 );
@@ -300,7 +300,7 @@ impl Figures {
                 ("sweep", figures.swept_records_per_s, "pending records/s"),
                 ("audit", figures.audited_records_per_s, "records/s"),
             ] {
-                sheet.row(name, per_s(value), unit, "");
+                sheet.row(name, &per_s(value), unit, "");
             }
         }
         if let Some(figures) = &self.records {
@@ -334,7 +334,7 @@ impl Sheet {
         self.0.extend([String::new(), heading.to_owned()]);
     }
 
-    fn row(&mut self, name: &str, value: String, unit: &str, remark: &str) {
+    fn row(&mut self, name: &str, value: &str, unit: &str, remark: &str) {
         let line = format!("  {name:<40} {value:>8} {unit:<9} {remark}");
         self.0.push(line.trim_end().to_owned());
     }
@@ -350,7 +350,7 @@ impl Sheet {
             _ => String::new(),
         };
         let value = thousands(rates.events_per_s.round() as i64);
-        self.row(name, value, "events/s", &remark);
+        self.row(name, &value, "events/s", &remark);
     }
 
     fn ratio(&mut self, name: &str, ratio: &Ratio) {
@@ -361,18 +361,23 @@ impl Sheet {
             }
             _ => String::new(),
         };
-        self.row(name, format!("{:.2}", ratio.ratio), "×", &remark);
+        self.row(name, &format!("{:.2}", ratio.ratio), "×", &remark);
     }
 
     fn latency(&mut self, name: &str, latency: &Latency) {
         let remark = format!("longest {} ms", decimal(latency.max_ms));
         self.row(
             &format!("{name}: median"),
-            decimal(latency.p50_ms),
+            &decimal(latency.p50_ms),
             "ms",
             "",
         );
-        self.row("… 99 of 100 within", decimal(latency.p99_ms), "ms", &remark);
+        self.row(
+            "… 99 of 100 within",
+            &decimal(latency.p99_ms),
+            "ms",
+            &remark,
+        );
     }
 }
 

@@ -8,6 +8,7 @@ mod latency;
 mod pool;
 mod processes;
 mod rate;
+mod svg;
 mod throughput;
 mod upkeep;
 mod workload;
@@ -50,6 +51,9 @@ pub(super) async fn run(
     bench.close_labs().await;
     let figures = measured?;
     output.print(&figures, Figures::for_people)?;
+    if let Some(file) = &bench.args.svg {
+        svg::draw(&figures, file)?;
+    }
     Ok(Ended::Done)
 }
 
