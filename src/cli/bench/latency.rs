@@ -50,7 +50,9 @@ pub(super) struct Latency {
 impl Latency {
     fn of(lag: &Lag) -> Self {
         let at = |share| ms(lag.quantile(share).unwrap_or_default());
-        let shares = (1..1000).map(|share| f64::from(share) / 1000.0);
+        // Each percent, and the last one in tenths.
+        let shares = (10..990).step_by(10).chain(990..1000);
+        let shares = shares.map(|share| f64::from(share) / 1000.0);
         Self {
             p50_ms: at(0.5),
             p99_ms: at(0.99),

@@ -9,7 +9,10 @@ use plotters::{
         ChartBuilder, Circle, DrawingArea, IntoDrawingArea as _, IntoLogRange as _, LineSeries,
         RGBAColor, RGBColor, SVGBackend, Text,
     },
-    style::{Color as _, IntoFont as _, TextStyle},
+    style::{
+        Color as _, IntoFont as _, TextStyle,
+        text_anchor::{HPos, Pos, VPos},
+    },
 };
 
 use super::{
@@ -56,7 +59,7 @@ fn throughput(half: &Half<'_>, sizes: &[BatchSize]) -> anyhow::Result<()> {
         .margin(12)
         .x_label_area_size(46)
         .y_label_area_size(64)
-        .build_cartesian_2d((1.0..1500.0).log_scale().base(2.0), 0.0..highest * 1.15)?;
+        .build_cartesian_2d((0.6..1500.0).log_scale().base(2.0), 0.0..highest * 1.15)?;
     chart
         .configure_mesh()
         .x_desc("events in one transaction, at most")
@@ -70,10 +73,11 @@ fn throughput(half: &Half<'_>, sizes: &[BatchSize]) -> anyhow::Result<()> {
         .draw()?;
     chart.draw_series(LineSeries::new(points.clone(), LINE.stroke_width(2)))?;
     chart.draw_series(points.iter().map(|&at| Circle::new(at, 4, LINE.filled())))?;
-    let labels = points.iter().map(|&(batch, rate)| {
-        let above = rate + highest * 0.09;
-        Text::new(whole(rate), (batch, above), text(12))
-    });
+    // The line rises: at the left of a point there is room.
+    let style = text(12).pos(Pos::new(HPos::Right, VPos::Bottom));
+    let labels = points
+        .iter()
+        .map(|&(batch, rate)| Text::new(whole(rate), (batch * 0.95, rate), style.clone()));
     chart.draw_series(labels)?;
     Ok(())
 }
@@ -88,7 +92,10 @@ fn distribution(half: &Half<'_>, latency: &Latency) -> anyhow::Result<()> {
         .margin(12)
         .x_label_area_size(46)
         .y_label_area_size(64)
-        .build_cartesian_2d((lowest * 0.9..highest * 1.1).log_scale(), 0.0..105.0)?;
+        .build_cartesian_2d(
+            (lowest * 0.9..highest * 1.1).log_scale().base(2.0),
+            0.0..105.0,
+        )?;
     chart
         .configure_mesh()
         .x_desc("milliseconds")
@@ -103,16 +110,19 @@ fn distribution(half: &Half<'_>, latency: &Latency) -> anyhow::Result<()> {
         .light_line_style(NOTHING)
         .draw()?;
     chart.draw_series(LineSeries::new(points, LINE.stroke_width(2)))?;
-    let marks = [
-        (latency.p50_ms, 50.0, "half"),
-        (latency.p99_ms, 99.0, "99 %"),
-    ];
-    chart.draw_series(marks.map(|(ms, share, _)| Circle::new((ms, share), 4, LINE.filled())))?;
-    let labels = marks.map(|(ms, share, name)| {
+    // The line is steep in the middle and flat in the end: there is room below the one, and at the left of the other.
+    let (below, left) = (
+        Pos::new(HPos::Left, VPos::Top),
+        Pos::new(HPos::Right, VPos::Bottom),
+    );
+    for (ms, share, name, beside, room) in [
+        (latency.p50_ms, 50.0, "half", 1.05, below),
+        (latency.p99_ms, 99.0, "99 %", 0.95, left),
+    ] {
+        chart.draw_series([Circle::new((ms, share), 4, LINE.filled())])?;
         let label = format!("{name}: {} ms", short(ms));
-        Text::new(label, (ms * 1.05, share - 4.0), text(12))
-    });
-    chart.draw_series(labels)?;
+        chart.draw_series([Text::new(label, (ms * beside, share), text(12).pos(room))])?;
+    }
     Ok(())
 }
 
@@ -124,9 +134,9 @@ fn whole(value: f64) -> String {
     thousands(value.round() as i64)
 }
 
-/// `0.5`, `12`.
+/// `0.5`, `2`, `12`.
 fn short(ms: f64) -> String {
-    if ms < 10.0 {
+    if ms < 10.0 && ms.fract() > 0.0 {
         format!("{ms:.1}")
     } else {
         whole(ms)
@@ -181,6 +191,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         draw(&figures(), file.path()).unwrap();
         let picture = fs::read_to_string(file.path()).unwrap();
+
         for shown in ["23,100", "990", "99 %: 7.5 ms", "half: 2.7 ms"] {
             assert!(picture.contains(shown), "{shown}");
         }

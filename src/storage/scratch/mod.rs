@@ -66,6 +66,11 @@ impl Scratch {
         Ok(connection.close().await?)
     }
 
+    /// A connection of its own, on which a statement may take as long as it takes.
+    async fn connect(&self) -> Result<PgConnection, StorageError> {
+        Ok(PgConnection::connect_with(&self.storage.pool.connect_options()).await?)
+    }
+
     /// Runs statements that make something in it.
     pub async fn execute(&self, sql: &'static str) -> Result<(), StorageError> {
         sqlx::raw_sql(sql).execute(&self.storage.pool).await?;
@@ -124,9 +129,7 @@ impl Scratch {
         company_ids: &[Uuid],
         tokens: i64,
     ) -> Result<(), StorageError> {
-        // Longer than any statement of ours may take.
-        let mut connection =
-            PgConnection::connect_with(&self.storage.pool.connect_options()).await?;
+        let mut connection = self.connect().await?;
         sqlx::raw_sql(include_str!("seed_records.sql"))
             .execute(&mut connection)
             .await?;
@@ -142,8 +145,7 @@ impl Scratch {
 
     /// Fresh statistics and a checkpoint behind us, so that every measurement starts alike.
     pub async fn settle(&self) -> Result<(), StorageError> {
-        let mut connection =
-            PgConnection::connect_with(&self.storage.pool.connect_options()).await?;
+        let mut connection = self.connect().await?;
         sqlx::raw_sql("vacuum analyze")
             .execute(&mut connection)
             .await?;
@@ -154,14 +156,17 @@ impl Scratch {
 
     /// Completed records, usage logs, and tokens that left the balances.
     pub async fn totals(&self) -> Result<(i64, i64, i64), StorageError> {
-        Ok(sqlx::query_as(
+        let mut connection = self.connect().await?;
+        let totals = sqlx::query_as(
             "select (select count(*) from token_deduction_records where status = 'completed'),
                     (select count(*) from token_usage_logs),
                     (select coalesce(sum(monthly_deducted + purchased_deducted), 0)::bigint
                      from token_deduction_records)",
         )
-        .fetch_one(&self.storage.pool)
-        .await?)
+        .fetch_one(&mut connection)
+        .await?;
+        connection.close().await?;
+        Ok(totals)
     }
 
     /// Movements that were begun so far: the ledger's own numbering.

@@ -38,8 +38,7 @@ impl Scratch {
 
     /// Locks the rows of these companies, until [`LockedCompanies::release`].
     pub async fn lock_companies(&self, ids: &[Uuid]) -> Result<LockedCompanies, StorageError> {
-        let mut connection =
-            PgConnection::connect_with(&self.storage.pool.connect_options()).await?;
+        let mut connection = self.connect().await?;
         sqlx::raw_sql("begin").execute(&mut connection).await?;
         sqlx::query(
             "select from company_subscriptions where company_id = any ($1) order by company_id for update",
