@@ -6,9 +6,10 @@ use super::{
     super::output::thousands,
     args::{BenchArgs, Keys},
     floor::{Floor, FloorFigures},
-    latency::{FloodFigures, Latency, LatencyFigures, LockedFigures},
+    latency::{FloodFigures, LatencyFigures, LockedFigures},
     processes::ProcessesFigures,
-    rate::{Rates, Ratio, range},
+    rate::{Rates, Ratio},
+    sheet::{Sheet, decimal},
     throughput::{Backlog, BacklogFigures, Function},
     upkeep::UpkeepFigures,
 };
@@ -109,7 +110,7 @@ impl Figures {
         self.throughput(&mut sheet);
         self.latencies(&mut sheet);
         self.rest(&mut sheet);
-        sheet.0.join("\n")
+        sheet.text()
     }
 
     fn floors(&self, sheet: &mut Sheet) {
@@ -120,7 +121,7 @@ impl Figures {
         for (name, floor) in floors {
             let Some(floor) = floor else { continue };
             sheet.begin(&format!(
-                "Floor, {name}: the same rows written and no question asked; batches in turn, 1 connection each"
+                "Floor, {name}: the same rows, no question asked; batch by batch in turn, 1 connection each"
             ));
             for (name, side) in [
                 ("charge_events", &floor.function),
@@ -132,13 +133,13 @@ impl Figures {
                 }
             }
             let by = match floor.ratio_by {
-                "cpu" => "CPU",
-                _ => "elapsed time: the server's processes aren't on this machine",
+                "cpu" => "by CPU",
+                _ => "by time: the server is elsewhere",
             };
             sheet.row(
-                "charge_events, the floor = 1",
+                "charge_events to the floor",
                 &format!("{:.2}", floor.ratio),
-                "",
+                "×",
                 by,
             );
         }
@@ -160,6 +161,10 @@ impl Figures {
                 sheet.rates(name, rates);
             }
         }
+        self.backlogs(sheet);
+    }
+
+    fn backlogs(&self, sheet: &mut Sheet) {
         let backlogs = [
             (
                 "(b) backlog, end to end",
@@ -319,69 +324,4 @@ impl Figures {
             }
         }
     }
-}
-
-/// Lines of at most 100 columns.
-#[derive(Default)]
-struct Sheet(Vec<String>);
-
-impl Sheet {
-    fn say(&mut self, line: &str) {
-        self.0.push(line.to_owned());
-    }
-
-    fn begin(&mut self, heading: &str) {
-        self.0.extend([String::new(), heading.to_owned()]);
-    }
-
-    fn row(&mut self, name: &str, value: &str, unit: &str, remark: &str) {
-        let line = format!("  {name:<40} {value:>8} {unit:<9} {remark}");
-        self.0.push(line.trim_end().to_owned());
-    }
-
-    fn rates(&mut self, name: &str, rates: &Rates) {
-        let rounds = rates.rounds_events_per_s.as_slice();
-        let remark = match rounds {
-            [_, _, ..] => {
-                let (low, high) = range(rounds);
-                let whole = |value: f64| thousands(value.round() as i64);
-                format!("rounds {}–{}", whole(low), whole(high))
-            }
-            _ => String::new(),
-        };
-        let value = thousands(rates.events_per_s.round() as i64);
-        self.row(name, &value, "events/s", &remark);
-    }
-
-    fn ratio(&mut self, name: &str, ratio: &Ratio) {
-        let remark = match ratio.rounds_ratio.as_slice() {
-            rounds @ [_, _, ..] => {
-                let (low, high) = range(rounds);
-                format!("rounds {low:.2}–{high:.2}")
-            }
-            _ => String::new(),
-        };
-        self.row(name, &format!("{:.2}", ratio.ratio), "×", &remark);
-    }
-
-    fn latency(&mut self, name: &str, latency: &Latency) {
-        let remark = format!("longest {} ms", decimal(latency.max_ms));
-        self.row(
-            &format!("{name}: median"),
-            &decimal(latency.p50_ms),
-            "ms",
-            "",
-        );
-        self.row(
-            "… 99 of 100 within",
-            &decimal(latency.p99_ms),
-            "ms",
-            &remark,
-        );
-    }
-}
-
-/// With a place after the point.
-fn decimal(value: f64) -> String {
-    format!("{value:.1}")
 }

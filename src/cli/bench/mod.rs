@@ -8,6 +8,7 @@ mod latency;
 mod pool;
 mod processes;
 mod rate;
+mod sheet;
 mod svg;
 mod throughput;
 mod upkeep;
