@@ -104,7 +104,7 @@ pub(super) struct BacklogFigures {
     /// The mean; also what had to be asked again counts as a batch.
     pub(super) events_per_batch: f64,
     pub(super) messages_per_ack: f64,
-    /// Of this process, publisher included: the highest of all rounds.
+    /// Of this process, publisher included, in the first round: later, it also has what others that took turns left.
     pub(super) peak_memory_mib: Option<f64>,
 }
 
@@ -182,12 +182,11 @@ impl Backlog {
     pub(super) fn figures(&self) -> BacklogFigures {
         let sum = |of: fn(&BacklogRound) -> u64| self.rounds.iter().map(of).sum::<u64>() as f64;
         let rates: Vec<Rate> = self.rounds.iter().map(|round| round.rate).collect();
-        let peaks = self.rounds.iter().filter_map(|round| round.peak_memory_mib);
         BacklogFigures {
             rates: Rates::of(&rates),
             events_per_batch: sum(|round| round.charged) / sum(|round| round.batches),
             messages_per_ack: self.workload.events() as f64 / sum(|round| round.acks),
-            peak_memory_mib: peaks.reduce(f64::max),
+            peak_memory_mib: self.rounds.first().and_then(|round| round.peak_memory_mib),
         }
     }
 }
