@@ -6,7 +6,7 @@ mod window;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -108,6 +108,8 @@ pub(crate) struct Consuming {
     refused: watch::Sender<Option<Arc<str>>>,
     /// A batch was acked since the connection was opened.
     progressed: Arc<AtomicBool>,
+    /// Commands with which messages were acked.
+    acks: Arc<AtomicU64>,
 }
 
 /// Why a connection was given up. What was not acked comes again.
@@ -168,12 +170,18 @@ impl Consuming {
             running: watch::Sender::new(false),
             refused: watch::Sender::new(None),
             progressed: Arc::default(),
+            acks: Arc::default(),
         }
     }
 
     /// Whether there are consumers. Changes can be awaited.
     pub(crate) fn running(&self) -> watch::Receiver<bool> {
         self.running.subscribe()
+    }
+
+    /// Commands with which messages were acked, since the start of the process.
+    pub(crate) fn acks(&self) -> u64 {
+        self.acks.load(Ordering::Relaxed)
     }
 
     /// Why the queues can't be declared as these settings want them, and what to do about it; `None` where they can.
@@ -278,8 +286,7 @@ impl Consuming {
         };
         let ending = session.ending.clone();
         let mut lanes = start(session);
-        let progressed = self.progressed.clone();
-        let mut reader = Reader::new(consumer, *prefetch, received, progressed);
+        let mut reader = Reader::new(consumer, *prefetch, received, self);
         let ended = self.read(&mut reader, &mut lanes, stop, unreadable).await;
         if ended.is_err() {
             ending.cancel();

@@ -7,7 +7,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Lanes, NotAcked, Report, Requeue, window::Window};
+use super::{Consuming, Lanes, NotAcked, Report, Requeue, window::Window};
 use crate::broker::{Ack, Consumer, Delivered, SingleFile};
 
 /// What is processed is acked at the latest after this: should the process die, it comes again.
@@ -31,6 +31,7 @@ pub(super) struct Reader {
     /// When all that is processed is acked, however little it is. `None`: nothing waits for its ack.
     ack_at: Option<Instant>,
     progressed: Arc<AtomicBool>,
+    acks: Arc<AtomicU64>,
 }
 
 impl Reader {
@@ -38,14 +39,15 @@ impl Reader {
         consumer: Consumer,
         prefetch: u16,
         reports: mpsc::UnboundedReceiver<Report>,
-        progressed: Arc<AtomicBool>,
+        of: &Consuming,
     ) -> Self {
         Self {
             consumer,
             window: Window::new(prefetch),
             reports,
             ack_at: None,
-            progressed,
+            progressed: of.progressed.clone(),
+            acks: of.acks.clone(),
         }
     }
 
@@ -188,6 +190,7 @@ impl Reader {
 
     async fn ack(&mut self, acks: Vec<Ack>) -> Result<(), NotAcked> {
         if !acks.is_empty() {
+            self.acks.fetch_add(acks.len() as u64, Ordering::Relaxed);
             self.consumer.ack(acks).await?;
             self.ack_at = None;
             self.keep_time();

@@ -38,7 +38,7 @@ pub use isolate::{Isolated, enough_busy, isolate};
 pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, LedgerRefusal, RefundRecord};
 pub use migrating::{MIGRATIONS, Migrated, migrate, planned};
 pub use pool::{Storage, Waited};
-pub use scratch::Scratch;
+pub use scratch::{LockedCompanies, Scratch, ScratchSession};
 pub use status::{InstallationStatus, STATUS};
 pub use sweeping::{
     ArticleQuery, PendingDeduction, StaleDeduction, StaleLook, SweptCharge, WrittenOff,

@@ -39,6 +39,7 @@ impl Worker {
     /// Processes every message that need not wait, and reports these as done.
     pub(super) async fn process(&self, ask: Ask, session: &Session) -> Result<Processed, Requeue> {
         let hold = session.hold();
+        self.tally.count_batch();
         let (mut decided, processed) = self.charge(ask, &hold).await?;
         self.mark_pending(&mut decided, &hold).await?;
         hit("after_pending", decided.iter().map(|decided| &decided.one));

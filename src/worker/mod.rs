@@ -115,6 +115,11 @@ impl Worker {
         self.tally.clone()
     }
 
+    /// Commands with which messages were acked, since the start of the process.
+    pub fn acks(&self) -> u64 {
+        self.consuming.acks()
+    }
+
     /// Whether there are consumers; whether the database can be charged is the storage's to say. Changes
     /// can be awaited.
     pub fn consuming(&self) -> watch::Receiver<bool> {

@@ -18,6 +18,7 @@ pub struct Tally {
     delayed: AtomicU64,
     dead_lettered: AtomicU64,
     job_status_errors: AtomicU64,
+    batches: AtomicU64,
     lag: Lag,
 }
 
@@ -64,6 +65,16 @@ impl Tally {
             Disposition::DeadLetter { .. } => &self.dead_lettered,
         }
         .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a batch that the ledger was asked about.
+    pub(super) fn count_batch(&self) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Batches that the ledger was asked about, each time it was.
+    pub fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
     }
 
     /// Notes how long a charge that has just been committed had been waited for.
