@@ -21,7 +21,8 @@ set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_charged int[] := '{}';
+    v_charged int[];
+    v_locked int[];
     v_others int[];
 begin
     perform commit_durably();
@@ -31,17 +32,22 @@ begin
         from resolve_events(p_job_ids, p_company_ids, p_article_ids) e;
     end if;
     if p_lock_wait_ms is null then
-        v_charged := charge_ordinary_events(
-            p_job_ids, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types);
-    end if;
-    if cardinality(v_charged) = cardinality(p_job_ids) then
-        return;
+        select e.charged, e.locked into v_charged, v_locked
+        from charge_ordinary_events(
+            p_job_ids, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types) e;
+        if cardinality(v_charged) = cardinality(p_job_ids) then
+            return;
+        end if;
+        return query select u.n, 'company_locked', null::text, null::text from unnest(v_locked) u (n);
     end if;
 
     v_others := array(
         select n from generate_subscripts(p_job_ids, 1) n
-        except select u.n from unnest(v_charged) u (n)
+        except select u.n from unnest(v_charged || v_locked) u (n)
         order by 1);
+    if v_others = '{}' then
+        return;
+    end if;
     return query
     select v_others[e.item], e.outcome, e.error_message, e.job_status_error
     from charge_other_events(

@@ -1,7 +1,8 @@
--- Charges those completion events of a batch of which nothing special is to be said, and returns their places in it: the
--- company is known, its row is there and can be locked at once, and it can pay for all of its events in the batch; the
--- key is new; a row of article_jobs, if there is one, is the company's, and can be locked at once. Of the others nothing
--- is done: charge_events has each decided by charge_other_events. What is written is what that would write.
+-- Charges those completion events of a batch of which nothing special is to be said: the company is known, its row is
+-- there and can be locked at once, and it can pay for all of its events in the batch; the key is new; a row of
+-- article_jobs, if there is one, is the company's, and can be locked at once. What is written is what
+-- charge_other_events would write. Tells the places in the batch of those that it charged, and of those whose company
+-- somebody else has locked: nothing is done about these, nor about all others.
 --
 -- Why at all: nearly all events are such, and this costs half. Where nothing can be refused there is no key to be looked up
 -- and no answer to be made, and balances are a sum.
@@ -19,8 +20,9 @@
 -- If the caller dies: before COMMIT nothing happened; after it, everything did.
 create or replace function charge_ordinary_events(
     p_job_ids uuid[], p_company_ids uuid[], p_article_ids uuid[], p_amounts bigint[],
-    p_metadata jsonb[], p_usage_types text[]
-) returns int[]
+    p_metadata jsonb[], p_usage_types text[],
+    out charged int[], out locked int[]
+)
 language plpgsql as $$
 declare
     v_now timestamptz;
@@ -32,7 +34,6 @@ declare
     v_monthly bigint[];
     v_purchased bigint[];
     v_period_ends timestamptz[];
-    v_charged int[];
     v_is_whole boolean;
 begin
     v_is_repeated := (select count(distinct e.job_id) < count(*) from unnest(p_job_ids) as e (job_id));
@@ -156,17 +157,26 @@ begin
                    count(*) = (select count(*) from recorded)
                        and coalesce(sum(c.amount), 0) = (select coalesce(sum(s.amount), 0) from spent s)
                        and count(c.job_place) = (select count(*) from told)
-            into v_charged, v_is_whole
+            into charged, v_is_whole
             from charge c;
-            if v_is_whole then
-                return v_charged;
+            if not v_is_whole then
+                raise exception 'a locked row was not where it had been';
             end if;
-            raise exception 'a locked row was not where it had been';
+            if cardinality(charged) < cardinality(p_job_ids) then
+                locked := array(
+                    select e.n::int
+                    from unnest(p_company_ids) with ordinality as e (company_id, n)
+                    left join unnest(v_company_ids) as c (company_id) on c.company_id = e.company_id
+                    where c.company_id is null
+                      and exists (select from company_subscriptions s where s.company_id = e.company_id));
+            end if;
+            return;
         exception
             when unique_violation then null;
             when deadlock_detected or serialization_failure or lock_not_available then raise;
-            when others then return '{}';
+            when others then exit;
         end;
     end loop;
-    return '{}';
+    charged := '{}';
+    locked := '{}';
 end $$;

@@ -4,8 +4,9 @@
 //! deliveries, these small batches, and these small acks again: a state that stays, at half the speed. So acks are
 //! few and large, whatever size the batches have: at least [`Window::step`] messages, or all there are.
 //!
-//! `multiple` reaches only to the lowest message that isn't processed. What is processed behind one that waits for
-//! a lock is acked one by one: when nothing else is under way, or when it has become much, or old.
+//! `multiple` reaches only to the lowest message that isn't processed. Behind one that another lane is processing the rest
+//! waits: that is soon done. Behind one that waits for a lock it is acked one by one: when nothing else is under way, or
+//! when it has become much, or old.
 
 use std::collections::VecDeque;
 
@@ -99,10 +100,10 @@ impl Window {
     }
 
     /// What is worth an ack by itself: all that is processed, when nothing else is under way or much of it is stuck behind
-    /// one that isn't; else a step of the front.
+    /// one that is aside; else a step of the front.
     pub(super) fn due(&mut self) -> Vec<Ack> {
-        let stuck = self.done - self.done_in_front;
-        if self.open == 0 || stuck >= 2 * self.step {
+        let is_stuck = self.states.get(self.front) == Some(&State::Aside);
+        if self.open == 0 || is_stuck && self.done - self.done_in_front >= 2 * self.step {
             self.all()
         } else if self.done_in_front >= self.step {
             self.front()
@@ -168,6 +169,7 @@ mod tests {
     #[test]
     fn one_that_waits_holds_up_nobody_behind_it() {
         let mut window = of(64, 30);
+        window.aside(1);
         (2..=16).for_each(|tag| window.done(tag));
         assert_eq!(window.due(), []);
         window.done(17);
@@ -189,6 +191,15 @@ mod tests {
         window.done(31);
         window.done(31);
         assert_eq!(window.due(), [Ack::UpTo(31)]);
+    }
+
+    #[test]
+    fn behind_one_that_another_lane_processes_acks_wait_for_it() {
+        let mut window = of(64, 30);
+        (2..=29).for_each(|tag| window.done(tag));
+        assert_eq!(window.due(), []);
+        window.done(1);
+        assert_eq!(window.due(), [Ack::UpTo(29)]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ const CROWDED: Duration = Duration::from_secs(1);
 
 /// What became of a batch, beside what is done.
 pub(super) struct Processed {
+    /// It asked of these, which wait.
+    pub(super) asked: Vec<Group>,
     /// These have to wait.
     pub(super) still: Vec<InFlight>,
     /// Of these the database refused something.
@@ -60,6 +62,7 @@ impl Worker {
     async fn charge(&self, ask: Ask, hold: &Hold) -> Result<(Vec<Decided>, Processed), Requeue> {
         let Ask {
             messages,
+            groups: asked,
             lock_wait,
         } = ask;
         let events: Vec<&CompletionEvent> = messages.iter().flat_map(|one| &one.event).collect();
@@ -103,7 +106,12 @@ impl Worker {
             decided.push(Decided { one, disposition });
         }
         hit("after_charge", decided.iter().map(|decided| &decided.one));
-        Ok((decided, Processed { still, refused }))
+        let processed = Processed {
+            asked,
+            still,
+            refused,
+        };
+        Ok((decided, processed))
     }
 
     /// Whether its charge couldn't be made for something that passes, and its patience isn't over.

@@ -54,35 +54,33 @@ impl Lane {
         loop {
             let goes_on = !ending.is_cancelled();
             if goes_on && batch.is_none() {
-                batch = self.next_batch().map(|ask| self.process(ask));
+                batch = self.next_batch(more).map(|ask| self.process(ask));
             }
             if goes_on && more && apart.is_none() {
-                apart = self.room.next_ask().map(|ask| self.process(ask));
+                apart = self.room.by_itself().map(|ask| self.process(ask));
             }
             if batch.is_none() && apart.is_none() && !(goes_on && more) {
                 return Ok(());
             }
-            let due = self.room.due().filter(|_| apart.is_none() && more);
+            let [with_batch, by_itself] = self.room.due();
+            let with_batch = with_batch.filter(|_| batch.is_none());
+            let by_itself = by_itself.filter(|_| apart.is_none());
+            let due = with_batch.into_iter().chain(by_itself).min();
             tokio::select! {
                 biased;
                 processed = work(&mut batch) => {
                     batch = None;
-                    let Processed { still, refused } = processed?;
-                    self.room.suspect(&refused);
-                    self.set_aside(still);
+                    self.answered(processed?);
                 }
                 processed = work(&mut apart) => {
                     apart = None;
-                    let Processed { still, refused } = processed?;
-                    for message in self.room.answered(still, &refused).into_iter().rev() {
-                        self.ready.push_front(message);
-                    }
+                    self.answered(processed?);
                 }
                 message = self.input.recv(), if more && goes_on => match message {
                     Some(message) => self.ready.push_back(message),
                     None => more = false,
                 },
-                () = until(due), if goes_on => {}
+                () = until(due), if goes_on && more => {}
                 () = ending.cancelled(), if goes_on => {}
             }
         }
@@ -93,13 +91,28 @@ impl Lane {
         async move { worker.process(ask, &session).await }.boxed()
     }
 
-    /// Whatever has arrived, up to the limit. A message that was delivered before comes alone: should it be what killed
-    /// its worker, it drags nobody along.
-    fn next_batch(&mut self) -> Option<Ask> {
+    fn answered(&mut self, processed: Processed) {
+        let still = processed.still.iter();
+        let aside: Vec<u64> = still.map(|one| one.message.tag).collect();
+        if !aside.is_empty() {
+            self.session.aside(aside);
+        }
+        for message in self.room.answered(processed).into_iter().rev() {
+            self.ready.push_front(message);
+        }
+    }
+
+    /// Whatever has arrived, up to the limit, and who is to be asked about with it. A message that was delivered before
+    /// comes alone: should it be what killed its worker, it drags nobody along.
+    fn next_batch(&mut self, more: bool) -> Option<Ask> {
         while let Ok(message) = self.input.try_recv() {
             self.ready.push_back(message);
         }
-        let mut messages = Vec::new();
+        let mut ask = match more {
+            true => self.room.with_batch(),
+            false => Ask::default(),
+        };
+        let messages = &mut ask.messages;
         while messages.len() < self.batch_max
             && let Some(message) = self.ready.pop_front()
         {
@@ -118,18 +131,7 @@ impl Lane {
                 break;
             }
         }
-        (!messages.is_empty()).then_some(Ask {
-            messages,
-            lock_wait: None,
-        })
-    }
-
-    fn set_aside(&mut self, still: Vec<InFlight>) {
-        if !still.is_empty() {
-            let tags = still.iter().map(|one| one.message.tag).collect();
-            self.room.put_back(still);
-            self.session.aside(tags);
-        }
+        (!messages.is_empty()).then_some(ask)
     }
 }
 

@@ -3,8 +3,8 @@
 //! A company whose row somebody else holds, or of whom the database refuses something, is asked about apart from all
 //! others. Its events wait here, also those that come later, so that no batch meets it again.
 //!
-//! - At first, all that were found locked are asked about together and without waiting, a few times in a quarter of a
-//!   second: mostly it was another process's batch, and is over.
+//! - At first, who was found locked is asked about again with the lane's batches and without waiting, a few times in a
+//!   quarter of a second: mostly it was another process's batch, and is over.
 //! - Who is still locked is asked about by himself, in turns, each time waiting a moment in the lock's queue: there one
 //!   gets the lock even where somebody else takes it again and again.
 //! - An event whose patience is over fails as any event does whose charge can't be made now: it goes through the delay
@@ -21,9 +21,9 @@ use std::{
 
 use uuid::Uuid;
 
-use super::in_flight::InFlight;
+use super::{batch::Processed, in_flight::InFlight};
 
-/// Tries together with others, before a group is asked about by itself.
+/// Tries with the lane's batches, before a group is asked about by itself.
 const TRIES_TOGETHER: u32 = 5;
 /// Between the first two of these; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -49,8 +49,11 @@ pub(super) struct Wait {
 }
 
 /// What to ask the ledger about.
+#[derive(Default)]
 pub(super) struct Ask {
     pub(super) messages: Vec<InFlight>,
+    /// Those that wait here, and of which it asks.
+    pub(super) groups: Vec<Group>,
     /// How long to wait for each company's lock; `None`: what is locked is answered as that.
     pub(super) lock_wait: Option<Duration>,
 }
@@ -62,8 +65,6 @@ pub(super) struct Room {
     lock_timeout: Duration,
     /// Events that wait in the rooms of all lanes.
     waiting: Arc<AtomicUsize>,
-    /// The last ask was about many: now it is the turn of one.
-    was_together: bool,
 }
 
 struct Apart {
@@ -84,7 +85,6 @@ impl Room {
             batch_max,
             lock_timeout,
             waiting,
-            was_together: false,
         }
     }
 
@@ -113,8 +113,78 @@ impl Room {
         Some(message)
     }
 
-    /// Takes events that were asked about and have to wait; they keep their order, and go before those that came later.
-    pub(super) fn put_back(&mut self, messages: Vec<InFlight>) {
+    /// When there will be something to ask about: with a batch, by itself.
+    pub(super) fn due(&self) -> [Option<Instant>; 2] {
+        [false, true].map(|by_itself| {
+            let waits = |apart: &&Apart| apart.waits() && apart.by_itself == by_itself;
+            self.groups.values().filter(waits).map(|one| one.next).min()
+        })
+    }
+
+    /// Those to be asked about with the next batch.
+    pub(super) fn with_batch(&mut self) -> Ask {
+        let now = Instant::now();
+        let mut ask = Ask::default();
+        for (group, apart) in &mut self.groups {
+            let room = self.batch_max - ask.messages.len();
+            if !apart.by_itself && apart.waits() && apart.next <= now && room > 0 {
+                ask.messages.extend(apart.begin(room));
+                ask.groups.push(*group);
+            }
+        }
+        self.waiting
+            .fetch_sub(ask.messages.len(), Ordering::Relaxed);
+        ask
+    }
+
+    /// Whom to ask about by himself now.
+    pub(super) fn by_itself(&mut self) -> Option<Ask> {
+        let now = Instant::now();
+        let due = |apart: &Apart| apart.by_itself && apart.waits() && apart.next <= now;
+        let due = self.groups.iter_mut().filter(|(_, apart)| due(apart));
+        let (group, apart) = due.min_by_key(|(_, apart)| apart.next)?;
+        let messages: Vec<InFlight> = apart.begin(self.batch_max).collect();
+        self.waiting.fetch_sub(messages.len(), Ordering::Relaxed);
+        Some(Ask {
+            messages,
+            groups: vec![*group],
+            lock_wait: Some(MOMENT.min(self.lock_timeout)),
+        })
+    }
+
+    /// What was asked is answered: these have to wait, and of these groups the database refused something. Gives the
+    /// events of all groups of which was asked and that need not be apart any more.
+    pub(super) fn answered(&mut self, answer: Processed) -> Vec<InFlight> {
+        let Processed {
+            asked,
+            still,
+            refused,
+        } = answer;
+        let waits = |one: &InFlight| Some(one.waits?.group);
+        let waits: Vec<Group> = still.iter().filter_map(waits).collect();
+        self.put_back(still);
+        let mut free = Vec::new();
+        for group in asked {
+            let Some(apart) = self.groups.get_mut(&group) else {
+                continue;
+            };
+            apart.asked = false;
+            if waits.contains(&group) {
+                apart.still_locked(group);
+            } else if refused.contains(&group) {
+                apart.next = Instant::now();
+            } else if let Some(apart) = self.groups.remove(&group) {
+                self.waiting
+                    .fetch_sub(apart.messages.len(), Ordering::Relaxed);
+                free.extend(apart.messages.into_iter().map(InFlight::freed));
+            }
+        }
+        self.suspect(&refused);
+        free
+    }
+
+    /// They keep their order, and go before those that came later.
+    fn put_back(&mut self, messages: Vec<InFlight>) {
         self.waiting.fetch_add(messages.len(), Ordering::Relaxed);
         for message in messages.into_iter().rev() {
             let Some(wait) = message.waits else {
@@ -126,7 +196,7 @@ impl Room {
     }
 
     /// The database refused something of these groups: each is asked about by itself for a while.
-    pub(super) fn suspect(&mut self, groups: &[Group]) {
+    fn suspect(&mut self, groups: &[Group]) {
         if !groups.is_empty() {
             self.groups.retain(|_, apart| !apart.is_forgotten());
         }
@@ -146,76 +216,6 @@ impl Room {
         apart.by_itself |= by_itself;
         apart
     }
-
-    /// When there will be something to ask about.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let waits = |apart: &&Apart| !apart.messages.is_empty();
-        self.groups.values().filter(waits).map(|one| one.next).min()
-    }
-
-    /// What to ask about now. Its answer is awaited before the next is asked for.
-    pub(super) fn next_ask(&mut self) -> Option<Ask> {
-        let now = Instant::now();
-        let due = |apart: &&mut Apart| !apart.messages.is_empty() && apart.next <= now;
-        let (mut together, mut alone): (Vec<_>, Vec<_>) = self
-            .groups
-            .values_mut()
-            .filter(due)
-            .partition(|apart| !apart.by_itself);
-        let mut messages = Vec::new();
-        let mut lock_wait = None;
-        self.was_together = !together.is_empty() && (!self.was_together || alone.is_empty());
-        if self.was_together {
-            for apart in &mut together {
-                messages.extend(apart.begin(self.batch_max - messages.len()));
-            }
-        } else {
-            let first = alone.iter_mut().min_by_key(|apart| apart.next)?;
-            messages.extend(first.begin(self.batch_max));
-            lock_wait = Some(MOMENT.min(self.lock_timeout));
-        }
-        self.waiting.fetch_sub(messages.len(), Ordering::Relaxed);
-        Some(Ask {
-            messages,
-            lock_wait,
-        })
-    }
-
-    /// What was asked is answered: these still have to wait, and of these groups the database refused something. Gives
-    /// the events of all groups that need not be apart any more.
-    pub(super) fn answered(&mut self, still: Vec<InFlight>, refused: &[Group]) -> Vec<InFlight> {
-        let asked = |groups: &mut HashMap<Group, Apart>| -> Vec<Group> {
-            let asked = groups.iter_mut().filter(|(_, apart)| apart.asked);
-            asked
-                .map(|(group, apart)| {
-                    apart.asked = false;
-                    *group
-                })
-                .collect()
-        };
-        let asked = asked(&mut self.groups);
-        let waits: Vec<Group> = still
-            .iter()
-            .filter_map(|one| Some(one.waits?.group))
-            .collect();
-        self.put_back(still);
-        let mut free = Vec::new();
-        for group in asked {
-            if waits.contains(&group) {
-                if let Some(apart) = self.groups.get_mut(&group) {
-                    apart.still_locked(group);
-                }
-            } else if refused.contains(&group) {
-                let apart = self.apart(group, true);
-                apart.next = Instant::now();
-            } else if let Some(apart) = self.groups.remove(&group) {
-                self.waiting
-                    .fetch_sub(apart.messages.len(), Ordering::Relaxed);
-                free.extend(apart.messages.into_iter().map(InFlight::freed));
-            }
-        }
-        free
-    }
 }
 
 impl Drop for Room {
@@ -228,6 +228,11 @@ impl Drop for Room {
 impl Apart {
     fn is_forgotten(&self) -> bool {
         self.messages.is_empty() && !self.asked && self.next.elapsed() > FORGOTTEN_AFTER
+    }
+
+    /// Whether there is something to ask of it.
+    fn waits(&self) -> bool {
+        !self.asked && !self.messages.is_empty()
     }
 
     fn begin(&mut self, max: usize) -> impl Iterator<Item = InFlight> {

@@ -24,7 +24,7 @@ fn new_event(company: Uuid) -> Item {
 /// The places of those that are ordinary; they are charged.
 async fn charge_ordinary(connection: &mut PgConnection, events: &[Item]) -> Vec<i32> {
     let column = |of: fn(&Item) -> Option<Uuid>| -> Vec<_> { events.iter().map(of).collect() };
-    sqlx::query_scalar("select charge_ordinary_events($1, $2, $3, $4, $5, $6)")
+    sqlx::query_scalar("select charged from charge_ordinary_events($1, $2, $3, $4, $5, $6)")
         .bind(column(|event| event.job_id))
         .bind(column(|event| event.company_id))
         .bind(column(|event| event.article_id))
