@@ -16,6 +16,7 @@ mod archivist_crashes;
 mod archivist_outages;
 mod audit;
 mod batches;
+mod benching;
 mod charging;
 mod command_line;
 mod completion;

@@ -274,3 +274,21 @@ async fn a_stranger_with_migrates_advisory_lock_is_named() {
     stranger.close().await.expect("gone");
     assert_eq!(migrating.wait(PATIENCE).await, Some(0));
 }
+
+#[tokio::test]
+async fn only_a_table_of_our_own_gets_room_for_updates() {
+    let has_room = "select count(*) from pg_class
+                    where oid = 'article_jobs'::regclass and reloptions @> '{fillfactor=70}'";
+    assert_eq!(Site::new().await.number(has_room).await, 1);
+    let site = bare().await;
+    site.db
+        .execute(
+            "create table article_jobs (id uuid primary key, company_id uuid not null, article_id uuid,
+                 status text not null, error_message text, updated_at timestamptz)",
+        )
+        .await;
+    Ran::to_its_end(&["migrate"], &site.environment(), b"")
+        .await
+        .done();
+    assert_eq!(site.number(has_room).await, 0);
+}
