@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::{
     Worker,
     in_flight::{InFlight, payer},
-    room::{Ask, Group, Wait},
+    room::{Ask, Group, Processed, Wait},
 };
 use crate::{
     broker::Outgoing,
@@ -20,16 +20,6 @@ use crate::{
 
 /// The patience of events that wait for a lock, while there are too many of them. Other batches' locks don't last as long.
 const CROWDED: Duration = Duration::from_secs(1);
-
-/// What became of a batch, beside what is done.
-pub(super) struct Processed {
-    /// It asked of these, which wait.
-    pub(super) asked: Vec<Group>,
-    /// These have to wait.
-    pub(super) still: Vec<InFlight>,
-    /// Of these the database refused something.
-    pub(super) refused: Vec<Group>,
-}
 
 /// A message of which it is known what is to be done.
 struct Decided {

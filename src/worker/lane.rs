@@ -10,9 +10,8 @@ use tokio::sync::mpsc;
 
 use super::{
     Worker,
-    batch::Processed,
     in_flight::InFlight,
-    room::{Ask, Room},
+    room::{Ask, Processed, Room},
 };
 use crate::consuming::{Requeue, Session};
 

@@ -21,7 +21,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{batch::Processed, in_flight::InFlight};
+use super::in_flight::InFlight;
 
 /// Tries with the lane's batches, before a group is asked about by itself.
 const TRIES_TOGETHER: u32 = 5;
@@ -58,7 +58,17 @@ pub(super) struct Ask {
     pub(super) lock_wait: Option<Duration>,
 }
 
-/// One lane's.
+/// What came of an ask, beside what is done.
+pub(super) struct Processed {
+    /// It asked of these, which wait.
+    pub(super) asked: Vec<Group>,
+    /// These have to wait.
+    pub(super) still: Vec<InFlight>,
+    /// Of these the database refused something.
+    pub(super) refused: Vec<Group>,
+}
+
+/// The events of one lane that wait.
 pub(super) struct Room {
     groups: HashMap<Group, Apart>,
     batch_max: usize,
