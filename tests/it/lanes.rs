@@ -148,11 +148,13 @@ async fn rows_that_a_third_session_locks_briefly_again_and_again_cost_no_attempt
     let session = two
         .site
         .hold_by_turns(turns.collect(), Duration::from_millis(10));
-    two.publish(10).await;
-    two.hot.all_charged(&two.site, PATIENCE).await;
-    two.others.all_charged(&two.site, PATIENCE).await;
-    let locked = session.stop().await;
-    assert!(locked > 10, "{locked} locks are too few to mean anything");
+    // However fast the machine is, they meet often enough to mean something.
+    while session.locked() <= 20 {
+        two.publish(10).await;
+        two.hot.all_charged(&two.site, PATIENCE).await;
+        two.others.all_charged(&two.site, PATIENCE).await;
+    }
+    session.stop().await;
     two.end().await;
 }
 

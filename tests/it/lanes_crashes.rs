@@ -118,7 +118,8 @@ async fn kill_9_at_random_moments_with_companies_locked_by_turns_loses_and_doubl
         process.kill9().await;
     }
     accounts.all_decided(&site, Duration::from_secs(60)).await;
-    let locked = session.stop().await;
+    let locked = session.locked();
+    session.stop().await;
     assert!(locked > 10, "{locked} locks are too few to mean anything");
     let counts = other.drain().await;
     assert_eq!((counts.delayed, counts.dead_lettered), (0, 0));

@@ -23,16 +23,9 @@ async fn crashes_of_both_servers_under_load_lose_and_double_nothing() {
     let mut accounts = Accounts::open(&site, 20, 10_000_000).await;
     let mut process = Process::start(&["serve", "--role", "worker"], &site.environment());
     for round in 0..if is_long() { 60 } else { 3 } {
-        accounts.publish(&site, 2000).await;
-        let some = accounts.completed(&site).await + 100;
-        eventually(
-            "some of it is charged",
-            PATIENCE,
-            async || accounts.completed(&site).await,
-            |&n| n >= some,
-        )
-        .await;
-        servers.restart_postgres().await;
+        // While it is published: however fast the machine is, work waits for the database, and
+        // the broker's crash meets the beginning of it.
+        tokio::join!(accounts.publish(&site, 2000), servers.restart_postgres());
         if round % 3 == 0 {
             servers.kill_rabbitmq().await;
             servers.start_rabbitmq().await;

@@ -1,6 +1,12 @@
 //! Somebody else's transactions, which hold what a charge needs.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use tokio::{task::JoinHandle, time::timeout};
@@ -39,14 +45,19 @@ impl Held {
 /// A session that locks one company after the other.
 pub(crate) struct ByTurns {
     stop: CancellationToken,
-    done: JoinHandle<u64>,
+    locked: Arc<AtomicU64>,
+    done: JoinHandle<()>,
 }
 
 impl ByTurns {
-    /// How often it has locked one.
-    pub(crate) async fn stop(self) -> u64 {
+    /// How often it has locked one so far.
+    pub(crate) fn locked(&self) -> u64 {
+        self.locked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.done.await.expect("it only locks")
+        self.done.await.expect("it only locks");
     }
 }
 
@@ -74,22 +85,21 @@ impl Site {
     /// Locks each of these companies in turn, for so long, over and over.
     pub(crate) fn hold_by_turns(&self, companies: Vec<Uuid>, each: Duration) -> ByTurns {
         let (stop, pool) = (CancellationToken::new(), self.db.pool().clone());
-        let stopped = stop.clone();
+        let locked = Arc::new(AtomicU64::new(0));
+        let (stopped, count) = (stop.clone(), Arc::clone(&locked));
         let done = tokio::spawn(async move {
-            let mut locked = 0;
             for company in companies.iter().cycle() {
                 if stopped.is_cancelled() {
                     break;
                 }
                 let sql = rows("company_subscriptions", "company_id", &[*company]);
                 let held = hold(&pool, &sql).await;
-                locked += 1;
+                count.fetch_add(1, Ordering::Relaxed);
                 let _ = timeout(each, stopped.cancelled()).await;
                 held.release().await;
             }
-            locked
         });
-        ByTurns { stop, done }
+        ByTurns { stop, locked, done }
     }
 
     /// Sessions of the product that wait for a lock in a statement that says this.
