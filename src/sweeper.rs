@@ -3,7 +3,7 @@
 //! A pass takes stale records oldest first, in batches, and for each batch asks whether the articles exist.
 //! Those that do are charged by the function that charges everything; those that don't are ended as failed;
 //! where that can't be told, the record stays pending and a person is told. Any number of sweepers share the
-//! work: a record is taken by committing `claimed_until`.
+//! work: a record is taken by committing `claimed_until`. Then it closes holds that have expired (`holds.rs`).
 //!
 //! If the process dies:
 //!
@@ -15,6 +15,7 @@
 //! | before the dead letters were resolved | the archivist, or the next pass, finds the charged jobs |
 
 mod held;
+mod holds;
 mod report;
 
 use std::{
@@ -192,6 +193,8 @@ impl Sweeper {
                  articles is empty and sweeper.article_exists_query is not set"
             );
         }
+        self.close_expired_holds(query.as_ref(), false, stop, &mut report)
+            .await?;
         self.storage.resolve_dead_letters().await?;
         Ok((report, left))
     }
@@ -208,6 +211,9 @@ impl Sweeper {
         loop {
             let stale = self.storage.stale_deductions(&look).await?;
             let Some(last) = stale.last() else {
+                let never = CancellationToken::new();
+                self.close_expired_holds(query.as_ref(), true, &never, &mut report)
+                    .await?;
                 return Ok((report, self.held(stale_after, &met).await?));
             };
             look.after = Some((last.pending_since, last.idempotency_key.clone()));

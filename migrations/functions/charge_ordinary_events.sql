@@ -1,5 +1,6 @@
 -- Charges those completion events of a batch of which nothing special is to be said: the company is known, its row is
--- there and can be locked at once, and it can pay for all of its events in the batch; the key is new; a row of
+-- there and can be locked at once, and it can pay for all of its events in the batch beside what is held for other jobs;
+-- the key is new; a row of
 -- article_jobs, if there is one, is the company's, and can be locked at once. What is written is what
 -- charge_other_events would write. Tells the places in the batch of those that it charged, and of those whose company
 -- somebody else has locked: nothing is done about these, nor about all others.
@@ -30,7 +31,9 @@ declare
     -- Of each company.
     v_company_ids uuid[];
     v_places tid[];
-    v_amounts numeric[];
+    -- What it must have, that all of its events are charged in whatever order they come.
+    v_needs numeric[];
+    v_has_holds boolean;
     v_monthly bigint[];
     v_purchased bigint[];
     v_period_ends timestamptz[];
@@ -59,7 +62,7 @@ begin
         begin
             select array_agg(c.company_id), array_agg(c.place), array_agg(i.amount),
                    array_agg(c.monthly), array_agg(c.purchased), array_agg(c.current_period_end)
-            into v_company_ids, v_places, v_amounts, v_monthly, v_purchased, v_period_ends
+            into v_company_ids, v_places, v_needs, v_monthly, v_purchased, v_period_ends
             from (
                 select e.company_id, sum(e.amount) as amount
                 from unnest(p_company_ids, p_amounts) as e (company_id, amount)
@@ -73,16 +76,38 @@ begin
             ) c;
             -- The statement that charges begins after the locks, and sees what those wrote who held them before.
             v_now := clock_timestamp();
+            v_has_holds := exists (select from token_holds h where h.status = 'open');
+            if v_has_holds then
+                -- An event may use up its own hold; what it takes beyond that must be left beside all holds.
+                v_needs := array(
+                    select i.amount + coalesce(h.amount, 0)
+                    from unnest(v_company_ids) with ordinality as c (company_id, n)
+                    join (
+                        select e.company_id, sum(greatest(e.amount - coalesce(h.amount, 0), 0)) as amount
+                        from unnest(p_job_ids, p_company_ids, p_amounts) as e (job_id, company_id, amount)
+                        left join lateral (
+                            select h.amount from token_holds h
+                            where h.job_id = e.job_id and h.company_id = e.company_id
+                              and h.status = 'open' and h.expires_at > v_now offset 0
+                        ) h on true
+                        group by e.company_id
+                    ) i on i.company_id = c.company_id
+                    cross join lateral (
+                        select sum(h.amount) as amount from token_holds h
+                        where h.company_id = c.company_id and h.status = 'open' and h.expires_at > v_now
+                    ) h
+                    order by c.n);
+            end if;
 
             with company as (
                 select c.company_id, c.place, c.monthly, c.monthly + c.purchased as balance, c.period_end
                 from (
-                    select c.company_id, c.place, c.amount, c.purchased, c.period_end,
+                    select c.company_id, c.place, c.needs, c.purchased, c.period_end,
                            case when c.period_end <= v_now then 0 else c.monthly end as monthly
-                    from unnest(v_company_ids, v_places, v_amounts, v_monthly, v_purchased, v_period_ends)
-                         as c (company_id, place, amount, monthly, purchased, period_end)
+                    from unnest(v_company_ids, v_places, v_needs, v_monthly, v_purchased, v_period_ends)
+                         as c (company_id, place, needs, monthly, purchased, period_end)
                 ) c
-                where c.monthly >= 0 and c.purchased >= 0 and c.amount <= c.monthly + c.purchased::numeric
+                where c.monthly >= 0 and c.purchased >= 0 and c.needs <= c.monthly + c.purchased::numeric
             ),
             charge as materialized (
                 select e.n, e.job_id, e.company_id, coalesce(e.article_id, j.article_id) as article_id, e.amount,
@@ -161,6 +186,11 @@ begin
             from charge c;
             if not v_is_whole then
                 raise exception 'a locked row was not where it had been';
+            end if;
+            if v_has_holds then
+                perform close_holds(
+                    array_agg(p_job_ids[u.n]), array_agg(p_company_ids[u.n]), array_agg(null::text), v_now)
+                from unnest(charged) as u (n);
             end if;
             if cardinality(charged) < cardinality(p_job_ids) then
                 locked := array(

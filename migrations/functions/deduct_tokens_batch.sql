@@ -32,6 +32,7 @@ set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $$
 declare
     v_count constant int := coalesce(cardinality(p_idempotency_keys), 0);
+    v_has_holds constant boolean := exists (select from token_holds h where h.status = 'open');
     v_starts int[];
     v_from int;
     v_to int;
@@ -74,13 +75,15 @@ begin
     end if;
 
     -- A segment ends before an item that uses an earlier key of the batch for something else (another
-    -- amount, say): what that item meets depends on how the earlier one fared. Ordinarily there is one.
+    -- amount, say): what that item meets depends on how the earlier one fared. Ordinarily there is one. Where tokens are
+    -- held each use of a key is a segment's: what is refused ends its hold, and a copy may then be paid for.
     select array_agg(i.n order by i.n) into v_starts
     from (
         select i.n, row_number() over same_key > 1
-                    and (company_id, article_id, amount, metadata, usage_type, job_id)
-                        is distinct from lag((company_id, article_id, amount, metadata, usage_type, job_id))
-                                         over same_key as differs
+                    and (v_has_holds
+                         or (company_id, article_id, amount, metadata, usage_type, job_id)
+                            is distinct from lag((company_id, article_id, amount, metadata, usage_type, job_id))
+                                             over same_key) as differs
         from unnest(p_idempotency_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types, p_job_ids)
              with ordinality as i (key, company_id, article_id, amount, metadata, usage_type, job_id, n)
         window same_key as (partition by i.key collate "C" order by i.n)

@@ -3,6 +3,10 @@
 --
 -- The application's tables may not be as ours would be: a balance that is NULL is no tokens; a company with two rows is
 -- an error, and nothing is charged: each row would have paid, or none.
+--
+-- What is held for a job, others don't get: an item is charged if what is left beside the holds of other jobs suffices.
+-- When its turn is over its own hold ends, whatever came of it: so at each item's turn what is held for others is known
+-- before anything is decided.
 create or replace function deduct_tokens_segment(
     p_keys text[], p_company_ids uuid[], p_article_ids uuid[], p_amounts bigint[],
     p_metadata jsonb[], p_usage_types text[], p_job_ids uuid[], p_first_item int,
@@ -13,6 +17,9 @@ language plpgsql as $$
 declare
     v_now timestamptz;
     v_companies company_balance[];
+    -- Of each company, and of each item for its own job; NULL: nothing is held of anybody.
+    v_held bigint[];
+    v_own_holds bigint[];
     v_surplus_rows bigint;
     v_missed_keys bigint;
     v_missed_companies bigint;
@@ -38,13 +45,33 @@ begin
     end if;
     -- A quota that expired while we waited for the lock is expired.
     v_now := clock_timestamp();
+    if exists (select from token_holds h where h.status = 'open') then
+        v_held := array(
+            -- Sums stay far inside a bigint.
+            select least(coalesce(h.amount, 0), 1000000000000000000)
+            from unnest(v_companies) with ordinality as c
+            cross join lateral (
+                select sum(h.amount) as amount from token_holds h
+                where h.company_id = c.company_id and h.status = 'open' and h.expires_at > v_now
+            ) h
+            order by c.ordinality);
+        v_own_holds := array(
+            select least(coalesce(h.amount, 0), 1000000000000000000)
+            from unnest(p_keys, p_job_ids, p_company_ids) with ordinality as i (key, job_id, company_id, n)
+            left join lateral (
+                select h.amount from token_holds h
+                where h.job_id = coalesce(i.job_id, job_of(i.key)) and h.company_id = i.company_id
+                  and h.status = 'open' and h.expires_at > v_now offset 0
+            ) h on true
+            order by i.n);
+    end if;
 
     with input as materialized (
         select i.key collate "C" as key, i.company_id, i.article_id, i.amount, i.job_id, i.n,
-               coalesce(i.metadata, '{}') as metadata,
+               coalesce(i.own_hold, 0) as own_hold, coalesce(i.metadata, '{}') as metadata,
                coalesce(i.usage_type, 'article_generation') as usage_type
-        from unnest(p_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types, p_job_ids)
-             with ordinality as i (key, company_id, article_id, amount, metadata, usage_type, job_id, n)
+        from unnest(p_keys, p_company_ids, p_article_ids, p_amounts, p_metadata, p_usage_types, p_job_ids, v_own_holds)
+             with ordinality as i (key, company_id, article_id, amount, metadata, usage_type, job_id, own_hold, n)
     ),
     -- Copies of one request; ordinarily there are none, and numbering all items would cost a sort.
     copy as materialized (
@@ -61,14 +88,14 @@ begin
         ) r
     ),
     company as (
-        select c.company_id, c.place, c.purchased, c.current_period_end,
+        select c.company_id, c.place, c.purchased, c.current_period_end, coalesce(c.held, 0) as held,
                case when c.current_period_end <= v_now then 0 else c.monthly end as monthly
-        from unnest(v_companies) c
+        from unnest(v_companies, v_held) as c (company_id, place, monthly, purchased, current_period_end, held)
     ),
     -- What is known before any arithmetic; NULL: to be charged if the balance allows.
     judged as (
         select i.key, i.company_id, coalesce(i.article_id, e.article_id) as article_id, i.amount, i.metadata,
-               i.usage_type, i.job_id, i.n,
+               i.usage_type, i.job_id, i.n, i.own_hold, c.held,
                coalesce(r.occurrence, 1) as occurrence, coalesce(r.occurrences, 1) as occurrences,
                e.id as existing_id,
                coalesce(e.retry_count + 1, 0) as try,
@@ -97,14 +124,19 @@ begin
     -- The running balance of each company, in input order. A repeated key is counted once.
     running as (
         select j.*,
-               tokens_left(case when j.verdict is null and j.occurrence = 1 then j.amount else 0 end, j.opening)
+               tokens_left_beside(case when j.verdict is null and j.occurrence = 1 then j.amount else 0 end, j.opening, j.held_for_others)
                    over (partition by j.company_id order by j.n rows unbounded preceding) as left_after
-        from judged j
+        from (
+            select j.*,
+                   j.held - (sum(case when j.verdict is null and j.occurrence = 1 then j.own_hold else 0 end)
+                       over (partition by j.company_id order by j.n rows unbounded preceding))::bigint as held_for_others
+            from judged j
+        ) j
     ),
     -- `ledger_seq` is drawn here: under the company's lock, in input order.
     decided as materialized (
         select b.key, b.company_id, b.company_place, b.article_id, b.amount, b.metadata, b.usage_type, b.job_id, b.n,
-               b.occurrence, b.existing_id, b.verdict, b.left_before, b.charged, b.is_new_outcome,
+               b.occurrence, b.existing_id, b.verdict, b.left_before, b.held_for_others, b.charged, b.is_new_outcome,
                b.try + b.occurrence - 1 as retry_count,
                b.try + b.occurrences - 1 as last_retry_count,
                case when b.charged then 'completed' when b.is_new_outcome then 'failed' end as status,
@@ -118,7 +150,9 @@ begin
                case when b.charged then null else coalesce(b.verdict, 'insufficient_balance') end as error_code,
                case when b.charged then null
                     when b.verdict is null then
-                        format('Not enough tokens: the article needs %s and the company has %s.', b.amount, b.left_before)
+                        format('Not enough tokens: the article needs %s and the company has %s', b.amount, b.left_before)
+                        || case when b.held_for_others > 0
+                                then format(', of which %s are held for other articles.', b.held_for_others) else '.' end
                     when b.verdict = 'company_not_found' then
                         format('Company %s has no token subscription.', b.company_id)
                end as error_message
@@ -194,7 +228,10 @@ begin
                 d.amount, d.monthly_deducted, d.purchased_deducted,
                 d.left_before, case when d.charged then d.balance_after else d.left_before end, d.retry_count,
                 case when d.error_code = 'insufficient_balance' then d.amount end,
-                case when not d.charged then d.left_before end, null)::deduction_result
+                case when d.charged then null
+                     when d.held_for_others > 0 then greatest(d.left_before - d.held_for_others, 0)
+                     else d.left_before end,
+                null)::deduction_result
             -- A copy of what this very call charged.
             when f.charged then (
                 p_first_item + d.n - 1, true, true, f.status, null, null, f.record_id, f.amount,
@@ -237,5 +274,13 @@ begin
     end if;
     if v_missed_companies > 0 then
         raise exception 'a locked company_subscriptions row was not where it had been';
+    end if;
+    if v_own_holds is not null then
+        perform close_holds(
+            array_agg(coalesce(p_job_ids[i.n], job_of(p_keys[i.n])) order by i.n), array_agg(p_company_ids[i.n] order by i.n),
+            array_agg(r.error order by i.n), v_now)
+        from unnest(results) as r
+        cross join lateral (select r.item - p_first_item + 1 as n) i
+        where not r.idempotent and (r.success or r.error = 'insufficient_balance');
     end if;
 end $$;

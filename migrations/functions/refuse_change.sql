@@ -34,6 +34,10 @@ create or replace trigger no_delete before delete on token_deduction_attempts
     for each statement execute function refuse_change();
 create or replace trigger no_truncate before truncate on token_deduction_attempts
     for each statement execute function refuse_change();
+create or replace trigger no_delete before delete on token_holds
+    for each statement execute function refuse_change();
+create or replace trigger no_truncate before truncate on token_holds
+    for each statement execute function refuse_change();
 create or replace trigger no_delete before delete on token_usage_logs
     for each statement execute function refuse_change();
 create or replace trigger no_truncate before truncate on token_usage_logs

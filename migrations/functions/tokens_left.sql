@@ -1,3 +1,5 @@
+-- For functions of the version before this one, which may be under way while it is rolled out; the next version drops it.
+--
 -- The running balance of "charge what can be paid, skip what can't": an ordinary running sum would
 -- stop at the first item too large, and refuse the smaller ones behind it.
 create or replace function tokens_left_step(p_left bigint, p_amount bigint, p_opening bigint) returns bigint

@@ -27,6 +27,9 @@ begin
         returning r.*
     )
     select array_agg(w::token_deduction_records) into v_written_off from written_off w;
+    perform close_holds(
+        array_agg(job_of(w.idempotency_key)), array_agg(w.company_id), array_agg(w.error_code), clock_timestamp())
+    from unnest(v_written_off) w;
     v_refusals := update_article_jobs(
         array(select job_of(w.idempotency_key) from unnest(v_written_off) w where job_of(w.idempotency_key) is not null),
         array(select w.company_id from unnest(v_written_off) w where job_of(w.idempotency_key) is not null),

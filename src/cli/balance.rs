@@ -49,6 +49,11 @@ fn for_people(balance: &Balance, now: OffsetDateTime) -> String {
         text("do not expire"),
     ]);
     table.row([text("total"), number(balance.total), text("")]);
+    if balance.held > 0 {
+        let held = "for jobs that have begun";
+        table.row([text("held"), number(balance.held), text(held)]);
+        table.row([text("available"), number(balance.available), text("")]);
+    }
     format!("company {}\n\n{}", balance.company_id, table.render())
 }
 
@@ -67,6 +72,8 @@ mod tests {
             period_end: Some(datetime!(2026-12-01 00:00:00.5 UTC)),
             purchased: 5_000,
             total: 17_000,
+            held: 0,
+            available: 17_000,
         };
         let shown = for_people(&balance, datetime!(2026-11-21 00:00 UTC));
         assert_eq!(

@@ -73,6 +73,11 @@ fn for_people(reconciled: &Reconciliation) -> String {
         ("set aside: failed, stays pending", report.set_aside),
         ("in other hands: stays pending", held.records),
         ("  of these undecidable", held.undecidable),
+        ("holds that have expired", report.holds_expired),
+        (
+            "  of these without an event: publish it",
+            report.events_missing,
+        ),
     ];
     for (name, count) in rows {
         if count > 0 {

@@ -35,6 +35,7 @@ fn for_people(history: &JobHistory) -> String {
     let JobLife {
         record,
         job,
+        hold,
         dead_letters,
         timeline,
     } = &history.life;
@@ -58,6 +59,10 @@ fn for_people(history: &JobHistory) -> String {
             "article_jobs says: {}",
             printable(&said.join(": "))
         ));
+    }
+    if let Some(hold) = hold.as_ref().filter(|hold| hold.status == "open") {
+        let (tokens, until) = (thousands(hold.amount), when(Some(hold.expires_at)));
+        now.push(format!("{tokens} tokens are held for it until {until}"));
     }
     now.extend(dead_letters.iter().map(dead_letter));
     let [when_at, what, who, more_of] = ["when (UTC)", "what", "who", "more"].map(text);

@@ -61,7 +61,7 @@ pub(crate) struct LedgerLine {
 
 /// The checks that are one query each: a name, what it proves, and how to find what contradicts it.
 /// $1 is the age in seconds past which nothing may be pending.
-pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
+pub(crate) const CHECKS: [(&str, &str, &str); 7] = [
     (
         "usage logs",
         "each charge has one usage log, each refunded charge two that sum to zero, each log its record",
@@ -86,6 +86,11 @@ pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
         "pending",
         "nothing is pending longer than the sweeper allows",
         include_str!("auditing/pending.sql"),
+    ),
+    (
+        "holds",
+        "nothing is held for what is charged, nor long after it has expired; what is closed as charged was",
+        include_str!("auditing/holds.sql"),
     ),
     (
         "dead letters",

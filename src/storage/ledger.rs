@@ -23,8 +23,12 @@ pub(crate) struct Balance {
     pub(crate) period_end: Option<OffsetDateTime>,
     /// Purchased tokens; they don't expire.
     pub(crate) purchased: i64,
-    /// What a charge can spend now.
+    /// What there is to spend now.
     pub(crate) total: i64,
+    /// Of it, held for jobs that have begun.
+    pub(crate) held: i64,
+    /// What is left for another job; 0 where more is held than there is.
+    pub(crate) available: i64,
 }
 
 /// A top-up or a renewal.
@@ -110,11 +114,14 @@ impl Storage {
         let query = sqlx::query_as(
             // The columns are the application's: a NULL is no tokens.
             "select company_id, monthly, coalesce(monthly_token_quota, 0) as monthly_quota,
-                    current_period_end as period_end, purchased, monthly + least(purchased, 9223372036854775807 - greatest(monthly, 0)) as total
+                    current_period_end as period_end, purchased, total, held, greatest(total - held, 0) as available
              from company_subscriptions,
                   lateral (select case when current_period_end <= now() then 0
                                        else coalesce(monthly_quota_balance, 0) end as monthly,
-                                  coalesce(purchased_token_balance, 0) as purchased) spendable
+                                  coalesce(purchased_token_balance, 0) as purchased) spendable,
+                  lateral (select monthly + least(purchased, 9223372036854775807 - greatest(monthly, 0)) as total) sum,
+                  lateral (select least(coalesce(sum(h.amount), 0), 1000000000000000000)::bigint as held from token_holds h
+                           where h.company_id = $1 and h.status = 'open' and h.expires_at > now()) holds
              where company_id = $1",
         )
         .bind(company_id);

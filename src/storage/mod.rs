@@ -10,6 +10,7 @@ mod charging;
 mod dead_letters;
 mod error;
 mod examination;
+mod holds;
 mod installation;
 mod isolate;
 mod ledger;
@@ -29,6 +30,7 @@ pub use dead_letters::{
     PastAction, Rest, Selection, Signed,
 };
 pub use error::{Fault, StorageError, Trouble};
+pub use holds::{ExpiredHold, Hold, HoldAnswer};
 pub use installation::{
     Durability, Excess, FUNCTIONS, Finding, Function, Grant, Inspection, Look, Object, OtherRole,
     Preflight, Purpose, RELATIONS, Revoked, Server, Severity, StrangeFunction, StrangeMigration,

@@ -14,6 +14,8 @@ pub struct InstallationStatus {
     pub pending: i64,
     /// Since how long the oldest of them is.
     pub oldest_pending_age_seconds: Option<i64>,
+    /// Holds that are open and have not expired.
+    pub open_holds: i64,
     /// Charges lately.
     pub charged: i64,
     /// Refunds lately.

@@ -1,5 +1,5 @@
 select extract(epoch from w.length)::bigint as window_seconds,
-       due.pending, due.oldest_pending_age_seconds, logged.charged, logged.refunded, refused.refused,
+       due.pending, due.oldest_pending_age_seconds, holds.open_holds, logged.charged, logged.refunded, refused.refused,
        dead.open_dead_letters, dead.oldest_dead_letter_age_seconds
 from (select make_interval(secs => $1::float8) as length) w
 cross join lateral (
@@ -10,6 +10,9 @@ cross join lateral (
                as oldest_pending_age_seconds
     from token_deduction_records r where r.status = 'pending'
 ) due
+cross join (
+    select count(*) as open_holds from token_holds h where h.status = 'open' and h.expires_at > now()
+) holds
 cross join lateral (
     select count(*) filter (where l.token_amount > 0) as charged,
            count(*) filter (where l.token_amount < 0) as refunded

@@ -10,15 +10,16 @@ use serde::Serialize;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::{DeductionRecord, Storage, StorageError, bounded::Bounded};
+use super::{DeductionRecord, Hold, Storage, StorageError, bounded::Bounded};
 pub(crate) use dead_letters::JobDeadLetter;
 
 /// Moments that are told of one job, at most.
 const MANY: i64 = 1000;
 
 /// Moments that happen at the same instant, in the order in which one leads to the next.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 16] = [
     "job_created",
+    "held",
     "article_written",
     "charge_tried",
     "charge_refused",
@@ -29,6 +30,8 @@ const ORDER: [&str; 13] = [
     "replay",
     "written_off",
     "charged",
+    "hold_charged",
+    "hold_released",
     "resolved",
     "refunded",
 ];
@@ -78,6 +81,8 @@ pub(crate) struct JobLife {
     pub(crate) record: Option<DeductionRecord>,
     /// How the application's row stands.
     pub(crate) job: Option<ApplicationJob>,
+    /// The last tokens held for it.
+    pub(crate) hold: Option<Hold>,
     /// How its dead letters stand, the oldest first.
     pub(crate) dead_letters: Vec<JobDeadLetter>,
     /// What happened, the oldest first.
@@ -106,6 +111,7 @@ impl Storage {
         Ok(JobLife {
             record: self.deduction_record(key).await?,
             job,
+            hold: self.hold_of_job(key).await?,
             dead_letters: archived.into_iter().map(|archived| archived.now).collect(),
             timeline,
         })

@@ -24,6 +24,10 @@ pub struct SweepReport {
     pub no_longer_pending: u64,
     /// Sweeping it failed: stays pending, and is tried again by a later pass.
     pub set_aside: u64,
+    /// Holds that had expired: closed.
+    pub holds_expired: u64,
+    /// Of these, those whose article exists though no event has come: nothing was charged.
+    pub events_missing: u64,
 }
 
 impl SweepReport {
@@ -47,7 +51,7 @@ impl SweepReport {
     /// Whether a person should look.
     #[must_use]
     pub fn needs_person(&self) -> bool {
-        self.undecidable + self.set_aside > 0
+        self.undecidable + self.set_aside + self.events_missing > 0
     }
 }
 
@@ -66,6 +70,16 @@ impl fmt::Display for SweepReport {
             f,
             "{charged} charged, {refused} refused, {written_off} written off, {undecidable} undecidable, \
              {no_longer_pending} processed by others, {set_aside} set aside"
-        )
+        )?;
+        match (self.holds_expired, self.events_missing) {
+            (0, _) => Ok(()),
+            (expired, 0) => write!(f, ", {expired} holds expired"),
+            (expired, missing) => {
+                write!(
+                    f,
+                    ", {expired} holds expired, of {missing} the event is missing"
+                )
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The functions against a plain model of the ledger: random sequences of charges, duplicates, reuses,
-//! top-ups, renewals, expiries and refunds must give the model's answers and the model's rows, whether charged
+//! top-ups, renewals, expiries, holds and refunds must give the model's answers and the model's rows, whether charged
 //! one by one, in batches, both in turn, or as events.
 
+mod holds;
 mod model;
 mod moves;
 mod play;
@@ -105,6 +106,18 @@ async fn play_part(ledger: &Ledger, names: &Names, moves: &[Move], by: By) -> us
                 // What one finds charged another may have refunded meanwhile: any answer is right.
                 let _ = refund(ledger, &names.keys[*key], *as_purchased).await;
             }
+            Move::Hold {
+                key,
+                company,
+                amount,
+            } => {
+                if let Ok(job) = names.keys[*key].parse() {
+                    let _ = holds::ask(ledger, job, names.companies[*company], *amount).await;
+                }
+            }
+            Move::Release { key } => {
+                holds::release(ledger, &names.keys[*key]).await;
+            }
             other => unreachable!("{other:?} breaks the chain"),
         }
     }
@@ -138,6 +151,7 @@ fn whatever_several_do_at_once_the_ledger_adds_up() {
             Ok(completed),
             "each charge was answered once"
         );
+        holds::assert_closed(ledger, &names.keys).await;
         for (&id, (monthly, purchased)) in names.companies.iter().zip(BALANCES) {
             assert_ledger_adds_up(ledger.pool(), id, monthly + purchased).await;
         }

@@ -46,6 +46,7 @@ mod environment;
 mod foreign_databases;
 mod full_speed;
 mod fuzz;
+mod holds;
 mod house;
 mod in_clear;
 mod job_life;

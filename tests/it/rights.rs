@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::ledger::{Ledger, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 40] = [
+const CALLS: [&str; 47] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select * from charge_events('{}', '{}', '{}', '{}', '{}', '{}', null)",
     "select * from mark_events_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
@@ -20,6 +20,13 @@ const CALLS: [&str; 40] = [
     "select update_article_jobs('{}', '{}', '{}')",
     "select tokens_left_step(1, 1, 1)",
     "select tokens_left(1::bigint, 1::bigint)",
+    "select tokens_left_beside_step(1, 1, 1, 1)",
+    "select tokens_left_beside(1::bigint, 1::bigint, 1::bigint)",
+    "select hold_tokens(gen_random_uuid(), gen_random_uuid(), 1, '1h')",
+    "select release_hold(gen_random_uuid(), null)",
+    "select close_holds('{}', '{}', '{}', now())",
+    "select * from expired_holds(null, null, 1)",
+    "select * from close_expired_holds('{}', '{}')",
     "select * from archive_dead_letters('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
                                         '{}')",
     "select resolve_dead_letters(null)",
@@ -73,7 +80,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(ledger.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 40, "a new function is called here too");
+    assert_eq!(functions, 47, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -108,17 +115,21 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
         "charge_pending_deductions",
         "claim_dead_letters",
         "claim_stale_deductions",
+        "close_expired_holds",
         "credit_tokens",
         "deduct_tokens_atomic",
         "deduct_tokens_batch",
         "edit_dead_letter",
+        "expired_holds",
         "finish_replay",
+        "hold_tokens",
         "lock_dead_letters",
         "mark_dead_letters_replayed",
         "mark_deductions_pending",
         "mark_events_pending",
         "refund_tokens",
         "release_dead_letters",
+        "release_hold",
         "resolve_dead_letters",
         "stale_deductions",
         "write_off_pending_deductions",

@@ -44,6 +44,15 @@ async fn many(ledger: &Ledger) {
              from generate_series(1, 50000) n",
         )
         .await;
+    ledger
+        .execute(
+            "insert into token_holds (job_id, company_id, amount, status, expires_at, closed_at)
+             select gen_random_uuid(), gen_random_uuid(), 1, case when n % 1000 < 2 then 'open' else 'charged' end,
+                    now() + case when n % 1000 = 0 then interval '-1 h' else '1 h' end,
+                    case when n % 1000 < 2 then null else now() end
+             from generate_series(1, 50000) n",
+        )
+        .await;
     ledger.execute("vacuum analyze").await;
 }
 
@@ -94,6 +103,8 @@ async fn no_big_table_is_read_for_it() {
     );
     // 200 000 / 2001, without those that are multiples of 50 as well.
     assert_eq!(state.pending, 98);
+    // Those that have expired are none.
+    assert_eq!(state.open_holds, 50);
     assert_eq!(state.open_dead_letters, 2_500);
     let oldest = state.oldest_dead_letter_age_seconds.expect("an age");
     assert!((499_800..499_900).contains(&oldest), "{state:?}");
@@ -111,8 +122,8 @@ async fn what_happened_is_counted_by_outcome() {
     assert_eq!(
         serde_json::to_value(nothing).expect("JSON"),
         json!({
-            "window_seconds": 60, "pending": 0, "oldest_pending_age_seconds": null, "charged": 0, "refunded": 0,
-            "refused": {}, "open_dead_letters": 0, "oldest_dead_letter_age_seconds": null
+            "window_seconds": 60, "pending": 0, "oldest_pending_age_seconds": null, "open_holds": 0, "charged": 0,
+            "refunded": 0, "refused": {}, "open_dead_letters": 0, "oldest_dead_letter_age_seconds": null
         })
     );
     for (key, company) in [

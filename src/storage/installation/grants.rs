@@ -113,6 +113,13 @@ pub(super) const GRANTS: &[Grant] = &[
     ),
     table(
         "select",
+        "token_holds",
+        &["status", "expires_at"],
+        SERVE,
+        STATE,
+    ),
+    table(
+        "select",
         "dead_letters",
         &["id", "state", "archived_at"],
         SERVE,
@@ -128,6 +135,7 @@ pub(super) const GRANTS: &[Grant] = &[
     table("select", "token_deduction_attempts", &[], OPERATOR, READ),
     table("select", "token_usage_logs", &[], OPERATOR, READ),
     table("select", "token_credits", &[], OPERATOR, READ),
+    table("select", "token_holds", &[], OPERATOR, READ),
     table("select", "dead_letters", &[], OPERATOR, READ),
     table("select", "dead_letters_with_charges", &[], OPERATOR, READ),
     table("select", "operator_actions", &[], OPERATOR, READ),
@@ -157,6 +165,8 @@ pub(super) const GRANTS: &[Grant] = &[
     function("claim_stale_deductions", BOTH, SWEEPER),
     function("charge_pending_deductions", BOTH, SWEEPER),
     function("write_off_pending_deductions", BOTH, SWEEPER),
+    function("expired_holds", BOTH, SWEEPER),
+    function("close_expired_holds", BOTH, SWEEPER),
 ];
 
 /// What an application may be given besides, by its owner's own grant: charging by SQL.

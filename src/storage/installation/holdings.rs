@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::functions::signatures;
 
 /// Tables, views and sequences of ours.
-pub const RELATIONS: [&str; 16] = [
+pub const RELATIONS: [&str; 17] = [
     "_sqlx_migrations",
     "dead_letter_actions",
     "dead_letter_arrival_seq",
@@ -27,6 +27,7 @@ pub const RELATIONS: [&str; 16] = [
     "token_deduction_attempts",
     "token_deduction_attempts_id_seq",
     "token_deduction_records",
+    "token_holds",
     "token_ledger_seq",
     "token_usage_logs",
 ];

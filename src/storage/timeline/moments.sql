@@ -6,6 +6,8 @@ with record as materialized (
     select * from record where not exists (select from attempt)
 ), job as materialized (
     select * from article_jobs where id = job_of($1)
+), hold as materialized (
+    select * from token_holds where job_id = job_of($1)
 ), dead_letter as materialized (
     select * from dead_letters where job_id = job_of($1)
 )
@@ -27,6 +29,14 @@ select * from (
            null, null, amount,
            case when status = 'failed' and error_code <> 'article_not_found' then retry_count + 1 end, error_message
     from attempt
+    union all
+    select created_at, 'held', null, null, amount, null,
+           format('until %s', to_char(expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+    from hold
+    union all
+    select closed_at, case status when 'charged' then 'hold_charged' else 'hold_released' end, null, null, amount, null,
+           reason
+    from hold where closed_at is not null
     union all
     select created_at, 'charge_tried', null, null, amount, null, null
     from untold where completed_at is null or retry_count > 0

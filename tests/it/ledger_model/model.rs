@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::holds::Holds;
 use crate::support::ledger::{Answer, Item};
 
 /// A period that ends before this year has ended.
@@ -27,7 +28,12 @@ impl Company {
         }
     }
 
-    fn holds(tokens: i128) -> bool {
+    /// Monthly and purchased tokens; what a bigint can't hold isn't counted.
+    pub(super) fn spendable(&self) -> i64 {
+        self.spendable_monthly().saturating_add(self.purchased)
+    }
+
+    fn has_room(tokens: i128) -> bool {
         tokens <= i128::from(i64::MAX)
     }
 }
@@ -60,6 +66,7 @@ pub(super) struct Model {
     pub(super) companies: HashMap<Uuid, Company>,
     pub(super) records: HashMap<String, Entry>,
     pub(super) jobs: HashMap<String, Job>,
+    pub(super) holds: Holds,
     /// The keys in the order in which they were charged.
     pub(super) charged: Vec<String>,
     pub(super) refunded: Vec<String>,
@@ -156,12 +163,18 @@ impl Model {
             }
             Some(company) => {
                 let monthly = company.spendable_monthly();
-                let available = monthly + company.purchased;
+                let balance = monthly + company.purchased;
+                let held = self.holds.for_others(entry.company_id, &key);
+                let available = if held > 0 {
+                    (balance - held).max(0)
+                } else {
+                    balance
+                };
                 if amount > available {
                     entry.error_code = Some("insufficient_balance");
                     Answer {
-                        balance_before: Some(available),
-                        balance_after: Some(available),
+                        balance_before: Some(balance),
+                        balance_after: Some(balance),
                         required: Some(amount),
                         available: Some(available),
                         ..refused(Some(amount), "insufficient_balance", Some(&entry))
@@ -170,7 +183,7 @@ impl Model {
                     entry.status = "completed";
                     entry.monthly_deducted = amount.min(monthly);
                     entry.purchased_deducted = amount - entry.monthly_deducted;
-                    entry.balances = Some((available, available - amount));
+                    entry.balances = Some((balance, balance - amount));
                     entry.period_end = (entry.monthly_deducted > 0).then_some(company.period_end);
                     company.monthly -= entry.monthly_deducted;
                     company.purchased -= entry.purchased_deducted;
@@ -179,6 +192,9 @@ impl Model {
                 }
             }
         };
+        if self.companies.contains_key(&entry.company_id) {
+            self.holds.close(&key, entry.company_id, answer.success);
+        }
         self.tell_job(&key, entry.company_id, entry.status);
         self.records.insert(key, entry);
         answer
@@ -234,7 +250,7 @@ impl Model {
             return false;
         };
         let held = i128::from(company.monthly) + i128::from(company.purchased);
-        let fits = Company::holds(held + i128::from(amount));
+        let fits = Company::has_room(held + i128::from(amount));
         if fits {
             company.purchased += amount;
         }
@@ -246,7 +262,7 @@ impl Model {
         let Some(company) = self.companies.get_mut(&company_id) else {
             return false;
         };
-        let fits = Company::holds(i128::from(company.purchased) + i128::from(quota));
+        let fits = Company::has_room(i128::from(company.purchased) + i128::from(quota));
         if fits {
             company.monthly = quota;
             company.period_end = period_end;
@@ -277,7 +293,7 @@ impl Model {
             (false, false) => (0, entry.purchased_deducted, entry.monthly_deducted),
         };
         let held = i128::from(company.monthly) + i128::from(company.purchased);
-        if !Company::holds(held + i128::from(monthly) + i128::from(purchased)) {
+        if !Company::has_room(held + i128::from(monthly) + i128::from(purchased)) {
             return Err("balance_too_large");
         }
         entry.status = "compensated";

@@ -30,6 +30,17 @@ pub(super) enum Move {
     Expire {
         company: usize,
     },
+    Hold {
+        key: usize,
+        company: usize,
+        amount: i64,
+    },
+    Release {
+        key: usize,
+    },
+    ExpireHold {
+        key: usize,
+    },
     Refund {
         key: usize,
         /// What is expired is given as purchased tokens.
@@ -163,6 +174,20 @@ fn refund() -> impl Strategy<Value = Move> {
     (0..KEYS, any::<bool>()).prop_map(|(key, as_purchased)| Move::Refund { key, as_purchased })
 }
 
+fn hold() -> impl Strategy<Value = Move> {
+    let company = prop_oneof![3 => Just(0), 2 => Just(1), 1 => 0..COMPANIES];
+    let amount = prop::sample::select(vec![10_i64, 25, 60, 90]);
+    (0..KEYS, company, amount).prop_map(|(key, company, amount)| Move::Hold {
+        key,
+        company,
+        amount,
+    })
+}
+
+fn release() -> impl Strategy<Value = Move> {
+    (0..KEYS).prop_map(|key| Move::Release { key })
+}
+
 /// Whatever may happen.
 pub(super) fn sequence() -> impl Strategy<Value = Vec<Move>> {
     let top_up = prop_oneof![
@@ -176,9 +201,12 @@ pub(super) fn sequence() -> impl Strategy<Value = Vec<Move>> {
         2 => (0..COMPANIES, top_up).prop_map(|(company, amount)| Move::TopUp { company, amount }),
         1 => (0..COMPANIES, quota).prop_map(|(company, quota)| Move::Renew { company, quota }),
         1 => (0..COMPANIES).prop_map(|company| Move::Expire { company }),
+        6 => hold(),
+        1 => release(),
+        1 => (0..KEYS).prop_map(|key| Move::ExpireHold { key }),
         2 => refund(),
     ];
-    prop::collection::vec(one, 1..10)
+    prop::collection::vec(one, 1..16)
 }
 
 /// What several may do at once so that the ledger still form an unbroken chain.
@@ -187,7 +215,9 @@ pub(super) fn unbroken_sequence() -> impl Strategy<Value = Vec<Move>> {
         6 => charges(),
         1 => chargeable().prop_map(Move::Mark),
         1 => (0..COMPANIES).prop_map(|company| Move::TopUp { company, amount: 40 }),
+        3 => hold(),
+        1 => release(),
         1 => refund(),
     ];
-    prop::collection::vec(one, 1..8)
+    prop::collection::vec(one, 1..12)
 }

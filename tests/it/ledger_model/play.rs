@@ -6,6 +6,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::holds;
 use super::model::{Company, Entry, Job, Model, THIS_YEAR};
 use super::moves::{Move, Names, as_events};
 use crate::support::ledger::{Answer, Item, Ledger, Record, UsageLog, deduct_item, mark_pending};
@@ -133,6 +134,9 @@ impl<'b> Play<'b> {
                     company.period_end = THIS_YEAR - 1;
                 }
             }
+            Move::Hold { .. } | Move::Release { .. } | Move::ExpireHold { .. } => {
+                holds::make(self.ledger, &self.names, &mut self.model, what).await;
+            }
             Move::Refund { key, as_purchased } => {
                 let key = &self.names.keys[*key];
                 let answer = refund(self.ledger, key, *as_purchased).await;
@@ -180,7 +184,12 @@ impl<'b> Play<'b> {
         }
         assert_eq!(message.is_some(), !answer.success, "{answer:?}");
         if let (Some(required), Some(available)) = (answer.required, answer.available) {
-            let figures = format!("needs {required} and the company has {available}.");
+            let figures = match answer.balance_before {
+                Some(balance) if balance != available => {
+                    format!("needs {required} and the company has {balance}, of which ")
+                }
+                _ => format!("needs {required} and the company has {available}."),
+            };
             let message = message.unwrap_or_default();
             assert!(message.contains(&figures), "{message} tells {figures}");
         }
@@ -188,6 +197,7 @@ impl<'b> Play<'b> {
 
     /// Holds every row to the model's.
     pub(super) async fn finish(self) {
+        holds::compare(self.ledger, &self.names.keys, &self.model).await;
         for (&id, company) in &self.model.companies {
             let balances = self.ledger.balances(id).await;
             assert_eq!(
