@@ -47,6 +47,8 @@ mod foreign_databases;
 mod full_speed;
 mod fuzz;
 mod house;
+mod http_keys;
+mod http_server;
 mod in_clear;
 mod job_life;
 mod job_past;
