@@ -1,5 +1,7 @@
 //! Builds the adapters, starts the roles, and stops them in order.
 
+mod faces;
+
 use std::{fmt::Display, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -11,10 +13,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    api::Vitals,
     archivist::{self, Archivist, Backlog},
     config::{Role, Settings},
     readiness::{Readiness, Signs, watch_database, watch_readiness},
-    storage::Storage,
+    storage::{Purpose, Storage},
     sweeper::{self, SweepError, Sweeper},
     telemetry,
     worker::{self, Worker},
@@ -40,28 +43,48 @@ async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
     for exposed in settings.exposed() {
         tracing::warn!("{exposed}");
     }
-    let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
+    let mut storage = Storage::new(&settings.database, &settings.reconnect)?;
+    if roles == [Role::Http] {
+        storage = storage.for_purpose(Purpose::Http);
+    }
+    let storage = Arc::new(storage);
     let sweeper = match roles.contains(&Role::Sweeper) {
         true => Some(sweeper(settings, &storage).await?),
         false => None,
     };
     let service = Service::start(settings, &storage, roles, sweeper);
+    let mut faces = tokio::spawn(faces::run(
+        settings.clone(),
+        storage.clone(),
+        roles.contains(&Role::Http),
+        service.vitals.clone(),
+        service.stop.clone(),
+    ));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = service.working.wait() => {}
-    }
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        () = service.working.wait() => None,
+        ended = &mut faces => Some(ended),
+    };
     tracing::info!("stopping: finishing what is in flight");
     service.stop.cancel();
-    let drained = tokio::time::timeout(settings.worker.drain_timeout, service.working.wait()).await;
+    let ending = async {
+        service.working.wait().await;
+        match failed {
+            Some(ended) => ended?,
+            None => faces.await?,
+        }
+    };
+    let drained = tokio::time::timeout(settings.worker.drain_timeout, ending).await;
     storage.close().await;
     let counts = service.counts();
-    if drained.is_err() {
+    let Ok(answered) = drained else {
         // Unacked messages go back to their queues; what committed is found by its key, or counted again.
         anyhow::bail!("not drained within worker.drain_timeout; {counts}");
-    }
+    };
+    answered?;
     tracing::info!("drained: {counts}");
     Ok(())
 }
@@ -81,6 +104,7 @@ async fn sweeper(settings: &Settings, storage: &Arc<Storage>) -> anyhow::Result<
 struct Service {
     worker: Option<Arc<Worker>>,
     archivist: Option<Arc<Archivist>>,
+    vitals: Vitals,
     working: TaskTracker,
     stop: CancellationToken,
 }
@@ -93,10 +117,15 @@ impl Service {
         sweeper: Option<Sweeper>,
     ) -> Self {
         let has = |role| roles.contains(&role);
+        let told = watch::Sender::new(Readiness::default());
         let service = Self {
             worker: has(Role::Worker).then(|| Arc::new(Worker::new(settings, storage.clone()))),
             archivist: has(Role::Archivist)
                 .then(|| Arc::new(Archivist::new(settings, storage.clone()))),
+            vitals: Vitals {
+                readiness: told.subscribe(),
+                metrics,
+            },
             working: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -135,7 +164,6 @@ impl Service {
         }
         let (stop, storage) = (stop.clone(), storage.clone());
         working.spawn(async move {
-            let told = watch::Sender::new(Readiness::default());
             tokio::join!(
                 watch_database(&storage, &stop),
                 watch_readiness(signs, &told, &stop)
@@ -156,6 +184,14 @@ impl Service {
             .map(|one| one.tally().read().to_string());
         worker.chain(archivist).collect::<Vec<_>>().join("; ")
     }
+}
+
+/// As Prometheus reads them.
+fn metrics() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "# TYPE token_billing_build_info gauge\ntoken_billing_build_info{{version=\"{version}\"}} 1\n"
+    )
 }
 
 async fn log_progress<T: Display + PartialEq>(read: impl Fn() -> T, stop: CancellationToken) {

@@ -8,6 +8,7 @@
 
 mod dead_letters;
 mod exposed;
+mod http;
 mod ledger;
 mod load;
 mod role;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 
 pub use dead_letters::{Archivist, Replay};
 pub use exposed::Exposed;
+pub use http::{Http, Ops};
 pub use ledger::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
 pub use load::ConfigError;
 pub use role::Role;
@@ -56,6 +58,10 @@ pub struct Settings {
     pub replay: Replay,
     /// What a refund gives back.
     pub refund: Refund,
+    /// The HTTP API.
+    pub http: Http,
+    /// Where a process tells how it is.
+    pub ops: Ops,
     /// The log on standard error.
     pub log: Log,
 }

@@ -12,12 +12,14 @@ mod completions;
 mod credit;
 mod dlq;
 mod doctor;
+mod keys;
 mod migrate;
 pub mod output;
 mod progress;
 mod publish;
 mod reconcile;
 mod refund;
+mod schema;
 mod show;
 mod stack;
 
@@ -91,6 +93,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Check this installation, and say how to fix what is wrong
     Doctor(doctor::DoctorArgs),
+    Keys(keys::KeysArgs),
+    Schema(schema::SchemaArgs),
     /// Measure what this installation can do, on scratch data that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print a shell's completion script
@@ -99,7 +103,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// What this process does; repeat for several [default: everything]
+    /// What this process does; repeat for several [default: everything, http if http.listen is set]
     #[arg(long = "role", value_enum, value_name = "ROLE")]
     roles: Vec<Role>,
 }
@@ -158,7 +162,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Next> {
             settings.require_database()?;
             settings.require_broker()?;
             stack::make_deep();
-            return Ok(Next::Serve(settings.into(), Role::chosen(&args.roles)));
+            let roles = Role::chosen(&args.roles, settings.http.listen.is_some());
+            return Ok(Next::Serve(settings.into(), roles));
         }
         Command::Migrate(args) => block_on(migrate::run(args, &settings()?, output)),
         Command::Publish(args) => publish::run(args, &settings()?, output),
@@ -177,6 +182,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Next> {
         }
         // A bad setting is a finding, not the end.
         Command::Doctor(args) => block_on(doctor::run(args, settings(), output)),
+        Command::Keys(args) => keys::run(args, &settings()?, output),
+        Command::Schema(args) => schema::run(&args),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     };

@@ -81,11 +81,14 @@ fn common_flags_may_stand_anywhere() {
 
 #[test]
 fn every_role_is_meant_when_none_is_named() {
-    assert_eq!(
-        Role::chosen(&[]),
-        <Role as clap::ValueEnum>::value_variants()
-    );
-    assert_eq!(Role::chosen(&[Role::Worker, Role::Worker]), [Role::Worker]);
+    let all = <Role as clap::ValueEnum>::value_variants();
+    assert_eq!(Role::chosen(&[], true), all);
+    // The HTTP API only where it is said on which address.
+    let engines = [Role::Worker, Role::Sweeper, Role::Archivist];
+    assert_eq!(Role::chosen(&[], false), engines);
+    let asked = [Role::Worker, Role::Worker];
+    assert_eq!(Role::chosen(&asked, true), [Role::Worker]);
+    assert_eq!(Role::chosen(&[Role::Http], false), [Role::Http]);
 }
 
 #[test]

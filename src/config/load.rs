@@ -129,6 +129,7 @@ impl Settings {
             archivist,
             retry,
             reconnect,
+            http,
             ..
         } = self;
         let text = |duration| humantime::format_duration(duration).to_string();
@@ -178,6 +179,11 @@ impl Settings {
             let (max, initial) = (text(reconnect.max), text(reconnect.initial));
             let problem = format!("{max} is below reconnect.initial, {initial}");
             return Some(("reconnect.max", problem));
+        }
+        if http.body_timeout > http.request_timeout {
+            let (body, request) = (text(http.body_timeout), text(http.request_timeout));
+            let problem = format!("{body} is above http.request_timeout, {request}");
+            return Some(("http.body_timeout", problem));
         }
         None
     }

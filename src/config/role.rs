@@ -11,12 +11,17 @@ pub enum Role {
     Sweeper,
     /// Takes dead letters from their queue into the archive
     Archivist,
+    /// Answers HTTP calls
+    Http,
 }
 
 impl Role {
-    /// The roles asked for, each once; all of them if none was.
-    pub fn chosen(asked: &[Self]) -> Vec<Self> {
-        let wanted = |role: &&Self| asked.is_empty() || asked.contains(role);
+    /// The roles asked for, each once. If none was: all of them, `http` only where it `listens`.
+    pub fn chosen(asked: &[Self], listens: bool) -> Vec<Self> {
+        let wanted = |role: &&Self| match asked {
+            [] => **role != Self::Http || listens,
+            asked => asked.contains(role),
+        };
         let all = Self::value_variants().iter();
         all.filter(wanted).copied().collect()
     }

@@ -2,6 +2,7 @@
 //! no error repeats a secret.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -210,4 +211,73 @@ pub(super) fn log_filter<'de, D: Deserializer<'de>>(source: D) -> Result<String,
             shown(&text)
         ))),
     }
+}
+
+/// An address and a port; nothing is no address.
+pub(super) fn listen<'de, D: Deserializer<'de>>(source: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(source)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        D::Error::custom(format_args!(
+            "{} is not an address and a port such as \"127.0.0.1:8080\"",
+            shown(&text)
+        ))
+    })
+}
+
+pub(super) fn base_path<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let text = String::deserialize(source)?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/._~-".contains(&byte);
+    let is_path = text.starts_with('/') && !text.contains("//") && text.bytes().all(allowed);
+    if is_path && (text == "/" || !text.ends_with('/')) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(format_args!(
+            "{} is not \"/\" or a path such as \"/billing\"",
+            shown(&text)
+        )))
+    }
+}
+
+/// A URL for a person to follow.
+pub(super) fn link<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let text = String::deserialize(source)?;
+    let is_relative = text.starts_with('/') && !text.starts_with("//");
+    let is_web = Url::parse(&text)
+        .is_ok_and(|url| url.has_host() && matches!(url.scheme(), "http" | "https"));
+    if (is_relative || is_web)
+        && !text
+            .chars()
+            .any(|char| char.is_whitespace() || char.is_control())
+    {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(
+            "not a URL such as \"https://app.example.com/upgrade\" or \"/billing/upgrade\"",
+        ))
+    }
+}
+
+/// Origins, separated by commas. Each is as a browser sends it: no path, in lower case.
+pub(super) fn origins<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    let text = String::deserialize(source)?;
+    let origins = text.split(',').map(str::trim);
+    let origins: Vec<String> = origins
+        .filter(|origin| !origin.is_empty())
+        .map(str::to_owned)
+        .collect();
+    for origin in &origins {
+        let is_origin = Url::parse(origin).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.origin().ascii_serialization() == *origin
+        });
+        if origin != "*" && !is_origin {
+            return Err(D::Error::custom(format_args!(
+                "{origin:?} is not an origin such as \"https://app.example.com\""
+            )));
+        }
+    }
+    Ok(origins)
 }

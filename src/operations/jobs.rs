@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{OperationError, Operations};
 use crate::domain::RetrySchedule;
+use crate::storage::{DeadLetterState, DeductionRecord};
 pub(crate) use crate::storage::{JobDeadLetter, JobLife, Moment};
 
 /// What a job is charged under. A UUID in any spelling is one key; other callers of the functions may use keys that
@@ -25,7 +26,59 @@ pub(crate) struct JobHistory {
     pub(crate) life: JobLife,
 }
 
+/// How a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JobState {
+    /// Nothing is known that would say. Its event may wait in a queue.
+    Unknown,
+    /// A dead letter of it was sent again, and nothing has come of that yet.
+    Queued,
+    Charged,
+    /// Not charged, and nobody tries again by himself.
+    Refused,
+    /// Not charged yet; the sweeper tries.
+    Pending,
+    /// Charged, and given back.
+    Compensated,
+}
+
+/// How a job stands, and why. As JSON also what [`JobLife`] has.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobReport {
+    pub(crate) state: JobState,
+    /// Of one that is refused or pending: a code.
+    pub(crate) reason: Option<String>,
+    /// The same for a person.
+    pub(crate) message: Option<String>,
+    #[serde(flatten)]
+    pub(crate) history: JobHistory,
+}
+
 impl Operations {
+    /// How a job stands. With `company`: to whoever may only see that one, a job that is another's, or not only its, is
+    /// unknown.
+    pub(crate) async fn job_state(
+        &self,
+        job: JobKey,
+        company: Option<Uuid>,
+    ) -> Result<JobReport, OperationError> {
+        let mut life = self.storage.job_life(job.as_str()).await?;
+        if let Some(company) = company {
+            let companies = self.storage.job_companies(job.as_str()).await?;
+            if companies != [company] {
+                life = JobLife::default();
+            }
+        }
+        let (state, reason, message) = stands(&life);
+        Ok(JobReport {
+            state,
+            reason,
+            message,
+            history: self.told(job, life),
+        })
+    }
+
     /// The life of a job, from whatever is known of it; nothing: [`OperationError::NotFound`].
     pub(crate) async fn job(&self, job: JobKey) -> Result<JobHistory, OperationError> {
         let life = self.storage.job_life(job.as_str()).await?;
@@ -34,15 +87,52 @@ impl Operations {
                 "nothing is known of job {job}: no job, no charge, no dead letter; its event may wait in a queue"
             )));
         }
+        Ok(self.told(job, life))
+    }
+
+    fn told(&self, job: JobKey, life: JobLife) -> JobHistory {
         let schedule = RetrySchedule::new(&self.settings.retry);
         let delays = (0..).map_while(|attempt| schedule.delay(attempt));
-        Ok(JobHistory {
+        JobHistory {
             job_id: job,
             retry_delays_ms: delays
                 .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
                 .collect(),
             life,
-        })
+        }
+    }
+}
+
+/// The state, and the reason of what isn't charged: from the record, and from the dead letters where there is none or
+/// the last of them was sent again.
+fn stands(life: &JobLife) -> (JobState, Option<String>, Option<String>) {
+    let said = |record: &DeductionRecord| (record.error_code.clone(), record.error_message.clone());
+    let last = life.dead_letters.last();
+    match life
+        .record
+        .as_ref()
+        .map(|record| (record.status.as_str(), record))
+    {
+        Some(("completed", _)) => (JobState::Charged, None, None),
+        Some(("compensated", _)) => (JobState::Compensated, None, None),
+        Some(("pending", record)) => {
+            let (reason, message) = said(record);
+            (JobState::Pending, reason, message)
+        }
+        _ if last.is_some_and(|last| last.state == DeadLetterState::Replayed) => {
+            (JobState::Queued, None, None)
+        }
+        Some((_, record)) => {
+            let (reason, message) = said(record);
+            (JobState::Refused, reason, message)
+        }
+        None => match last {
+            Some(last) => {
+                let (reason, message) = (last.reason.clone(), last.error.clone());
+                (JobState::Refused, Some(reason), Some(message))
+            }
+            None => (JobState::Unknown, None, None),
+        },
     }
 }
 

@@ -1,10 +1,28 @@
 //! What a company has, and what is given to it or back.
 
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Actor, JobKey, OperationError, Operations};
 pub(crate) use crate::storage::{Balance, CreditGrant, CreditRecord, RefundRecord};
 use crate::storage::{LedgerRefusal, StorageError};
+
+/// Whether a company can pay for what is about to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub(crate) struct Preflight {
+    pub(crate) company_id: Uuid,
+    /// Tokens that it is about.
+    pub(crate) required: i64,
+    /// Tokens that can be spent now.
+    pub(crate) available: i64,
+}
+
+impl Preflight {
+    /// Whether there is enough.
+    pub(crate) fn suffices(&self) -> bool {
+        self.required <= self.available
+    }
+}
 
 const NO_KEY: &str = "is not 1 to 1024 bytes without control characters";
 
@@ -17,6 +35,30 @@ impl Operations {
     pub(crate) async fn balance(&self, company: Uuid) -> Result<Balance, OperationError> {
         let balance = self.storage.balance(company).await?;
         balance.ok_or_else(|| no_company(company))
+    }
+
+    /// Whether the company could pay that many tokens now; the estimate of the settings where none is named. Nothing is
+    /// kept for it.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`]: below 1 token. [`OperationError::NotFound`]: no such company.
+    pub(crate) async fn preflight(
+        &self,
+        company: Uuid,
+        tokens: Option<i64>,
+    ) -> Result<Preflight, OperationError> {
+        let estimate = self.settings.http.estimate_tokens;
+        let required = tokens.unwrap_or(i64::try_from(estimate).unwrap_or(i64::MAX));
+        if required < 1 {
+            return Err(OperationError::invalid("tokens", "is below 1"));
+        }
+        let balance = self.balance(company).await?;
+        Ok(Preflight {
+            company_id: company,
+            required,
+            available: balance.total,
+        })
     }
 
     /// A top-up or a renewal. The same key credits once; the second time gives the first one's record.
@@ -78,7 +120,7 @@ impl Operations {
     }
 }
 
-fn no_company(company: Uuid) -> OperationError {
+pub(crate) fn no_company(company: Uuid) -> OperationError {
     OperationError::NotFound(format!("company {company} is not in company_subscriptions"))
 }
 

@@ -5,31 +5,36 @@
 //! What goes wrong is an [`OperationError`]: which field, which conflict, which dependency. None of them knows a
 //! flag, a status code or a terminal.
 
+mod api_keys;
 mod audit;
 pub mod dead_letters;
 pub mod doctor;
 mod events;
 mod jobs;
 mod ledger;
+mod portal_tokens;
 mod reconcile;
 pub mod replay;
 
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+pub(crate) use api_keys::{ApiKey, ApiKeys, BearerKey, LiveApiKey, Scope};
 pub(crate) use audit::{AuditProgress, AuditReport, CHAIN};
-pub(crate) use events::{EventFile, EventPublisher, PublishReport};
-pub(crate) use jobs::{JobDeadLetter, JobHistory, JobKey, JobLife, Moment};
-pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, RefundRecord};
+pub(crate) use events::{EventFile, EventPublisher, PublishReport, RefusedFile, paid_by};
+pub(crate) use jobs::{JobDeadLetter, JobHistory, JobKey, JobLife, JobReport, JobState, Moment};
+pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, Preflight, RefundRecord, no_company};
+pub(crate) use portal_tokens::{PortalToken, PortalTokenClaim};
 pub(crate) use reconcile::Reconciliation;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::{
     broker::{BrokerError, PublishError, Publisher, Topology},
     config::{ConfigError, Settings, redacted_url},
     domain::RetrySchedule,
-    storage::{Fault, Storage, StorageError},
+    storage::{Fault, Storage, StorageError, Trouble},
 };
 
 /// What helps where a table or a function isn't there.
@@ -99,22 +104,38 @@ impl Operations {
     ///
     /// [`OperationError::Internal`] without `database.url`; [`OperationError::Unavailable`] with the reason.
     pub async fn open(settings: &Settings) -> Result<Self, OperationError> {
-        Ok(Self {
+        let storage = Arc::new(open_storage(settings).await?);
+        Ok(Self::sharing(settings, storage))
+    }
+
+    /// On connections that others use too, whether or not the database is there now.
+    pub fn sharing(settings: &Settings, storage: Arc<Storage>) -> Self {
+        Self {
             settings: settings.clone(),
-            storage: Arc::new(open_storage(settings).await?),
+            storage,
             publisher: OnceLock::new(),
             listener: Mutex::default(),
             replays: replay::RunningReplays::default(),
-        })
+        }
     }
 
     /// Stops the replays that run, as soon as what they have in flight is finished, and gives the connections back.
     pub async fn close(&self) {
+        self.stop().await;
+        self.storage.close().await;
+    }
+
+    /// As [`close`](Self::close), where others still use the database.
+    pub async fn stop(&self) {
         self.replays.stop().await;
         if let Some(publisher) = self.publisher.get() {
             publisher.close().await;
         }
-        self.storage.close().await;
+    }
+
+    /// What is wrong with the database by the last thing heard of it.
+    pub(crate) fn database_trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.storage.trouble()
     }
 
     /// Marks dead letters as resolved whose jobs have been charged by another way. Nobody who looks is stopped if it

@@ -10,7 +10,7 @@ use super::{Storage, StorageError, bounded::Bounded};
 use crate::config::ExpiredMonthly;
 
 /// What a company can pay from, in tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub(crate) struct Balance {
     pub(crate) company_id: Uuid,
     /// Left of the monthly quota; 0 once its period has ended.

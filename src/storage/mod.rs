@@ -4,6 +4,7 @@
 //! this process dies before the commit nothing happened, and after it everything did. All calls are
 //! idempotent by their key, so whatever a lost connection leaves unknown is simply asked again.
 
+mod api_keys;
 mod auditing;
 mod bounded;
 mod charging;
@@ -22,6 +23,7 @@ mod status;
 mod sweeping;
 mod timeline;
 
+pub(crate) use api_keys::{ApiKey, LiveApiKey};
 pub(crate) use auditing::{CHECKS, GivenAway, LedgerLine, LedgerSize, Violation};
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Body, Candidate, ChargeState, ChargedJob,

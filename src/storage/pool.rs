@@ -123,8 +123,14 @@ impl Storage {
 
     /// The connected role is a person's, not that of `serve`: the rights that it must have are others.
     #[must_use]
-    pub fn for_operators(mut self) -> Self {
-        self.purpose = Purpose::Operator;
+    pub fn for_operators(self) -> Self {
+        self.for_purpose(Purpose::Operator)
+    }
+
+    /// The connected role is for this.
+    #[must_use]
+    pub fn for_purpose(mut self, purpose: Purpose) -> Self {
+        self.purpose = purpose;
         self
     }
 

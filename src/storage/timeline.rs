@@ -9,6 +9,7 @@ mod dead_letters;
 use serde::Serialize;
 use sqlx::FromRow;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{DeductionRecord, Hold, Storage, StorageError, bounded::Bounded};
 pub(crate) use dead_letters::JobDeadLetter;
@@ -75,7 +76,7 @@ pub(crate) struct ApplicationJob {
 }
 
 /// Everything that is known of one job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct JobLife {
     /// How its charge stands.
     pub(crate) record: Option<DeductionRecord>,
@@ -115,6 +116,20 @@ impl Storage {
             dead_letters: archived.into_iter().map(|archived| archived.now).collect(),
             timeline,
         })
+    }
+}
+
+impl Storage {
+    /// The companies that the record, the application's row or a dead letter of this key's job names.
+    pub(crate) async fn job_companies(&self, key: &str) -> Result<Vec<Uuid>, StorageError> {
+        let query = sqlx::query_scalar(
+            "select company_id from token_deduction_records where idempotency_key = $1
+             union select company_id from article_jobs where id = job_of($1) and company_id is not null
+             union select company_id from dead_letters where job_id = job_of($1) and company_id is not null",
+        )
+        .bind(key);
+        self.call(async |connection| query.fetch_all(connection).await)
+            .await
     }
 }
 

@@ -48,6 +48,8 @@ mod full_speed;
 mod fuzz;
 mod holds;
 mod house;
+mod http_keys;
+mod http_server;
 mod in_clear;
 mod job_life;
 mod job_past;

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::ledger::{Ledger, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 47] = [
+const CALLS: [&str; 50] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select * from charge_events('{}', '{}', '{}', '{}', '{}', '{}', null)",
     "select * from mark_events_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
@@ -54,6 +54,9 @@ const CALLS: [&str; 47] = [
     "select * from change_dead_letters('discard', '{}', null, 'me', 'y', 'why')",
     "select * from edit_dead_letter(1, '', '', null, null, null, null, 'me', 'why')",
     "select record_dead_letter_actions(1, '{}', null)",
+    "select add_api_key(gen_random_uuid(), 'x', sha256(''), '{read}', null, 'me')",
+    "select revoke_api_key(gen_random_uuid(), 'me')",
+    "select note_api_key_use(gen_random_uuid())",
 ];
 
 async fn run(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
@@ -80,7 +83,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(ledger.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 47, "a new function is called here too");
+    assert_eq!(functions, 50, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -108,6 +111,7 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
     .expect("functions");
     let names: Vec<&str> = definers.iter().map(|(name, _)| name.as_str()).collect();
     let expected = [
+        "add_api_key",
         "archive_dead_letters",
         "begin_replay",
         "change_dead_letters",
@@ -127,10 +131,12 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
         "mark_dead_letters_replayed",
         "mark_deductions_pending",
         "mark_events_pending",
+        "note_api_key_use",
         "refund_tokens",
         "release_dead_letters",
         "release_hold",
         "resolve_dead_letters",
+        "revoke_api_key",
         "stale_deductions",
         "write_off_pending_deductions",
     ];
@@ -223,6 +229,7 @@ async fn a_table_of_ours_is_closed_to_other_roles() {
         "token_deduction_attempts",
         "token_billing_locks",
         "token_billing_version",
+        "api_keys",
     ] {
         let mut transaction = ledger.pool().begin().await.expect("begun");
         run(

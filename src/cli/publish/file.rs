@@ -25,7 +25,8 @@ pub(super) fn checked(path: &Path, limits: &Limits) -> anyhow::Result<EventFile<
         printable(&path.display().to_string())
     };
     let source = open(path).with_context(|| name.clone())?;
-    let checked = EventFile::check(name.clone(), source, limits).with_context(|| name.clone())?;
+    let checked =
+        EventFile::check(name.clone(), source, None, limits).with_context(|| name.clone())?;
     let refused = match checked {
         Ok(file) => return Ok(file),
         Err(refused) => refused,

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufReader, Read, Seek};
 
+use uuid::Uuid;
+
 use super::Place;
 use super::lines::{Line, Lines};
 use crate::config::Limits;
@@ -36,10 +38,12 @@ pub(crate) struct RefusedFile {
 }
 
 impl<S: Read + Seek> EventFile<S> {
-    /// Reads all of it and checks each line: an event by the rules for messages. The outer error: it can't be read.
+    /// Reads all of it and checks each line: an event by the rules for messages, and where there is a `payer`, one that
+    /// names it. The outer error: it can't be read.
     pub(crate) fn check(
         name: String,
         source: S,
+        payer: Option<Uuid>,
         limits: &Limits,
     ) -> io::Result<Result<Self, RefusedFile>> {
         let source = BufReader::with_capacity(BUFFER, source);
@@ -49,7 +53,8 @@ impl<S: Read + Seek> EventFile<S> {
         while let Some(line) = lines.next_line()? {
             events += 1;
             last_line = line.number;
-            if let Err(problem) = parse(&line, limits) {
+            let checked = parse(&line, limits);
+            if let Err(problem) = checked.and_then(|event| paid_by(payer, &event)) {
                 refused += 1;
                 if first.len() < TOLD {
                     first.push((line.number, problem));
@@ -90,6 +95,16 @@ impl<S: Read + Seek> EventFile<S> {
     }
 }
 
+/// Whoever acts for one company has to say so in each event: without it, the job's row would say who pays.
+pub(crate) fn paid_by(payer: Option<Uuid>, event: &CompletionEvent) -> Result<(), String> {
+    match payer {
+        Some(payer) if event.company_id() != Some(payer) => Err(format!(
+            "company_id: expected {payer}, the company of the key"
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn parse(line: &Line, limits: &Limits) -> Result<CompletionEvent, String> {
     if line.len > limits.max_body_bytes as u64 {
         let limit = limits.max_body_bytes;
@@ -107,7 +122,7 @@ mod tests {
     const GOOD: &str = r#"{"job_id":"8b0c1c1e-6f5e-4a43-9d0a-3f4c2f1d7a10","tokens":1}"#;
 
     fn check(text: &str) -> Result<(u64, u64), RefusedFile> {
-        let checked = EventFile::check("x".to_owned(), Cursor::new(text), &Limits::default());
+        let checked = EventFile::check("x".to_owned(), Cursor::new(text), None, &Limits::default());
         checked
             .expect("read")
             .map(|file| (file.events, file.last_line))

@@ -14,7 +14,7 @@ use super::OperationError;
 use crate::broker::{BrokerError, Outgoing, PublishError, Publisher, Topology};
 use crate::config::{Limits, Settings, redacted_url};
 use crate::domain::{CompletionEvent, RetrySchedule, TraceContext};
-pub(crate) use file::EventFile;
+pub(crate) use file::{EventFile, RefusedFile, paid_by};
 
 const AGAIN: &str = "run it again: what was charged is not charged twice";
 

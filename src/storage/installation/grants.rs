@@ -15,6 +15,8 @@ pub enum Purpose {
     Serve,
     /// Running the commands that people use
     Operator,
+    /// Running serve --role http, and nothing else
+    Http,
 }
 
 impl Purpose {
@@ -23,6 +25,7 @@ impl Purpose {
         match self {
             Self::Serve => "serve",
             Self::Operator => "operator",
+            Self::Http => "http",
         }
     }
 }
@@ -61,7 +64,11 @@ impl fmt::Display for Grant {
 
 const SERVE: &[Purpose] = &[Purpose::Serve];
 const OPERATOR: &[Purpose] = &[Purpose::Operator];
-const BOTH: &[Purpose] = &[Purpose::Serve, Purpose::Operator];
+const HTTP: &[Purpose] = &[Purpose::Http];
+/// What people may do is asked of the commands, and of the calls.
+const ASKED: &[Purpose] = &[Purpose::Operator, Purpose::Http];
+const ALL: &[Purpose] = &[Purpose::Serve, Purpose::Operator, Purpose::Http];
+const SWEEPING: &[Purpose] = &[Purpose::Serve, Purpose::Operator];
 
 const fn table(
     privilege: &'static str,
@@ -93,10 +100,10 @@ pub(super) const GRANTS: &[Grant] = &[
         "select",
         "_sqlx_migrations",
         &["version", "success", "checksum"],
-        BOTH,
+        ALL,
         VERSION,
     ),
-    table("select", "token_billing_version", &[], BOTH, VERSION),
+    table("select", "token_billing_version", &[], ALL, VERSION),
     table(
         "select",
         "token_deduction_records",
@@ -128,45 +135,52 @@ pub(super) const GRANTS: &[Grant] = &[
     function("charge_events", SERVE, WORKER),
     function("mark_events_pending", SERVE, WORKER),
     function("archive_dead_letters", SERVE, "the archivist"),
-    table("select", "company_subscriptions", &[], OPERATOR, READ),
-    table("select", "article_jobs", &[], OPERATOR, READ),
-    table("select", "articles", &[], OPERATOR, READ),
-    table("select", "token_deduction_records", &[], OPERATOR, READ),
-    table("select", "token_deduction_attempts", &[], OPERATOR, READ),
-    table("select", "token_usage_logs", &[], OPERATOR, READ),
-    table("select", "token_credits", &[], OPERATOR, READ),
-    table("select", "token_holds", &[], OPERATOR, READ),
-    table("select", "dead_letters", &[], OPERATOR, READ),
-    table("select", "dead_letters_with_charges", &[], OPERATOR, READ),
-    table("select", "operator_actions", &[], OPERATOR, READ),
-    table("select", "dead_letter_actions", &[], OPERATOR, READ),
-    function("job_of", OPERATOR, READ),
-    function("find_article", OPERATOR, READ),
-    function("edit_dead_letter", OPERATOR, ACTS),
-    function("change_dead_letters", OPERATOR, ACTS),
-    function("begin_replay", OPERATOR, ACTS),
-    function("claim_dead_letters", OPERATOR, ACTS),
-    function("mark_dead_letters_replayed", OPERATOR, ACTS),
-    function("release_dead_letters", OPERATOR, ACTS),
-    function("finish_replay", OPERATOR, ACTS),
-    function("credit_tokens", OPERATOR, "credit"),
-    function("refund_tokens", OPERATOR, "refund"),
+    table("select", "company_subscriptions", &[], ASKED, READ),
+    table("select", "article_jobs", &[], ASKED, READ),
+    table("select", "articles", &[], ASKED, READ),
+    table("select", "token_deduction_records", &[], ASKED, READ),
+    table("select", "token_deduction_attempts", &[], ASKED, READ),
+    table("select", "token_usage_logs", &[], ASKED, READ),
+    table("select", "token_credits", &[], ASKED, READ),
+    table("select", "token_holds", &[], ASKED, READ),
+    table("select", "dead_letters", &[], ASKED, READ),
+    table("select", "dead_letters_with_charges", &[], ASKED, READ),
+    table("select", "operator_actions", &[], ASKED, READ),
+    table("select", "dead_letter_actions", &[], ASKED, READ),
+    function("job_of", ASKED, READ),
+    function("find_article", ASKED, READ),
+    function("edit_dead_letter", ASKED, ACTS),
+    function("change_dead_letters", ASKED, ACTS),
+    function("begin_replay", ASKED, ACTS),
+    function("claim_dead_letters", ASKED, ACTS),
+    function("mark_dead_letters_replayed", ASKED, ACTS),
+    function("release_dead_letters", ASKED, ACTS),
+    function("finish_replay", ASKED, ACTS),
+    table("select", "api_keys", API_KEY, OPERATOR, KEYS),
+    function("add_api_key", OPERATOR, KEYS),
+    function("revoke_api_key", OPERATOR, KEYS),
+    table("select", "api_keys", &[], HTTP, "who calls"),
+    function("note_api_key_use", HTTP, "who calls"),
+    function("credit_tokens", ASKED, "credit"),
+    function("refund_tokens", ASKED, "refund"),
     function(
         "charge_events",
-        OPERATOR,
+        ASKED,
         "dlq show and replay: what would happen, rolled back",
     ),
     function(
         "resolve_dead_letters",
-        BOTH,
+        ALL,
         "dead letters whose job was charged meanwhile",
     ),
     function("stale_deductions", OPERATOR, "reconcile --dry-run"),
-    function("claim_stale_deductions", BOTH, SWEEPER),
-    function("charge_pending_deductions", BOTH, SWEEPER),
-    function("write_off_pending_deductions", BOTH, SWEEPER),
-    function("expired_holds", BOTH, SWEEPER),
-    function("close_expired_holds", BOTH, SWEEPER),
+    function("claim_stale_deductions", SWEEPING, SWEEPER),
+    function("charge_pending_deductions", SWEEPING, SWEEPER),
+    function("write_off_pending_deductions", SWEEPING, SWEEPER),
+    function("expired_holds", SWEEPING, SWEEPER),
+    function("close_expired_holds", SWEEPING, SWEEPER),
+    function("hold_tokens", HTTP, "tokens held for a job"),
+    function("release_hold", HTTP, "tokens held for a job"),
 ];
 
 /// What an application may be given besides, by its owner's own grant: charging by SQL.
@@ -176,6 +190,16 @@ const VERSION: &str = "which version the database was brought to (doctor)";
 const STATE: &str = "how things stand: counts and ages only";
 const WORKER: &str = "the worker";
 const SWEEPER: &str = "the sweeper, reconcile";
+const KEYS: &str = "keys: not what proves them";
+const API_KEY: &[&str] = &[
+    "id",
+    "name",
+    "scopes",
+    "company_id",
+    "created_at",
+    "last_used_at",
+    "revoked_at",
+];
 const READ: &str = "balance, show, dlq, audit: looking";
 const ACTS: &str = "dlq edit, discard, restore, replay: never a body as it came, and recorded with the database role";
 
@@ -192,8 +216,9 @@ pub fn grants_sql(role: &str, purpose: Purpose, database: &str, schema: &str) ->
     let what = match purpose {
         Purpose::Serve => "run `token-billing serve`, all roles of it,",
         Purpose::Operator => {
-            "use the commands balance, credit, refund, show, dlq, reconcile, audit, doctor,"
+            "use the commands balance, credit, refund, show, dlq, reconcile, audit, keys, doctor,"
         }
+        Purpose::Http => "run `token-billing serve --role http`",
     };
     let mut sql = format!(
         "-- Lets {role} {what}\n\
@@ -203,10 +228,10 @@ pub fn grants_sql(role: &str, purpose: Purpose, database: &str, schema: &str) ->
          -- create role {role} login password '…';\n\
          grant connect on database {} to {role};\n\
          grant usage on schema {schema} to {role};\n",
-        if purpose == Purpose::Operator {
-            " --for operator"
-        } else {
-            ""
+        match purpose {
+            Purpose::Serve => "",
+            Purpose::Operator => " --for operator",
+            Purpose::Http => " --for http",
         },
         quoted(database),
     );

@@ -12,8 +12,9 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::functions::signatures;
 
 /// Tables, views and sequences of ours.
-pub const RELATIONS: [&str; 17] = [
+pub const RELATIONS: [&str; 18] = [
     "_sqlx_migrations",
+    "api_keys",
     "dead_letter_actions",
     "dead_letter_arrival_seq",
     "dead_letters",

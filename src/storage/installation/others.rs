@@ -159,7 +159,7 @@ fn is_granted(right: &Right) -> bool {
     if right.object == signature(FOR_APPLICATIONS) {
         return true;
     }
-    [Purpose::Serve, Purpose::Operator]
+    [Purpose::Serve, Purpose::Operator, Purpose::Http]
         .into_iter()
         .flat_map(grants)
         .any(|grant| {

@@ -10,7 +10,7 @@ use super::{
 use crate::storage::StorageError;
 
 /// Tables that nobody but the functions writes, except where a grant says so.
-pub(super) const GUARDED: [&str; 11] = [
+pub(super) const GUARDED: [&str; 12] = [
     "company_subscriptions",
     "token_deduction_records",
     "token_usage_logs",
@@ -21,6 +21,7 @@ pub(super) const GUARDED: [&str; 11] = [
     "operator_actions",
     "dead_letters",
     "dead_letter_actions",
+    "api_keys",
     "_sqlx_migrations",
 ];
 /// The application's, whose rows we may not know who changes. But a trigger on them would run with our rights.

@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod adds_up;
+pub(crate) mod api;
 pub(crate) mod broker;
 pub(crate) mod charging;
 pub(crate) mod command;

@@ -1,0 +1,100 @@
+//! What all calls have in common, in the `OpenAPI` document.
+
+use utoipa::{
+    PartialSchema as _, ToSchema as _,
+    openapi::{
+        ContentBuilder, OpenApi, Ref, Response, ResponseBuilder, Server,
+        path::Operation,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
+
+use super::problem::{MEDIA_TYPE, ProblemDocument};
+
+/// What any call may answer besides.
+const ANY: [(&str, &str); 7] = [
+    (
+        "400",
+        "`invalid_request`: a parameter or a body that can't be read; `field` names it",
+    ),
+    (
+        "401",
+        "`unauthorized`: no key, or one that is not known, revoked or expired",
+    ),
+    (
+        "403",
+        "`insufficient_scope`, or `key_of_one_company` where a call is about all",
+    ),
+    ("405", "`method_not_allowed`"),
+    ("429", "`rate_limited`: again after `Retry-After` seconds"),
+    ("500", "`internal`: an error of the server's"),
+    (
+        "503",
+        "`database_unavailable`, `broker_unavailable` or `timeout`: again after `Retry-After` seconds",
+    ),
+];
+/// What any call with a body may answer besides.
+const ANY_WITH_BODY: [(&str, &str); 4] = [
+    ("408", "`request_timeout`: the body did not come in time"),
+    ("413", "`payload_too_large`"),
+    ("415", "`unsupported_media_type`"),
+    ("422", "`invalid_request`: `field` names what is wrong"),
+];
+
+const KEY: &str = "key";
+
+pub(super) fn complete(mut document: OpenApi, base_path: &str) -> OpenApi {
+    document.info.title = "token-billing".to_owned();
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    document.info.description = Some(
+        "Charges companies tokens, once for each job. Errors are `application/problem+json` (RFC 9457)."
+            .to_owned(),
+    );
+    document.info.license = None;
+    document.servers = Some(vec![Server::new(base_path)]);
+    let components = document.components.get_or_insert_default();
+    components.schemas.insert(
+        ProblemDocument::name().into_owned(),
+        ProblemDocument::schema(),
+    );
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "A key (`token-billing keys add`), or for a company's balance a token of `POST /v1/portal-tokens`",
+        ))
+        .build();
+    components
+        .security_schemes
+        .insert(KEY.to_owned(), SecurityScheme::Http(scheme).into());
+    for path in document.paths.paths.values_mut() {
+        let operations = [&mut path.get, &mut path.post, &mut path.delete];
+        for operation in operations.into_iter().flatten() {
+            complete_operation(operation);
+        }
+    }
+    document
+}
+
+fn complete_operation(operation: &mut Operation) {
+    operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(
+        KEY,
+        [],
+    )]);
+    let with_body = operation.request_body.is_some();
+    let more = ANY_WITH_BODY.iter().filter(|_| with_body);
+    for (status, description) in ANY.iter().chain(more) {
+        let responses = &mut operation.responses.responses;
+        if !responses.contains_key(*status) {
+            responses.insert((*status).to_owned(), problem(description).into());
+        }
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name(ProblemDocument::name());
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new()
+        .description(description)
+        .content(MEDIA_TYPE, content)
+        .build()
+}
