@@ -25,7 +25,7 @@ use serde::Deserialize;
 pub use dead_letters::{Archivist, Replay};
 pub use exposed::Exposed;
 pub use http::{Http, Ops};
-pub use ledger::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
+pub use ledger::{Audit, ExpiredMonthly, ExternalWrites, Holds, Refund, Sweeper};
 pub use load::ConfigError;
 pub use role::Role;
 pub use values::redacted_url;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub replay: Replay,
     /// What a refund gives back.
     pub refund: Refund,
+    /// How long tokens are held for a job.
+    pub holds: Holds,
     /// The HTTP API.
     pub http: Http,
     /// Where a process tells how it is.

@@ -68,19 +68,22 @@ pub(super) async fn preflight(
     if preflight.suffices() {
         return Ok(Json(preflight));
     }
+    Err(payment_required(&api, &preflight))
+}
+
+/// Before the work is begun.
+pub(super) fn payment_required(api: &Api, preflight: &Preflight) -> Problem {
     let Preflight {
         required,
         available,
         ..
-    } = preflight;
+    } = *preflight;
     let detail = format!("{required} tokens are required, {available} are available");
     let upgrade_url = api.settings.http.upgrade_url.as_str();
-    Err(
-        Problem::new(StatusCode::PAYMENT_REQUIRED, "insufficient_balance", detail)
-            .with("required", required)
-            .with("available", available)
-            .with("upgrade_url", upgrade_url),
-    )
+    Problem::new(StatusCode::PAYMENT_REQUIRED, "insufficient_balance", detail)
+        .with("required", required)
+        .with("available", available)
+        .with("upgrade_url", upgrade_url)
 }
 
 /// The same for a company that the caller doesn't see as for one that isn't there.

@@ -95,7 +95,7 @@ pub(super) async fn publish(
                 .map_err(|error| error.to_string())
                 .and_then(|event| paid_by(caller.company, &event).map(|()| event))
                 .map_err(|error| refused(&[(1, error)], 1))?;
-            check_key(&headers, &event)?;
+            check_key(&headers, event.job_id())?;
             api.events.event(&event, trace).await
         }
         other => {
@@ -162,16 +162,17 @@ fn unconfirmed(report: &PublishReport) -> Problem {
         .with("events", report.events)
 }
 
-fn check_key(headers: &HeaderMap, event: &CompletionEvent) -> Result<(), Problem> {
+/// The job is the key: another one is a mistake.
+pub(super) fn check_key(headers: &HeaderMap, job: uuid::Uuid) -> Result<(), Problem> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(());
     };
     let key = key.to_str().ok().map(|key| key.trim().trim_matches('"'));
     let key = key.and_then(|key| uuid::Uuid::try_parse(key).ok());
-    if key == Some(event.job_id()) {
+    if key == Some(job) {
         return Ok(());
     }
-    Err(wrong_key("is not the event's job_id, which is its key"))
+    Err(wrong_key("is not the job_id, which is the key"))
 }
 
 pub(super) fn wrong_key(why: &str) -> Problem {

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Api, extract::Path, gate::Caller, problem::Problem};
-use crate::operations::{JobKey, JobReport, JobState};
+use crate::operations::{Hold, JobKey, JobReport, JobState};
 
 /// How the job stands; with the ledger's record, and with all that is known of its past, as `show` has it.
 #[derive(ToSchema)]
@@ -23,6 +23,8 @@ pub(super) struct JobDocument {
     /// What the ledger has of it
     #[schema(value_type = Option<Object>)]
     record: Option<()>,
+    /// The last tokens held for it
+    hold: Option<Hold>,
     /// The application's row
     #[schema(value_type = Option<Object>)]
     job: Option<()>,

@@ -8,6 +8,8 @@ mod document;
 mod events;
 mod extract;
 mod gate;
+#[allow(unused_qualifications, reason = "in what utoipa writes")]
+mod holds;
 mod jobs;
 mod keyring;
 mod ops;
@@ -114,6 +116,10 @@ fn calls(api: Option<&Api>) -> OpenApiRouter<Api> {
         database: false,
         ..read
     };
+    let hold = Needs {
+        database: true,
+        ..publish
+    };
     let operate = Needs {
         scope: Scope::Operate,
         ..read
@@ -132,6 +138,12 @@ fn calls(api: Option<&Api>) -> OpenApiRouter<Api> {
         .merge(behind(
             publish,
             OpenApiRouter::new().routes(routes!(events::publish)),
+        ))
+        .merge(behind(
+            hold,
+            OpenApiRouter::new()
+                .routes(routes!(holds::hold))
+                .routes(routes!(holds::release)),
         ))
         .merge(behind(
             operate,

@@ -60,7 +60,7 @@ fn for_people(history: &JobHistory) -> String {
             printable(&said.join(": "))
         ));
     }
-    if let Some(hold) = hold.as_ref().filter(|hold| hold.status == "open") {
+    if let Some(hold) = hold.as_ref().filter(|hold| hold.counts()) {
         let (tokens, until) = (thousands(hold.amount), when(Some(hold.expires_at)));
         now.push(format!("{tokens} tokens are held for it until {until}"));
     }

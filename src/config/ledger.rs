@@ -78,6 +78,28 @@ impl Default for Refund {
     }
 }
 
+/// How long tokens are held for a job that has begun.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub struct Holds {
+    /// After that a hold counts no more, by the database's clock, unless the caller wants another time. 1s..=365days and not
+    /// above `max_expires_after`, default 24h.
+    #[serde(deserialize_with = "values::duration::<SECOND, { 365 * DAY }, _>")]
+    pub expires_after: Duration,
+    /// The longest that a caller may ask for. 1s..=365days, default 7days.
+    #[serde(deserialize_with = "values::duration::<SECOND, { 365 * DAY }, _>")]
+    pub max_expires_after: Duration,
+}
+
+impl Default for Holds {
+    fn default() -> Self {
+        Self {
+            expires_after: Duration::from_hours(24),
+            max_expires_after: Duration::from_hours(7 * 24),
+        }
+    }
+}
+
 /// What a refund does with monthly tokens whose period is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiredMonthly {

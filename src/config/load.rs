@@ -129,7 +129,6 @@ impl Settings {
             archivist,
             retry,
             reconnect,
-            http,
             ..
         } = self;
         let text = |duration| humantime::format_duration(duration).to_string();
@@ -180,10 +179,22 @@ impl Settings {
             let problem = format!("{max} is below reconnect.initial, {initial}");
             return Some(("reconnect.max", problem));
         }
+        self.contradiction_in_calls()
+    }
+
+    /// The same among the settings of HTTP calls.
+    fn contradiction_in_calls(&self) -> Option<(&'static str, String)> {
+        let Self { http, holds, .. } = self;
+        let text = |duration| humantime::format_duration(duration).to_string();
         if http.body_timeout > http.request_timeout {
             let (body, request) = (text(http.body_timeout), text(http.request_timeout));
             let problem = format!("{body} is above http.request_timeout, {request}");
             return Some(("http.body_timeout", problem));
+        }
+        if holds.expires_after > holds.max_expires_after {
+            let (after, longest) = (text(holds.expires_after), text(holds.max_expires_after));
+            let problem = format!("{after} is above holds.max_expires_after, {longest}");
+            return Some(("holds.expires_after", problem));
         }
         None
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{OperationError, Operations};
 use crate::domain::RetrySchedule;
-use crate::storage::{DeadLetterState, DeductionRecord};
+use crate::storage::{DeadLetterState, DeductionRecord, Hold};
 pub(crate) use crate::storage::{JobDeadLetter, JobLife, Moment};
 
 /// What a job is charged under. A UUID in any spelling is one key; other callers of the functions may use keys that
@@ -32,6 +32,8 @@ pub(crate) struct JobHistory {
 pub(crate) enum JobState {
     /// Nothing is known that would say. Its event may wait in a queue.
     Unknown,
+    /// Tokens are held for it, and its event has not come yet.
+    Held,
     /// A dead letter of it was sent again, and nothing has come of that yet.
     Queued,
     Charged,
@@ -131,6 +133,7 @@ fn stands(life: &JobLife) -> (JobState, Option<String>, Option<String>) {
                 let (reason, message) = (last.reason.clone(), last.error.clone());
                 (JobState::Refused, Some(reason), Some(message))
             }
+            None if life.hold.as_ref().is_some_and(Hold::counts) => (JobState::Held, None, None),
             None => (JobState::Unknown, None, None),
         },
     }

@@ -48,17 +48,21 @@ impl Operations {
         company: Uuid,
         tokens: Option<i64>,
     ) -> Result<Preflight, OperationError> {
-        let estimate = self.settings.http.estimate_tokens;
-        let required = tokens.unwrap_or(i64::try_from(estimate).unwrap_or(i64::MAX));
-        if required < 1 {
-            return Err(OperationError::invalid("tokens", "is below 1"));
-        }
+        let required = self.tokens_or_estimate(tokens)?;
         let balance = self.balance(company).await?;
         Ok(Preflight {
             company_id: company,
             required,
-            available: balance.total,
+            available: balance.available,
         })
+    }
+
+    pub(super) fn tokens_or_estimate(&self, tokens: Option<i64>) -> Result<i64, OperationError> {
+        let estimate = self.settings.http.estimate_tokens;
+        match tokens.unwrap_or(i64::try_from(estimate).unwrap_or(i64::MAX)) {
+            ..1 => Err(OperationError::invalid("tokens", "is below 1")),
+            tokens => Ok(tokens),
+        }
     }
 
     /// A top-up or a renewal. The same key credits once; the second time gives the first one's record.

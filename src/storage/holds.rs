@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Storage, StorageError, bounded::Bounded};
 
 /// Tokens that other jobs of the company leave alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct Hold {
     pub job_id: Uuid,
     pub company_id: Uuid,
@@ -60,6 +60,13 @@ pub struct ExpiredHold {
     pub is_decided: bool,
     /// Whether `articles` has its article; `None`: not to be told.
     pub article_exists: Option<bool>,
+}
+
+impl Hold {
+    /// Whether other jobs leave its tokens alone now, by this machine's clock.
+    pub(crate) fn counts(&self) -> bool {
+        self.status == "open" && self.expires_at > OffsetDateTime::now_utc()
+    }
 }
 
 impl Storage {

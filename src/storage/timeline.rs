@@ -124,6 +124,7 @@ impl Storage {
     pub(crate) async fn job_companies(&self, key: &str) -> Result<Vec<Uuid>, StorageError> {
         let query = sqlx::query_scalar(
             "select company_id from token_deduction_records where idempotency_key = $1
+             union select company_id from token_holds where job_id = job_of($1)
              union select company_id from article_jobs where id = job_of($1) and company_id is not null
              union select company_id from dead_letters where job_id = job_of($1) and company_id is not null",
         )

@@ -270,7 +270,10 @@ async fn a_query_of_the_applications_says_whether_the_article_of_an_expired_hold
     assert_eq!(sweep(&site).await.events_missing, 1);
 
     // A query that fails leaves it open; it counts for nothing.
-    site.set("SWEEPER__ARTICLE_EXISTS_QUERY", "select 1 / (length($2::text) - 36) = 1 and $1::uuid is null");
+    site.set(
+        "SWEEPER__ARTICLE_EXISTS_QUERY",
+        "select 1 / (length($2::uuid::text) - 36) = 1 and $1::uuid is null",
+    );
     let job = hold(&site.storage(), company, 10).await;
     expire(&site, job).await;
     let report = sweep(&site).await;

@@ -48,6 +48,7 @@ mod full_speed;
 mod fuzz;
 mod holds;
 mod house;
+mod http_holds;
 mod http_keys;
 mod http_server;
 mod in_clear;
