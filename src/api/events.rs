@@ -23,7 +23,7 @@ use crate::{
     operations::{Dependency, EventFile, OperationError, PublishReport, RefusedFile, paid_by},
 };
 
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What the broker has confirmed.
 #[derive(Debug, Serialize, ToSchema)]
@@ -79,6 +79,11 @@ pub(super) async fn publish(
     headers: HeaderMap,
     Received(body): Received,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    if let Some(reason) = &*api.events.alarm().borrow() {
+        // Waiting for the end of it would only hold up whoever comes next.
+        tracing::warn!(error.message = %reason, "events were not accepted: the broker has an alarm");
+        return Err(Problem::unavailable(Dependency::Broker));
+    }
     let trace = trace(&headers);
     let trace = trace.as_ref();
     let report = match media_type(&headers).as_str() {

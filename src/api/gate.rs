@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -244,6 +244,8 @@ pub(super) async fn bounded(
 ) -> Response {
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("none", MatchedPath::as_str).to_owned();
     let response = tokio::time::timeout(within, next.run(request)).await;
     let response = response.unwrap_or_else(|_| {
         let within = humantime::format_duration(within);
@@ -256,6 +258,7 @@ pub(super) async fn bounded(
     tracing::debug!(
         http.method = %method,
         http.path = %path,
+        http.route = %route,
         http.status = response.status().as_u16(),
         duration_ms = began.elapsed().as_millis() as u64,
         "answered"

@@ -4,6 +4,9 @@
 
 #[allow(unused_qualifications, reason = "in what utoipa writes")]
 mod companies;
+mod dead_letter_acts;
+#[allow(unused_qualifications, reason = "in what utoipa writes")]
+mod dead_letters;
 mod document;
 mod events;
 mod extract;
@@ -12,10 +15,13 @@ mod gate;
 mod holds;
 mod jobs;
 mod keyring;
+mod ledger;
 mod ops;
 mod portal_tokens;
 mod problem;
+mod replays;
 mod server;
+mod stream;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +33,7 @@ use axum::{
     routing::get,
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower_http::{
     cors::{AllowOrigin, CorsLayer},
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
@@ -43,7 +50,9 @@ use gate::{Limits, Needs, gate};
 use keyring::Keyring;
 pub use ops::Vitals;
 use problem::Problem;
+use replays::Plans;
 pub(crate) use server::{Bounds, serve};
+use stream::Feed;
 
 /// What every call has at hand. Cheap to clone.
 #[derive(Clone)]
@@ -56,6 +65,10 @@ pub struct Parts {
     events: EventPublisher,
     keyring: Keyring,
     limits: Limits,
+    plans: Plans,
+    feed: Feed,
+    /// Streams end with it; all else is finished.
+    stop: CancellationToken,
     /// So many calls may use the database at once: others in the process need it as well.
     turns: Semaphore,
 }
@@ -74,7 +87,11 @@ impl Api {
     /// # Errors
     ///
     /// [`OperationError::Internal`] without `broker.url`.
-    pub fn new(settings: &Settings, operations: Arc<Operations>) -> Result<Self, OperationError> {
+    pub fn new(
+        settings: &Settings,
+        operations: Arc<Operations>,
+        stop: CancellationToken,
+    ) -> Result<Self, OperationError> {
         let http = &settings.http;
         let turns = (settings.database.max_connections / 2).max(1);
         Ok(Self(Arc::new(Parts {
@@ -82,9 +99,18 @@ impl Api {
             events: EventPublisher::new(settings)?,
             keyring: Keyring::new(operations.clone(), http.keys_ttl),
             limits: Limits::new(http.requests_per_second, http.burst),
+            plans: Plans::default(),
+            feed: Feed::default(),
+            stop,
             turns: Semaphore::new(turns as usize),
             operations,
         })))
+    }
+
+    /// A call's path, below `http.base_path`.
+    fn path(&self, path: &str) -> String {
+        let base = self.settings.http.base_path.trim_end_matches('/');
+        format!("{base}{path}")
     }
 
     /// Gives the connections back.
@@ -124,31 +150,44 @@ fn calls(api: Option<&Api>) -> OpenApiRouter<Api> {
         scope: Scope::Operate,
         ..read
     };
-    OpenApiRouter::new()
-        .merge(behind(
-            portal,
-            OpenApiRouter::new().routes(routes!(companies::balance)),
-        ))
-        .merge(behind(
-            read,
-            OpenApiRouter::new()
-                .routes(routes!(companies::preflight))
-                .routes(routes!(jobs::job)),
-        ))
-        .merge(behind(
-            publish,
-            OpenApiRouter::new().routes(routes!(events::publish)),
-        ))
-        .merge(behind(
-            hold,
-            OpenApiRouter::new()
-                .routes(routes!(holds::hold))
-                .routes(routes!(holds::release)),
-        ))
-        .merge(behind(
-            operate,
-            OpenApiRouter::new().routes(routes!(portal_tokens::issue)),
-        ))
+    let all = |needs: Needs| Needs {
+        all_companies: true,
+        ..needs
+    };
+    let new = OpenApiRouter::new;
+    let of_one_balance = new().routes(routes!(companies::balance));
+    let looking = new()
+        .routes(routes!(companies::preflight))
+        .routes(routes!(jobs::job));
+    let looking_at_all = new()
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::groups))
+        .routes(routes!(dead_letters::stats))
+        .routes(routes!(dead_letters::show))
+        .routes(routes!(replays::show))
+        .routes(routes!(stream::stream))
+        .routes(routes!(ledger::audit));
+    let publishing = new().routes(routes!(events::publish));
+    let holding = new()
+        .routes(routes!(holds::hold))
+        .routes(routes!(holds::release));
+    let operating = new()
+        .routes(routes!(ledger::credit))
+        .routes(routes!(portal_tokens::issue));
+    let operating_on_all = new()
+        .routes(routes!(ledger::refund))
+        .routes(routes!(replays::replay))
+        .routes(routes!(dead_letter_acts::edit))
+        .routes(routes!(dead_letter_acts::discard))
+        .routes(routes!(dead_letter_acts::restore));
+    new()
+        .merge(behind(portal, of_one_balance))
+        .merge(behind(read, looking))
+        .merge(behind(all(read), looking_at_all))
+        .merge(behind(publish, publishing))
+        .merge(behind(hold, holding))
+        .merge(behind(operate, operating))
+        .merge(behind(all(operate), operating_on_all))
 }
 
 /// The document of all calls, for an API below that path.

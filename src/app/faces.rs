@@ -78,7 +78,7 @@ async fn answer_calls(
     }
     let listener = listen("http", address).await?;
     let vitals = (settings.ops.listen.is_none() && address.ip().is_loopback()).then_some(vitals);
-    let api = Api::new(settings, operations)?;
+    let api = Api::new(settings, operations, stop.clone())?;
     let router = api::router(&api, Router::new(), vitals);
     api::serve(listener, router, bounds(settings), stop.clone()).await;
     api.close().await;

@@ -49,6 +49,9 @@ pub struct Http {
     /// Requests of one key at once, after it was idle. 1..=1000000, default 1000.
     #[serde(deserialize_with = "values::whole::<1, 1_000_000, _, _>")]
     pub burst: u32,
+    /// Streams of one key at once. 1..=10000, default 10.
+    #[serde(deserialize_with = "values::whole::<1, 10_000, _, _>")]
+    pub streams_per_key: u32,
     /// How long keys are known before they are read again: so long a revoked one may still work. 0s..=1m, default 5s.
     #[serde(deserialize_with = "values::duration::<0, MINUTE, _>")]
     pub keys_ttl: Duration,
@@ -77,6 +80,7 @@ impl Default for Http {
             max_connections: 512,
             requests_per_second: 500,
             burst: 1000,
+            streams_per_key: 10,
             keys_ttl: Duration::from_secs(5),
         }
     }

@@ -275,7 +275,8 @@ pub(super) fn origins<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String
         });
         if origin != "*" && !is_origin {
             return Err(D::Error::custom(format_args!(
-                "{origin:?} is not an origin such as \"https://app.example.com\""
+                "{} is not an origin such as \"https://app.example.com\"",
+                shown(origin)
             )));
         }
     }

@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, bounded::Bounded};
 
 /// A key, without what proves it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -17,11 +17,14 @@ pub(crate) struct ApiKey {
     /// The only company that it sees; `None`: all.
     pub(crate) company_id: Option<Uuid>,
     #[serde(with = "time::serde::rfc3339")]
+    #[sqlx(try_from = "Bounded<OffsetDateTime>")]
     pub(crate) created_at: OffsetDateTime,
     /// To the minute.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub(crate) last_used_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub(crate) revoked_at: Option<OffsetDateTime>,
 }
 

@@ -44,7 +44,7 @@ pub(crate) enum CreditGrant {
 }
 
 /// What the ledger says of a credit, the first time and every time after. Balances are in tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct CreditRecord {
     /// The key was credited before; these are the original figures.
     pub(crate) idempotent: bool,
@@ -64,7 +64,7 @@ pub(crate) struct CreditRecord {
 }
 
 /// What the ledger says of a refund, the first time and every time after. Amounts and balances are in tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RefundRecord {
     /// Only computed, then rolled back.
     pub(crate) dry_run: bool,

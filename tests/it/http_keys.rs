@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::{
-    api::Answer,
+    api::{Answer, Caller, Server},
     eventually::{PATIENCE, eventually},
     process::Process,
     site::Site,
@@ -188,6 +188,52 @@ async fn to_a_key_of_one_company_another_is_as_one_that_is_not_there() {
         &publish(nowhere).await,
         nowhere,
     );
+}
+
+/// What the database was asked for a call, in order.
+async fn queries(server: &mut Server, caller: &Caller, path: &str) -> Vec<String> {
+    let before = server.process.log().len();
+    caller.get(path).await;
+    let answered = format!("http.path={}", path.split('?').next().expect("a path"));
+    server.process.wait_for_log(&answered, PATIENCE).await;
+    let log = server.process.log();
+    let lines = log[before..]
+        .iter()
+        .take_while(|line| !line.contains(&answered));
+    let queries = lines.filter_map(|line| line.split_once("summary=\"")?.1.split('"').next());
+    // Every few seconds the process looks for itself.
+    let asked = queries.filter(|query| !query.contains("pg_postmaster_start_time"));
+    asked.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn to_tell_that_a_company_is_not_there_takes_the_same_queries_as_that_it_is_another_ones() {
+    let mut site = Site::new().await;
+    site.set("LOG__FILTER", "info,sqlx::query=debug,token_billing=debug");
+    site.set("HTTP__KEYS_TTL", "1m");
+    let (own, foreign) = (site.company(0, 9).await, site.company(0, 9).await);
+    let foreign_job = site.job(foreign).await;
+    site.db.deduct(foreign_job, foreign, 1).await;
+    let token = site.key(&["read"], Some(own)).await;
+    let mut server = site.serve_http(&["http"]).await;
+    let caller = server.with(&token);
+    // Its key is read, and its use noted.
+    caller.get(&balance_of(own)).await.ok();
+    server
+        .process
+        .wait_for_log("note_api_key_use", PATIENCE)
+        .await;
+    let preflight = |id: Uuid| format!("/v1/companies/{id}/preflight?tokens=1");
+    let job = |id: Uuid| format!("/v1/jobs/{id}");
+    for (one, other) in [
+        (balance_of(foreign), balance_of(Uuid::new_v4())),
+        (preflight(foreign), preflight(Uuid::new_v4())),
+        (job(foreign_job), job(Uuid::new_v4())),
+    ] {
+        let first = queries(&mut server, &caller, &one).await;
+        assert!(!first.is_empty(), "{:#?}", server.process.log());
+        assert_eq!(first, queries(&mut server, &caller, &other).await, "{one}");
+    }
 }
 
 fn same_but_for_ids(one: &Answer, id: Uuid, other: &Answer, other_id: Uuid) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    api::{Answer, address},
+    api::{Answer, Server, address},
     eventually::PATIENCE,
     process::Process,
     site::Site,
@@ -185,5 +185,44 @@ async fn an_address_that_is_taken_ends_the_process_and_is_named() {
     assert!(
         log.contains(&format!("error: ops.listen: {address}: ")),
         "{log}"
+    );
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_call_only_where_the_settings_name_them() {
+    let mut site = Site::new().await;
+    let company = site.company(0, 1).await;
+    let path = format!("/v1/companies/{company}/balance");
+    let token = site.key(&["read"], None).await;
+    let allowed = async |server: &Server, origin: &str| {
+        let page = server.with(&token);
+        let asked = page.request(Method::GET, &path).header("origin", origin);
+        let before = server.without_key().request(Method::OPTIONS, &path);
+        let before = before
+            .header("origin", origin)
+            .header("access-control-request-method", "GET")
+            .header("access-control-request-headers", "authorization");
+        let (asked, before) = (asked.send().await, before.send().await);
+        [asked, before].map(|answer| {
+            let answer = answer.expect("an answer");
+            let allowed = answer.headers().get("access-control-allow-origin");
+            allowed.map(|origin| origin.to_str().expect("text").to_owned())
+        })
+    };
+    let server = site.serve_http(&["http"]).await;
+    let app = "https://app.example.com";
+    assert_eq!(allowed(&server, app).await, [None, None]);
+    site.set(
+        "HTTP__CORS_ORIGINS",
+        "https://app.example.com, http://localhost:3000",
+    );
+    let server = site.serve_http(&["http"]).await;
+    assert_eq!(
+        allowed(&server, app).await,
+        [Some(app.to_owned()), Some(app.to_owned())]
+    );
+    assert_eq!(
+        allowed(&server, "https://evil.example.com").await,
+        [None, None]
     );
 }

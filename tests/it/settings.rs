@@ -137,6 +137,37 @@ const WRONG_VARIABLES: &[(&str, &str, &str)] = &[
         "1h",
         "worker.hold_max: 1h is not below half of the broker's consumer timeout",
     ),
+    (
+        "HTTP__BODY_TIMEOUT",
+        "31s",
+        "http.body_timeout: 31s is above http.request_timeout, 30s",
+    ),
+    // Addresses, paths and links.
+    (
+        "HTTP__LISTEN",
+        "8080",
+        "http.listen: \"8080\" is not an address and a port",
+    ),
+    (
+        "OPS__LISTEN",
+        "localhost:9090",
+        "ops.listen: \"localhost:9090\" is not an address and a port",
+    ),
+    (
+        "HTTP__BASE_PATH",
+        "billing/",
+        "http.base_path: \"billing/\" is not \"/\" or a path",
+    ),
+    (
+        "HTTP__UPGRADE_URL",
+        "javascript:alert(1)",
+        "http.upgrade_url: not a URL such as ",
+    ),
+    (
+        "HTTP__CORS_ORIGINS",
+        "https://app.example.com/",
+        "http.cors_origins: a URL is not an origin",
+    ),
     // URLs, whose password is nobody's business.
     ("DATABASE__URL", "", "database.url: empty"),
     (

@@ -17,7 +17,7 @@ pub use list::{DeadLetterGroups, DeadLetterPage};
 pub use show::DeadLetterStory;
 pub use stats::{Stats, Thresholds};
 pub(super) use watch::Listener;
-pub use watch::{Arrivals, News};
+pub use watch::{Arrivals, MISSED, News};
 
 use std::ops::RangeInclusive;
 

@@ -76,6 +76,15 @@ impl Operations {
         Ok(stats)
     }
 
+    /// The open ones by reason, the most frequent first.
+    ///
+    /// # Errors
+    ///
+    /// The database can't be asked.
+    pub async fn open_dead_letters(&self) -> Result<Vec<OpenByReason>, OperationError> {
+        Ok(self.storage.open_dead_letters().await?)
+    }
+
     /// What waits in the dead-letter queue, and where nobody consumes.
     async fn ready_counts(&self) -> Result<(u32, u32), OperationError> {
         let broker = self.settings.require_broker()?;

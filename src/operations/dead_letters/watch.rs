@@ -15,6 +15,8 @@ use crate::storage::{DeadLetter, Selection, Storage, StorageError};
 
 /// Dead letters of one look.
 const PAGE: i64 = 500;
+/// Dead letters that [`Operations::dead_letters_since`] tells at once.
+pub const MISSED: i64 = PAGE;
 
 /// Dead letters in the order of their arrivals, each again when it arrives again. Dropped, it watches no more.
 #[derive(Debug)]
@@ -109,6 +111,18 @@ impl Operations {
             told: listener.told.clone(),
             _listener: listener,
         })
+    }
+
+    /// The first [`MISSED`] that arrived after this one, in the order of their arrivals.
+    ///
+    /// # Errors
+    ///
+    /// The database can't be asked.
+    pub async fn dead_letters_since(&self, seen: i64) -> Result<Vec<DeadLetter>, OperationError> {
+        let newest = self.storage.last_arrival().await?;
+        let all = Selection::default();
+        let arrived = self.storage.arrivals(&all, (seen, newest), false, MISSED);
+        Ok(arrived.await?)
     }
 
     /// The one of this process, started for the first who watches.

@@ -81,6 +81,11 @@ impl Operations {
         running.find(|replay| replay.action_id == action_id)
     }
 
+    /// All that run in this process.
+    pub fn running_replays(&self) -> Vec<RunningReplay> {
+        self.replays.all()
+    }
+
     /// What a replay did, from the record, whoever ran it. `None`: it isn't over, or its process died before it was.
     ///
     /// # Errors
