@@ -27,7 +27,7 @@ FROM demo.companies ORDER BY name
 SQL
 
   chapter 'A worker starts. 40 events: 4 of them twice, one too early; and a broken body'
-  TOKEN_BILLING__LOG__FORMAT=json "$BIN" serve >"$dir/serve.log" 2>&1 &
+  TOKEN_BILLING__LOG__FORMAT=json TOKEN_BILLING__HTTP__LISTEN=127.0.0.1:0 "$BIN" serve >"$dir/serve.log" 2>&1 &
   serve=$!
   # shellcheck disable=SC2064  # this very process
   trap "kill $serve 2>/dev/null || true" EXIT
@@ -95,6 +95,20 @@ SQL
   demo_run credit "$dune" --purchased 1000 --key first-top-up --replay-parked --as demo
   demo_run show "$job"
 
+  chapter 'Before a job begins, an application asks: what can not be paid is refused, tokens for the others are held'
+  local amber
+  amber=$(demo_sql -c "SELECT company_id FROM demo.companies WHERE name = 'Amber Press'")
+  job=$(demo_sql -c 'SELECT gen_random_uuid()')
+  HTTP_PORT=$(sed -nE 's|.*http listens on http://127.0.0.1:([0-9]+).*|\1|p' "$dir/serve.log")
+  HTTP_KEY=$("$BIN" keys add demo --scope read --scope publish 2>/dev/null)
+  demo_call GET "/v1/companies/$amber/preflight?tokens=15000"
+  demo_call POST /v1/holds "{\"job_id\": \"$job\", \"company_id\": \"$amber\", \"tokens\": 300}"
+  demo_call GET "/v1/companies/$amber/balance"
+  demo_call POST /v1/events "{\"job_id\": \"$job\", \"company_id\": \"$amber\", \"tokens\": 280}"
+  wait_until 30 demo_charged "$job" || demo_failed "$dir/serve.log"
+  demo_call GET "/v1/companies/$amber/balance"
+  demo_run show "$job"
+
   chapter 'What waits in the queues'
   wait_until 15 demo_queues_counted || true
   LC_ALL=C sort <<<"$QUEUES" |
@@ -148,6 +162,27 @@ demo_run() { # ARG…, of the binary; dead letters that need a person are no fai
   printf '%s  %s$ token-billing %s%s\n' "$BETWEEN" "$BOLD" "$*" "$PLAIN"
   BETWEEN=$'\n'
   COLUMNS=$((columns - 2)) "$BIN" "$@" 2>&1 | sed 's/^./  &/'
+}
+
+# No curl: it need not be there.
+demo_call() { # METHOD PATH [BODY], as the application; the answer's status and what matters of it
+  local method=$1 path=$2 body=${3:-} answer status
+  exec 9<>"/dev/tcp/127.0.0.1/$HTTP_PORT"
+  printf '%s %s HTTP/1.1\r\nHost: demo\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %s\r\nConnection: close\r\n\r\n%s' \
+    "$method" "$path" "$HTTP_KEY" "${#body}" "$body" >&9
+  answer=$(cat <&9)
+  exec 9>&-
+  status=${answer#* }
+  printf '  %s%s %s%s%s\n  %s  %s\n' "$BOLD" "$method" "$path" "$PLAIN" "${body:+ $body}" "$(demo_status "${status%%$'\r'*}")" \
+    "${answer##*$'\r\n\r\n'}"
+}
+
+demo_status() { # STATUS
+  if [[ $1 == 2* ]]; then printf %s "$1"; else printf '%s%s%s' "$YELLOW" "$1" "$PLAIN"; fi
+}
+
+demo_charged() { # JOB
+  [[ $(demo_sql -c "SELECT status FROM token_deduction_records WHERE idempotency_key = '$1'") == completed ]]
 }
 
 demo_table() {

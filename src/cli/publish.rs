@@ -2,18 +2,20 @@
 
 mod file;
 mod single;
+mod wait;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::output::{Format, count, note, thousands};
 use super::progress::{ProgressLine, shown};
-use super::{Ended, UsageError, block_on, variable};
+use super::{Ended, UsageError, block_on, operating, variable};
 use crate::config::Settings;
 use crate::domain::TraceContext;
 use crate::operations::{EventPublisher, PublishReport};
+use wait::Waiting;
 
 const BAR: &str = "{bar:30} {human_pos} of {human_len} events{msg}, {eta} left";
 
@@ -29,7 +31,10 @@ const BAR: &str = "{bar:30} {human_pos} of {human_len} events{msg}, {eta} left";
         --company-id 3f2b8c1e-0a4d-4d7e-9b0a-2f6c1d5e7a90\n  \
         JOB_ID=8b0c1c1e-6f5e-4a43-9d0a-3f4c2f1d7a10 TOKEN_AMOUNT=15000 token-billing publish\n  \
         token-billing publish --file events.ndjson\n  \
-        zcat events.ndjson.gz | token-billing publish --file -"
+        zcat events.ndjson.gz | token-billing publish --file -\n  \
+        token-billing publish --wait 1m --job-id 8b0c1c1e-6f5e-4a43-9d0a-3f4c2f1d7a10 --tokens 15000\n\n\
+        With --wait it ends with 0 once the event is charged, with 1 if it was refused, and with 3 if it is pending \
+        or nothing has come of it."
 )]
 pub(super) struct PublishArgs {
     #[command(flatten)]
@@ -38,6 +43,11 @@ pub(super) struct PublishArgs {
     /// Publish a file of events, one JSON object (or CloudEvents envelope) a line; - is standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+
+    /// Wait for what becomes of one event, for at most so long; needs the database too
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "30s", value_parser = humantime::parse_duration,
+          conflicts_with_all = ["file", "raw_file"])]
+    wait: Option<Duration>,
 
     /// W3C trace context to send along [env: TRACEPARENT]
     #[arg(long)]
@@ -59,6 +69,22 @@ pub(super) fn run(args: PublishArgs, settings: &Settings, format: Format) -> any
     let publisher = EventPublisher::new(settings)?;
     let trace = trace(args.traceparent.as_deref())?;
     let (trace, limits) = (trace.as_ref(), &settings.limits);
+    if let Some(within) = args.wait {
+        let event = args.event.into_event(variable, limits)?;
+        return operating(settings, async |operations| {
+            let before = operations.job_before(&event).await?;
+            let report = to_its_end(&publisher, publisher.event(&event, trace)).await?;
+            if report.error.is_some() {
+                return told(report, format);
+            }
+            let waiting = Waiting {
+                operations,
+                within,
+                before,
+            };
+            waiting.tell(&event, &report, format).await
+        });
+    }
     let report = if let Some(path) = &args.file {
         let file = file::checked(path, limits)?;
         let events = count(file.events, "event");
@@ -79,6 +105,10 @@ pub(super) fn run(args: PublishArgs, settings: &Settings, format: Format) -> any
         let event = args.event.into_event(variable, limits)?;
         block_on(to_its_end(&publisher, publisher.event(&event, trace)))
     }?;
+    told(report, format)
+}
+
+fn told(report: PublishReport, format: Format) -> anyhow::Result<Ended> {
     // For people the error says it all.
     if report.error.is_none() || format == Format::Json {
         format.print(&report, for_people)?;

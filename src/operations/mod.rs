@@ -13,6 +13,7 @@ mod events;
 mod holds;
 mod jobs;
 mod ledger;
+mod outcome;
 mod portal_tokens;
 mod reconcile;
 pub mod replay;
@@ -25,6 +26,7 @@ pub(crate) use events::{EventFile, EventPublisher, PublishReport, RefusedFile, p
 pub(crate) use holds::{Held, Hold};
 pub(crate) use jobs::{JobDeadLetter, JobHistory, JobKey, JobLife, JobReport, JobState, Moment};
 pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, Preflight, RefundRecord, no_company};
+pub(crate) use outcome::{EventOutcome, Outcome};
 pub(crate) use portal_tokens::{PortalToken, PortalTokenClaim};
 pub(crate) use reconcile::Reconciliation;
 

@@ -80,6 +80,7 @@ mod outcomes;
 mod pending;
 mod policies;
 mod publishing;
+mod publishing_wait;
 mod reconcile;
 mod refund;
 mod refund_races;
