@@ -1,10 +1,10 @@
 //! What a process answers by HTTP: its calls, in the role `http`, and how it is, in any.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,6 +14,8 @@ use crate::{
     storage::{Storage, Waited},
 };
 
+/// Connections that may wait to be accepted. Past the default, 128, callers believe that they are connected and are not.
+const WAITING: u32 = 4096;
 /// Probes and one Prometheus; more than that waits.
 const OPS_CONNECTIONS: u32 = 64;
 
@@ -45,7 +47,7 @@ async fn tell(settings: &Settings, vitals: Vitals, stop: &CancellationToken) -> 
     let Some(address) = settings.ops.listen else {
         return Ok(());
     };
-    let listener = listen("ops", address).await?;
+    let listener = listen("ops", address)?;
     let router = api::ops_router(vitals, settings.http.request_timeout);
     let bounds = Bounds {
         connections: OPS_CONNECTIONS,
@@ -76,7 +78,7 @@ async fn answer_calls(
             );
         }
     }
-    let listener = listen("http", address).await?;
+    let listener = listen("http", address)?;
     let vitals = (settings.ops.listen.is_none() && address.ip().is_loopback()).then_some(vitals);
     let api = Api::new(settings, operations, stop.clone())?;
     let router = api::router(&api, Router::new(), vitals);
@@ -85,15 +87,23 @@ async fn answer_calls(
     Ok(())
 }
 
-async fn listen(section: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address);
-    let listener = listener
-        .await
-        .with_context(|| format!("{section}.listen: {address}"))?;
+fn listen(section: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = bound(address).with_context(|| format!("{section}.listen: {address}"))?;
     // Of port 0 the system chooses one.
     let address = listener.local_addr()?;
     tracing::info!("{section} listens on http://{address}");
     Ok(listener)
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A process that takes another's place finds its port free at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 fn bounds(settings: &Settings) -> Bounds {

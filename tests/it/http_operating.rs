@@ -48,7 +48,16 @@ async fn a_credit_is_made_once_per_key_and_recorded_with_the_name_of_the_callers
     assert_eq!(caller.post(&path, &renewal).await.ok()["monthly_after"], 50);
     assert_eq!(actors(&site, "credit").await, ["key:test", "key:test"]);
     assert_eq!(site.balance(company).await, (50, 100));
+}
 
+#[tokio::test]
+async fn a_credit_that_makes_no_sense_is_refused_with_its_field_or_its_code() {
+    let mut site = Site::new().await;
+    let (_server, caller) = serving(&mut site, None).await;
+    let company = site.company(50, 10).await;
+    let path = format!("/v1/companies/{company}/credits");
+    let top_up = json!({ "key": "invoice 7", "purchased": 90 });
+    caller.post(&path, &top_up).await.ok();
     let nowhere = format!("/v1/companies/{}/credits", Uuid::new_v4());
     for (path, body, refusal, field) in [
         (
