@@ -16,7 +16,7 @@ use crate::{
     readiness::{Readiness, Signs, watch_database, watch_readiness},
     storage::Storage,
     sweeper::{self, SweepError, Sweeper},
-    telemetry,
+    telemetry::{self, metrics::Metrics},
     worker::{self, Worker},
 };
 
@@ -45,7 +45,8 @@ async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
         true => Some(sweeper(settings, &storage).await?),
         false => None,
     };
-    let service = Service::start(settings, &storage, roles, sweeper);
+    let metrics = Arc::new(Metrics::new(settings));
+    let service = Service::start(settings, &storage, &metrics, roles, sweeper);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
 
     tokio::select! {
@@ -81,6 +82,7 @@ async fn sweeper(settings: &Settings, storage: &Arc<Storage>) -> anyhow::Result<
 struct Service {
     worker: Option<Arc<Worker>>,
     archivist: Option<Arc<Archivist>>,
+    metrics: Arc<Metrics>,
     working: TaskTracker,
     stop: CancellationToken,
 }
@@ -89,22 +91,25 @@ impl Service {
     fn start(
         settings: &Settings,
         storage: &Arc<Storage>,
+        metrics: &Arc<Metrics>,
         roles: &[Role],
         sweeper: Option<Sweeper>,
     ) -> Self {
         let has = |role| roles.contains(&role);
         let service = Self {
-            worker: has(Role::Worker).then(|| Arc::new(Worker::new(settings, storage.clone()))),
+            worker: has(Role::Worker)
+                .then(|| Arc::new(Worker::new(settings, storage.clone(), metrics.clone()))),
             archivist: has(Role::Archivist)
-                .then(|| Arc::new(Archivist::new(settings, storage.clone()))),
+                .then(|| Arc::new(Archivist::new(settings, storage.clone(), metrics.clone()))),
+            metrics: metrics.clone(),
             working: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
         let (stop, working) = (&service.stop, &service.working);
         if let Some(worker) = &service.worker {
             working.spawn(worker::run(worker.clone(), stop.clone()));
-            let tally = worker.tally();
-            working.spawn(log_progress(move || tally.read(), stop.clone()));
+            let metrics = metrics.clone();
+            working.spawn(log_progress(move || metrics.worker_counts(), stop.clone()));
         }
         let backlog = watch::Sender::new(Backlog::default());
         let signs = Signs {
@@ -123,22 +128,23 @@ impl Service {
         };
         if let Some(archivist) = service.archivist.clone() {
             working.spawn(archivist::run(archivist.clone(), stop.clone()));
-            let tally = archivist.tally();
-            working.spawn(log_progress(move || tally.read(), stop.clone()));
+            let metrics = metrics.clone();
+            let read = move || metrics.archivist_counts();
+            working.spawn(log_progress(read, stop.clone()));
             let stop = stop.clone();
             working.spawn(async move {
                 archivist::watch_backlog(&archivist, &backlog, &stop).await;
             });
         }
         if let Some(sweeper) = sweeper {
-            working.spawn(sweeper::run(sweeper, stop.clone()));
+            working.spawn(sweeper::run(sweeper, metrics.clone(), stop.clone()));
         }
-        let (stop, storage) = (stop.clone(), storage.clone());
+        let (stop, storage, metrics) = (stop.clone(), storage.clone(), metrics.clone());
         working.spawn(async move {
             let told = watch::Sender::new(Readiness::default());
             tokio::join!(
                 watch_database(&storage, &stop),
-                watch_readiness(signs, &told, &stop)
+                watch_readiness(signs, &told, &metrics, &stop)
             );
         });
         working.close();
@@ -149,11 +155,11 @@ impl Service {
         let worker = self
             .worker
             .iter()
-            .map(|worker| worker.tally().read().to_string());
+            .map(|_| self.metrics.worker_counts().to_string());
         let archivist = self
             .archivist
             .iter()
-            .map(|one| one.tally().read().to_string());
+            .map(|_| self.metrics.archivist_counts().to_string());
         worker.chain(archivist).collect::<Vec<_>>().join("; ")
     }
 }

@@ -10,6 +10,7 @@ mod dead_letters;
 mod exposed;
 mod ledger;
 mod load;
+mod ops;
 mod role;
 mod values;
 
@@ -25,6 +26,7 @@ pub use dead_letters::{Archivist, Replay};
 pub use exposed::Exposed;
 pub use ledger::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
 pub use load::ConfigError;
+pub use ops::Ops;
 pub use role::Role;
 pub use values::redacted_url;
 use values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
@@ -56,6 +58,8 @@ pub struct Settings {
     pub replay: Replay,
     /// What a refund gives back.
     pub refund: Refund,
+    /// What a process tells those who run it.
+    pub ops: Ops,
     /// The log on standard error.
     pub log: Log,
 }

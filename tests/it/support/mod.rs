@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod role;
+pub(crate) mod samples;
 pub(crate) mod servers;
 pub(crate) mod site;
 pub(crate) mod standby;

@@ -1,4 +1,6 @@
-//! Where log lines go, and in what form.
+//! What this process tells about itself: log lines, metrics and traces.
+
+pub mod metrics;
 
 use std::io::{IsTerminal, stderr};
 
