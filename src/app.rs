@@ -36,7 +36,7 @@ async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    telemetry::init(&settings.log)?;
+    let traces = telemetry::start(&settings.log)?;
     for exposed in settings.exposed() {
         tracing::warn!("{exposed}");
     }
@@ -58,6 +58,7 @@ async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
     service.stop.cancel();
     let drained = tokio::time::timeout(settings.worker.drain_timeout, service.working.wait()).await;
     storage.close().await;
+    traces.close().await;
     let counts = service.counts();
     if drained.is_err() {
         // Unacked messages go back to their queues; what committed is found by its key, or counted again.

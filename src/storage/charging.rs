@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use sqlx::{FromRow, PgConnection};
+use tracing::{Instrument as _, field::Empty, trace_span};
 use uuid::Uuid;
 
 use super::{Storage, StorageError, pool::Session};
-use crate::domain::{CompletionEvent, Deduction, Locked, PendingMark, Reason, Refusal};
+use crate::{
+    domain::{CompletionEvent, Deduction, Locked, PendingMark, Reason, Refusal},
+    telemetry::traces,
+};
 
 /// An event that was not simply charged.
 #[derive(FromRow)]
@@ -40,8 +44,23 @@ impl Storage {
         lock_wait: Option<Duration>,
     ) -> Result<Answers, StorageError> {
         let mut session = self.session().await?;
-        let answers = deduct_in(&mut session, events, lock_wait).await;
+        let span = trace_span!(
+            target: traces::TARGET,
+            "charge_events",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            db.system.name = "postgresql",
+            db.operation.name = "charge_events",
+            db.operation.batch.size = events.len(),
+        );
+        let charging = deduct_in(&mut session, events, lock_wait);
+        let answers = charging.instrument(span.clone()).await;
         session.release();
+        if let Err(error) = &answers {
+            span.record("otel.status_code", "ERROR");
+            span.record("otel.status_description", tracing::field::display(error));
+        }
         let is_written = |answer: &Deduction| matches!(answer, Deduction::Charged { .. });
         let wrote = |all: &Answers| all.deductions.iter().any(is_written);
         if answers.as_ref().is_ok_and(wrote) {

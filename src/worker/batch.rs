@@ -2,6 +2,8 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use tracing::{Instrument as _, Span, trace_span};
+
 use super::{
     Worker,
     in_flight::{InFlight, payer},
@@ -16,7 +18,7 @@ use crate::{
     failpoint,
     reconnect::Reconnect,
     storage::{Fault, Isolated, StorageError, enough_busy, isolate},
-    telemetry::metrics::BatchCount,
+    telemetry::{metrics::BatchCount, traces},
 };
 
 /// The patience of events that wait for a lock, while there are too many of them. Other batches' locks don't last as long.
@@ -31,6 +33,29 @@ struct Decided {
 impl Worker {
     /// Processes every message that need not wait, and reports these as done.
     pub(super) async fn process(&self, ask: Ask, session: &Session) -> Result<Processed, Requeue> {
+        let span = self.span(&ask.messages);
+        self.process_all(ask, session).instrument(span).await
+    }
+
+    /// Of a batch, linked to the traces that its events belong to.
+    fn span(&self, messages: &[InFlight]) -> Span {
+        let span = trace_span!(
+            target: traces::TARGET,
+            "charge batch",
+            otel.kind = "consumer",
+            messaging.system = "rabbitmq",
+            messaging.operation.r#type = "process",
+            messaging.destination.name = self.topology.work_queue(),
+            messaging.batch.message_count = messages.len(),
+        );
+        if !span.is_disabled() {
+            let contexts = messages.iter().filter_map(|one| one.message.trace());
+            contexts.for_each(|trace| traces::link(&span, &trace));
+        }
+        span
+    }
+
+    async fn process_all(&self, ask: Ask, session: &Session) -> Result<Processed, Requeue> {
         let hold = session.hold();
         self.metrics.asked(ask.messages.len());
         let (mut decided, processed) = self.charge(ask, &hold).await?;

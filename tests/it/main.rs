@@ -91,6 +91,7 @@ mod status;
 mod strangers;
 mod sweeper;
 mod torture;
+mod traces;
 mod unpublished;
 mod unreadable;
 mod upgrading;

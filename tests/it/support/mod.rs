@@ -4,6 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod adds_up;
 pub(crate) mod broker;
 pub(crate) mod charging;
+pub(crate) mod collector;
 pub(crate) mod command;
 pub(crate) mod crowd;
 pub(crate) mod db;
