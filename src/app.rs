@@ -17,9 +17,10 @@ use crate::{
     archivist::{self, Archivist, Backlog},
     config::{Role, Settings},
     readiness::{Readiness, Signs, watch_database, watch_readiness},
+    scrape::Scrape,
     storage::{Purpose, Storage},
     sweeper::{self, SweepError, Sweeper},
-    telemetry,
+    telemetry::{self, metrics::Metrics},
     worker::{self, Worker},
 };
 
@@ -39,7 +40,7 @@ async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    telemetry::init(&settings.log)?;
+    let traces = telemetry::start(&settings.log)?;
     for exposed in settings.exposed() {
         tracing::warn!("{exposed}");
     }
@@ -52,10 +53,12 @@ async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
         true => Some(sweeper(settings, &storage).await?),
         false => None,
     };
-    let service = Service::start(settings, &storage, roles, sweeper);
+    let metrics = Arc::new(Metrics::new(settings));
+    let service = Service::start(settings, &storage, &metrics, roles, sweeper);
     let mut faces = tokio::spawn(faces::run(
         settings.clone(),
         storage.clone(),
+        metrics,
         roles.contains(&Role::Http),
         service.vitals.clone(),
         service.stop.clone(),
@@ -79,6 +82,7 @@ async fn run(settings: &Settings, roles: &[Role]) -> anyhow::Result<()> {
     };
     let drained = tokio::time::timeout(settings.worker.drain_timeout, ending).await;
     storage.close().await;
+    traces.close().await;
     let counts = service.counts();
     let Ok(answered) = drained else {
         // Unacked messages go back to their queues; what committed is found by its key, or counted again.
@@ -104,6 +108,7 @@ async fn sweeper(settings: &Settings, storage: &Arc<Storage>) -> anyhow::Result<
 struct Service {
     worker: Option<Arc<Worker>>,
     archivist: Option<Arc<Archivist>>,
+    metrics: Arc<Metrics>,
     vitals: Vitals,
     working: TaskTracker,
     stop: CancellationToken,
@@ -113,18 +118,21 @@ impl Service {
     fn start(
         settings: &Settings,
         storage: &Arc<Storage>,
+        metrics: &Arc<Metrics>,
         roles: &[Role],
         sweeper: Option<Sweeper>,
     ) -> Self {
         let has = |role| roles.contains(&role);
         let told = watch::Sender::new(Readiness::default());
         let service = Self {
-            worker: has(Role::Worker).then(|| Arc::new(Worker::new(settings, storage.clone()))),
+            worker: has(Role::Worker)
+                .then(|| Arc::new(Worker::new(settings, storage.clone(), metrics.clone()))),
             archivist: has(Role::Archivist)
-                .then(|| Arc::new(Archivist::new(settings, storage.clone()))),
+                .then(|| Arc::new(Archivist::new(settings, storage.clone(), metrics.clone()))),
+            metrics: metrics.clone(),
             vitals: Vitals {
                 readiness: told.subscribe(),
-                metrics,
+                scrape: Arc::new(Scrape::new(settings, storage.clone(), metrics.clone())),
             },
             working: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -132,8 +140,8 @@ impl Service {
         let (stop, working) = (&service.stop, &service.working);
         if let Some(worker) = &service.worker {
             working.spawn(worker::run(worker.clone(), stop.clone()));
-            let tally = worker.tally();
-            working.spawn(log_progress(move || tally.read(), stop.clone()));
+            let metrics = metrics.clone();
+            working.spawn(log_progress(move || metrics.worker_counts(), stop.clone()));
         }
         let backlog = watch::Sender::new(Backlog::default());
         let signs = Signs {
@@ -152,21 +160,22 @@ impl Service {
         };
         if let Some(archivist) = service.archivist.clone() {
             working.spawn(archivist::run(archivist.clone(), stop.clone()));
-            let tally = archivist.tally();
-            working.spawn(log_progress(move || tally.read(), stop.clone()));
+            let metrics = metrics.clone();
+            let read = move || metrics.archivist_counts();
+            working.spawn(log_progress(read, stop.clone()));
             let stop = stop.clone();
             working.spawn(async move {
                 archivist::watch_backlog(&archivist, &backlog, &stop).await;
             });
         }
         if let Some(sweeper) = sweeper {
-            working.spawn(sweeper::run(sweeper, stop.clone()));
+            working.spawn(sweeper::run(sweeper, metrics.clone(), stop.clone()));
         }
-        let (stop, storage) = (stop.clone(), storage.clone());
+        let (stop, storage, metrics) = (stop.clone(), storage.clone(), metrics.clone());
         working.spawn(async move {
             tokio::join!(
                 watch_database(&storage, &stop),
-                watch_readiness(signs, &told, &stop)
+                watch_readiness(signs, &told, &metrics, &stop)
             );
         });
         working.close();
@@ -177,21 +186,13 @@ impl Service {
         let worker = self
             .worker
             .iter()
-            .map(|worker| worker.tally().read().to_string());
+            .map(|_| self.metrics.worker_counts().to_string());
         let archivist = self
             .archivist
             .iter()
-            .map(|one| one.tally().read().to_string());
+            .map(|_| self.metrics.archivist_counts().to_string());
         worker.chain(archivist).collect::<Vec<_>>().join("; ")
     }
-}
-
-/// As Prometheus reads them.
-fn metrics() -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    format!(
-        "# TYPE token_billing_build_info gauge\ntoken_billing_build_info{{version=\"{version}\"}} 1\n"
-    )
 }
 
 async fn log_progress<T: Display + PartialEq>(read: impl Fn() -> T, stop: CancellationToken) {

@@ -11,6 +11,7 @@ mod exposed;
 mod http;
 mod ledger;
 mod load;
+mod ops;
 mod role;
 mod values;
 
@@ -24,9 +25,10 @@ use serde::Deserialize;
 
 pub use dead_letters::{Archivist, Replay};
 pub use exposed::Exposed;
-pub use http::{Http, Ops};
+pub use http::Http;
 pub use ledger::{Audit, ExpiredMonthly, ExternalWrites, Holds, Refund, Sweeper};
 pub use load::ConfigError;
+pub use ops::Ops;
 pub use role::Role;
 pub use values::redacted_url;
 use values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
@@ -62,7 +64,7 @@ pub struct Settings {
     pub holds: Holds,
     /// The HTTP API.
     pub http: Http,
-    /// Where a process tells how it is.
+    /// What a process tells those who run it.
     pub ops: Ops,
     /// The log on standard error.
     pub log: Log,

@@ -9,7 +9,7 @@
 //! Floor 0, no I/O:
 //!
 //! - [`config`]: every setting with its default, unit and range.
-//! - [`telemetry`]: where log lines go, and in what form.
+//! - [`telemetry`]: log lines, metrics and traces.
 //! - [`domain`]: the event, what the ledger can answer, the retry schedule, and what happens to a message.
 //! - [`reconnect`]: how long to wait for something that is away.
 //! - [`failpoint`]: dying on purpose, for tests.
@@ -26,6 +26,7 @@
 //! - [`sweeper`]: what happens to a charge that is pending.
 //! - [`archivist`]: dead letters, from their queue into the archive.
 //! - [`readiness`]: whether this process does what it is for.
+//! - [`scrape`]: metrics, for whoever collects them.
 //!
 //! Floor 3, what a person may ask for, once for every face:
 //!
@@ -52,6 +53,7 @@ pub mod storage;
 pub mod archivist;
 pub mod consuming;
 pub mod readiness;
+pub mod scrape;
 pub mod sweeper;
 pub mod worker;
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     archivist::{Backlog, Waiting},
     storage::{Storage, Trouble},
+    telemetry::metrics::Metrics,
 };
 
 /// Between two looks at the database.
@@ -47,6 +48,21 @@ pub enum Unready {
     Alarm(String),
     /// A queue is not as the settings would declare it; what to do.
     Refused(Arc<str>),
+}
+
+impl Unready {
+    /// The part of this process that is not ready, as a label.
+    fn part(&self) -> &'static str {
+        match self {
+            Self::Database(_) => "database",
+            Self::Charging => "charging",
+            Self::Archiving => "archiving",
+            Self::Backlog(_) => "backlog",
+            Self::Unreadable(_) => "unreadable",
+            Self::Alarm(_) => "publishing",
+            Self::Refused(_) => "queues",
+        }
+    }
 }
 
 impl fmt::Display for Unready {
@@ -103,6 +119,21 @@ impl fmt::Display for Readiness {
 }
 
 impl Signs {
+    /// The parts that this process has.
+    fn parts(&self) -> Vec<&'static str> {
+        let parts = [
+            ("database", true),
+            ("charging", self.charging.is_some()),
+            ("archiving", self.archiving.is_some()),
+            ("backlog", self.backlog.is_some()),
+            ("unreadable", self.backlog.is_some()),
+            ("publishing", self.alarm.is_some()),
+            ("queues", !self.refused.is_empty()),
+        ];
+        let parts = parts.into_iter().filter(|(_, is_here)| *is_here);
+        parts.map(|(part, _)| part).collect()
+    }
+
     fn read(&mut self) -> Readiness {
         let is = |sign: &mut Option<watch::Receiver<bool>>| {
             sign.as_mut().is_none_or(|sign| *sign.borrow_and_update())
@@ -181,17 +212,26 @@ pub async fn watch_database(storage: &Storage, stop: &CancellationToken) {
     }
 }
 
-/// Tells `told` until `stop`, and the log, one line a change. While it starts, the log hears only of what is
+/// Tells `told` and the metrics until `stop`, and the log, one line a change. While it starts, the log hears only of what is
 /// worse than not having started yet.
 pub async fn watch_readiness(
     mut signs: Signs,
     told: &watch::Sender<Readiness>,
+    metrics: &Metrics,
     stop: &CancellationToken,
 ) {
     let mut known = signs.read();
     let mut starting = true;
+    let parts = signs.parts();
+    let tell = |known: &Readiness| {
+        for part in &parts {
+            let is_ready = known.0.iter().all(|wrong| wrong.part() != *part);
+            metrics.ready(part, is_ready);
+        }
+        told.send_replace(known.clone());
+    };
     let not_yet = |wrong: &Unready| matches!(wrong, Unready::Charging | Unready::Archiving);
-    told.send_replace(known.clone());
+    tell(&known);
     loop {
         let silent = starting && known.0.iter().all(not_yet);
         if known.is_ready() {
@@ -210,6 +250,6 @@ pub async fn watch_readiness(
             }
         }
         known = now;
-        told.send_replace(known.clone());
+        tell(&known);
     }
 }

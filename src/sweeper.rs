@@ -30,6 +30,7 @@ use crate::{
     config::{self, Settings},
     failpoint,
     storage::{ArticleQuery, StaleDeduction, StaleLook, Storage, StorageError, Waited, isolate},
+    telemetry::metrics::Metrics,
 };
 
 pub use held::Held;
@@ -89,7 +90,7 @@ pub struct Sweeper {
 }
 
 /// Sweeps every `sweeper.interval` until `stop`; a pass that is under way ends with its batch.
-pub async fn run(sweeper: Sweeper, stop: CancellationToken) {
+pub async fn run(sweeper: Sweeper, metrics: Arc<Metrics>, stop: CancellationToken) {
     let mut every = tokio::time::interval(sweeper.settings.interval);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -100,9 +101,18 @@ pub async fn run(sweeper: Sweeper, stop: CancellationToken) {
         if sweeper.storage.wait_until_available(&stop).await == Waited::Cancelled {
             return;
         }
-        match sweeper.run_once(sweeper.settings.stale_after, &stop).await {
-            Ok(report) if report == SweepReport::default() => tracing::debug!("swept: {report}"),
-            Ok(report) => tracing::info!("swept: {report}"),
+        let mut report = SweepReport::default();
+        let stale_after = sweeper.settings.stale_after;
+        let ended = sweeper.pass(stale_after, &stop, &mut report).await;
+        report.count(&metrics);
+        metrics.swept_pass(match &ended {
+            Err(_) => "failed",
+            Ok(_) if report.needs_person() => "needs_person",
+            Ok(_) => "done",
+        });
+        match ended {
+            Ok(_) if report == SweepReport::default() => tracing::debug!("swept: {report}"),
+            Ok(_) => tracing::info!("swept: {report}"),
             Err(error) => {
                 tracing::error!(error.message = %error, "the sweep ended early; the next one goes on");
             }
@@ -143,7 +153,9 @@ impl Sweeper {
         stale_after: Duration,
         stop: &CancellationToken,
     ) -> Result<SweepReport, SweepError> {
-        Ok(self.pass(stale_after, stop).await?.0)
+        let mut report = SweepReport::default();
+        self.pass(stale_after, stop, &mut report).await?;
+        Ok(report)
     }
 
     /// The same for whoever wants to know whether anything is pending now: also what is in other hands.
@@ -156,18 +168,20 @@ impl Sweeper {
         stale_after: Duration,
         stop: &CancellationToken,
     ) -> Result<(SweepReport, Held), SweepError> {
-        let (report, left) = self.pass(stale_after, stop).await?;
+        let mut report = SweepReport::default();
+        let left = self.pass(stale_after, stop, &mut report).await?;
         Ok((report, self.held(stale_after, &left).await?))
     }
 
-    /// One pass, and what it has claimed and perhaps left pending.
+    /// One pass: what it has claimed and perhaps left pending. The report holds also if it ends early.
     async fn pass(
         &self,
         stale_after: Duration,
         stop: &CancellationToken,
-    ) -> Result<(SweepReport, HashSet<String>), SweepError> {
+        report: &mut SweepReport,
+    ) -> Result<HashSet<String>, SweepError> {
         let query = self.article_query().await?;
-        let (mut report, mut left) = (SweepReport::default(), HashSet::new());
+        let mut left = HashSet::new();
         let mut look = self.first_look(stale_after);
         while !stop.is_cancelled() {
             let lease = self.settings.claim;
@@ -178,10 +192,8 @@ impl Sweeper {
                 "after_sweep_claim",
                 stale.iter().filter_map(|one| one.job_id),
             );
-            let articles = self
-                .find_articles(query.as_ref(), &stale, &mut report)
-                .await?;
-            self.sweep(&stale, &articles, stop, &mut report).await?;
+            let articles = self.find_articles(query.as_ref(), &stale, report).await?;
+            self.sweep(&stale, &articles, stop, report).await?;
             if report.needs_person() {
                 left.extend(stale.into_iter().map(|one| one.idempotency_key));
             }
@@ -193,10 +205,10 @@ impl Sweeper {
                  articles is empty and sweeper.article_exists_query is not set"
             );
         }
-        self.close_expired_holds(query.as_ref(), false, stop, &mut report)
+        self.close_expired_holds(query.as_ref(), false, stop, report)
             .await?;
         self.storage.resolve_dead_letters().await?;
-        Ok((report, left))
+        Ok(left)
     }
 
     /// What a pass would find now, and what is in other hands; changes nothing. A charge may still be refused.

@@ -16,7 +16,7 @@
 --
 -- Nobody is waited for, but for a transaction that is inserting the same key. Whatever else goes wrong (a trigger, a type or
 -- a CHECK of the application's, a row that moved between two looks) is no reason to charge nobody: nothing is charged
--- here, and charge_other_events finds out what it is.
+-- here, and charge_other_events finds out what it is; until the end of the transaction, token_billing.fell_back is the error.
 --
 -- If the caller dies: before COMMIT nothing happened; after it, everything did.
 create or replace function charge_ordinary_events(
@@ -204,7 +204,9 @@ begin
         exception
             when unique_violation then null;
             when deadlock_detected or serialization_failure or lock_not_available then raise;
-            when others then exit;
+            when others then
+                perform set_config('token_billing.fell_back', left(sqlerrm, 1000), true);
+                exit;
         end;
     end loop;
     charged := '{}';

@@ -19,8 +19,9 @@ use super::{
     problem::{Problem, ProblemDocument},
 };
 use crate::{
-    domain::{CompletionEvent, TraceContext},
+    domain::CompletionEvent,
     operations::{Dependency, EventFile, OperationError, PublishReport, RefusedFile, paid_by},
+    telemetry::{requests, traces},
 };
 
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -84,7 +85,8 @@ pub(super) async fn publish(
         tracing::warn!(error.message = %reason, "events were not accepted: the broker has an alarm");
         return Err(Problem::unavailable(Dependency::Broker));
     }
-    let trace = trace(&headers);
+    // A broken one is not worth a lost charge.
+    let trace = traces::current().or_else(|| requests::trace(&headers));
     let trace = trace.as_ref();
     let report = match media_type(&headers).as_str() {
         "application/x-ndjson" => {
@@ -184,8 +186,3 @@ pub(super) fn wrong_key(why: &str) -> Problem {
     Problem::invalid(StatusCode::UNPROCESSABLE_ENTITY, "Idempotency-Key", why)
 }
 
-/// A broken one is not worth a lost charge.
-fn trace(headers: &HeaderMap) -> Option<TraceContext> {
-    let header = |name: &str| headers.get(name)?.to_str().ok();
-    TraceContext::parse(header("traceparent")?, header("tracestate"))
-}

@@ -45,6 +45,7 @@ use uuid::Uuid;
 use crate::{
     config::Settings,
     operations::{EventPublisher, OperationError, Operations, Scope},
+    telemetry::{metrics::Metrics, requests::observe},
 };
 use gate::{Limits, Needs, gate};
 use keyring::Keyring;
@@ -197,9 +198,15 @@ pub(crate) fn openapi(base_path: &str) -> OpenApi {
 
 /// All of what the role `http` answers: the calls, and `pages`, which ask for no key, below `http.base_path`.
 /// `vitals`: what a process without an address of their own tells here.
-pub fn router(api: &Api, pages: Router, vitals: Option<Vitals>) -> Router {
+pub fn router(
+    api: &Api,
+    pages: Router,
+    vitals: Option<Vitals>,
+    metrics: &Arc<Metrics>,
+) -> Router {
     let http = &api.settings.http;
     let document = openapi(&http.base_path);
+    expect(metrics, &document, &http.base_path);
     let (calls, _) = calls(Some(api)).split_for_parts();
     let mut router = calls
         .with_state(api.clone())
@@ -213,7 +220,25 @@ pub fn router(api: &Api, pages: Router, vitals: Option<Vitals>) -> Router {
     if http.base_path != "/" {
         router = Router::new().nest(&http.base_path, router);
     }
-    dressed(router, http.request_timeout, cors(&http.cors_origins))
+    router = dressed(router, http.request_timeout, cors(&http.cors_origins));
+    router.layer(from_fn_with_state(metrics.clone(), observe))
+}
+
+/// Each answer that is documented has its series from the start.
+fn expect(metrics: &Metrics, document: &OpenApi, base_path: &str) {
+    for (path, item) in &document.paths.paths {
+        let route = format!("{}{path}", base_path.trim_end_matches('/'));
+        for (method, operation) in [
+            ("GET", &item.get),
+            ("POST", &item.post),
+            ("DELETE", &item.delete),
+        ] {
+            let Some(operation) = operation else { continue };
+            let statuses = operation.responses.responses.keys();
+            let statuses: Vec<u16> = statuses.filter_map(|status| status.parse().ok()).collect();
+            metrics.expect_http(&route, method, &statuses);
+        }
+    }
 }
 
 /// What a process tells on `ops.listen`.

@@ -8,18 +8,19 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::problem::Problem;
-use crate::readiness::Readiness;
+use crate::{readiness::Readiness, scrape::Scrape};
 
 /// What a process knows of itself.
 #[derive(Debug, Clone)]
 pub struct Vitals {
     /// Whether it does what its roles are for.
     pub readiness: watch::Receiver<Readiness>,
-    /// Its metrics, as Prometheus reads them.
-    pub metrics: fn() -> String,
+    /// Its metrics, and those of the installation.
+    pub scrape: Arc<Scrape>,
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.
@@ -52,7 +53,7 @@ async fn readyz(State(vitals): State<Vitals>) -> Response {
 }
 
 async fn metrics(State(vitals): State<Vitals>) -> Response {
-    let text = (vitals.metrics)();
+    let text = vitals.scrape.answer().await;
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         text,

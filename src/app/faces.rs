@@ -12,6 +12,7 @@ use crate::{
     config::Settings,
     operations::Operations,
     storage::{Storage, Waited},
+    telemetry::metrics::Metrics,
 };
 
 /// Connections that may wait to be accepted. Past the default, 128, callers believe that they are connected and are not.
@@ -27,18 +28,20 @@ const OPS_CONNECTIONS: u32 = 64;
 pub(super) async fn run(
     settings: Settings,
     storage: Arc<Storage>,
+    metrics: Arc<Metrics>,
     has_http: bool,
     vitals: Vitals,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let calls = async {
         match has_http {
-            true => answer_calls(&settings, &storage, vitals.clone(), &stop).await,
+            true => answer_calls(&settings, &storage, &metrics, vitals.clone(), &stop).await,
             false => Ok(()),
         }
     };
     tokio::try_join!(tell(&settings, vitals.clone(), &stop), calls)?;
     stop.cancelled().await;
+    vitals.scrape.close().await;
     Ok(())
 }
 
@@ -61,11 +64,12 @@ async fn tell(settings: &Settings, vitals: Vitals, stop: &CancellationToken) -> 
 async fn answer_calls(
     settings: &Settings,
     storage: &Arc<Storage>,
+    metrics: &Arc<Metrics>,
     vitals: Vitals,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let address = settings.http.address();
-    let operations = Arc::new(Operations::sharing(settings, storage.clone()));
+    let operations = Arc::new(Operations::sharing(settings, storage.clone()).counted(metrics.clone()));
     if !address.ip().is_loopback() {
         // Whoever starts before his database does not know yet.
         if storage.wait_until_available(stop).await == Waited::Cancelled {
@@ -81,7 +85,7 @@ async fn answer_calls(
     let listener = listen("http", address)?;
     let vitals = (settings.ops.listen.is_none() && address.ip().is_loopback()).then_some(vitals);
     let api = Api::new(settings, operations, stop.clone())?;
-    let router = api::router(&api, Router::new(), vitals);
+    let router = api::router(&api, Router::new(), vitals, metrics);
     api::serve(listener, router, bounds(settings), stop.clone()).await;
     api.close().await;
     Ok(())

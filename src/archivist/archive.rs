@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Archivist, BATCH_BYTES, Tally, copies::Copies};
+use super::{Archivist, BATCH_BYTES, copies::Copies};
 use crate::{
     broker::Delivered,
     consuming::{Hold, Requeue, Session},
@@ -76,7 +76,7 @@ impl Archivist {
         failpoint::hit("before_archive", jobs.iter().copied());
         let ids = self.archive(&arrivals, hold).await?;
         failpoint::hit("after_archive", jobs.iter().copied());
-        Tally::add(&self.tally.archived, ids.len());
+        self.metrics.archived(ids.len());
         for ((message, arrival), id) in batch.iter().zip(&arrivals).zip(ids) {
             tracing::debug!(
                 dead_letter.id = id,
@@ -161,7 +161,7 @@ impl Archivist {
                     job.id = whole.job_id.map(tracing::field::display),
                     "archived without headers, properties and error: the database refused it whole"
                 );
-                Tally::add(&self.tally.bare, 1);
+                self.metrics.archived_bare();
                 ids.first().copied()
             }
             Err(error) => {

@@ -56,7 +56,7 @@ pub async fn watch_backlog(
         };
         match looked {
             Ok((waiting, unreadable)) => {
-                let archived = archivist.tally.read().archived;
+                let archived = archivist.metrics.archivist_counts().archived;
                 let limits = &archivist.settings.archivist;
                 let seen = Backlog {
                     waiting: looks.judge(waiting, archived, Instant::now(), limits),

@@ -11,10 +11,11 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Archivist, Tally};
+use super::Archivist;
 use crate::{
     broker::{Copier, Delivered, Outgoing, Topology},
     reconnect::Reconnect,
+    telemetry::metrics::Metrics,
 };
 
 /// Copies that may wait to be sent.
@@ -50,7 +51,7 @@ struct Waiting {
 /// What both ends count.
 #[derive(Debug)]
 struct Losses {
-    tally: Arc<Tally>,
+    metrics: Arc<Metrics>,
     /// The last copy was lost.
     losing: AtomicBool,
 }
@@ -58,7 +59,7 @@ struct Losses {
 pub(super) fn copies(archivist: &Archivist) -> (Copies, Sending) {
     let (sender, receiver) = mpsc::channel(ROOM);
     let losses = Arc::new(Losses {
-        tally: archivist.tally.clone(),
+        metrics: archivist.metrics.clone(),
         losing: AtomicBool::new(false),
     });
     let copies = Copies {
@@ -118,7 +119,7 @@ impl Sending {
             () = ended => {}
         }
         let left = std::iter::from_fn(|| self.queue.try_recv().ok()).count();
-        Tally::add(&self.losses.tally.copies_lost, left);
+        self.losses.metrics.copies_lost(left);
         self.copier.close().await;
     }
 }
@@ -126,16 +127,16 @@ impl Sending {
 impl Losses {
     /// Counts a copy that nobody will get; says so once, until one is sent again.
     fn lost(&self, error: &dyn std::fmt::Display) {
-        Tally::add(&self.tally.copies_lost, 1);
+        self.metrics.copies_lost(1);
         if !self.losing.swap(true, Ordering::Relaxed) {
             tracing::warn!(error.message = %error, "copies for the watchers are lost; the archive has the dead letters");
         }
     }
 
     fn sent(&self) {
-        Tally::add(&self.tally.copied, 1);
+        self.metrics.copied();
         if self.losing.swap(false, Ordering::Relaxed) {
-            let copies_lost = self.tally.read().copies_lost;
+            let copies_lost = self.metrics.archivist_counts().copies_lost;
             tracing::info!(copies_lost, "copies for the watchers are sent again");
         }
     }

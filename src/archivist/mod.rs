@@ -20,7 +20,6 @@
 mod archive;
 mod backlog;
 mod copies;
-mod tally;
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
@@ -38,10 +37,10 @@ use crate::{
     domain::RetrySchedule,
     reconnect::Reconnect,
     storage::{Fault, Storage, StorageError},
+    telemetry::metrics::Metrics,
 };
 
 pub use backlog::{Backlog, Waiting, watch_backlog};
-pub use tally::{Tallied, Tally};
 
 /// Bytes of bodies in one transaction: it has them two or three times in memory.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -52,7 +51,7 @@ pub struct Archivist {
     settings: Settings,
     storage: Arc<Storage>,
     topology: Topology,
-    tally: Arc<Tally>,
+    metrics: Arc<Metrics>,
     consuming: Consuming,
     /// Dead letters in flight that the database doesn't take at present.
     held: AtomicUsize,
@@ -81,7 +80,7 @@ pub async fn run(archivist: Arc<Archivist>, stop: CancellationToken) {
 
 impl Archivist {
     /// An archivist into this database, with the broker of the settings.
-    pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
+    pub fn new(settings: &Settings, storage: Arc<Storage>, metrics: Arc<Metrics>) -> Self {
         let schedule = RetrySchedule::new(&settings.retry);
         let topology = Topology::new(&settings.broker, &schedule);
         let intake = Intake {
@@ -95,14 +94,9 @@ impl Archivist {
             settings: settings.clone(),
             storage,
             topology,
-            tally: Arc::default(),
+            metrics,
             held: AtomicUsize::new(0),
         }
-    }
-
-    /// The running counts of what became of dead letters.
-    pub fn tally(&self) -> Arc<Tally> {
-        self.tally.clone()
     }
 
     /// Whether dead letters are being taken from their queue. Changes can be awaited.
@@ -125,8 +119,8 @@ impl Archivist {
                 match self.storage.resolve_dead_letters().await {
                     Ok(0) => {}
                     Ok(dead_letters) => {
-                        let count = usize::try_from(dead_letters).unwrap_or(0);
-                        Tally::add(&self.tally.resolved, count);
+                        self.metrics
+                            .resolved(u64::try_from(dead_letters).unwrap_or(0));
                         tracing::info!(dead_letters, "resolved: their jobs were charged meanwhile");
                     }
                     Err(error) => {

@@ -1,4 +1,4 @@
-//! Settings of the HTTP API, and of the place where a process tells how it is.
+//! Settings of the HTTP API.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -84,13 +84,4 @@ impl Default for Http {
             keys_ttl: Duration::from_secs(5),
         }
     }
-}
-
-/// Where a process tells how it is, whatever its roles.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a section")]
-pub struct Ops {
-    /// An address and a port for `/healthz`, `/readyz` and `/metrics`, which ask for no key. Default none.
-    #[serde(deserialize_with = "values::listen")]
-    pub listen: Option<SocketAddr>,
 }

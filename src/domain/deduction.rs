@@ -36,6 +36,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// The same for a person.
     pub message: String,
+    /// `article_jobs` refused the status `failed` with this error.
+    pub job_status_error: Option<String>,
 }
 
 /// What came of recording a charge as `pending`.

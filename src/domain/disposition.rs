@@ -192,6 +192,7 @@ mod tests {
             let refusal = Refusal {
                 reason,
                 message: error(),
+                job_status_error: None,
             };
             let hopeless = Verdict::Hopeless {
                 reason,

@@ -138,6 +138,9 @@ impl Operations {
         snapshot.close().await?;
         let took = began.elapsed().max(Duration::from_millis(1));
         report.seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
+        if let Some(metrics) = &self.metrics {
+            metrics.audited(report.violations_count());
+        }
         Ok(report)
     }
 }

@@ -39,6 +39,7 @@ use crate::{
     config::{ConfigError, Settings, redacted_url},
     domain::RetrySchedule,
     storage::{Fault, Storage, StorageError, Trouble},
+    telemetry::metrics::Metrics,
 };
 
 /// What helps where a table or a function isn't there.
@@ -52,6 +53,8 @@ pub struct Operations {
     /// Opened by the first operation that publishes.
     publisher: OnceLock<Arc<Publisher>>,
     replays: replay::RunningReplays,
+    /// Of the process, where somebody collects them.
+    metrics: Option<Arc<Metrics>>,
     /// Of new dead letters, while somebody watches.
     listener: Mutex<Weak<dead_letters::Listener>>,
 }
@@ -120,7 +123,15 @@ impl Operations {
             publisher: OnceLock::new(),
             listener: Mutex::default(),
             replays: replay::RunningReplays::default(),
+            metrics: None,
         }
+    }
+
+    /// The same, and what replays and audits do is counted.
+    #[must_use]
+    pub fn counted(self, metrics: Arc<Metrics>) -> Self {
+        let metrics = Some(metrics);
+        Self { metrics, ..self }
     }
 
     /// Stops the replays that run, as soon as what they have in flight is finished, and gives the connections back.

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use sqlx::{FromRow, PgConnection};
+use tracing::{Instrument as _, field::Empty, trace_span};
 use uuid::Uuid;
 
 use super::{Storage, StorageError, pool::Session};
-use crate::domain::{CompletionEvent, Deduction, Locked, PendingMark, Reason, Refusal};
+use crate::{
+    domain::{CompletionEvent, Deduction, Locked, PendingMark, Reason, Refusal},
+    telemetry::traces,
+};
 
 /// An event that was not simply charged.
 #[derive(FromRow)]
@@ -17,8 +21,18 @@ struct Exception {
     job_status_error: Option<String>,
 }
 
+/// What the ledger answered to a batch.
+#[derive(Debug)]
+pub struct Answers {
+    /// One per event, in order.
+    pub deductions: Vec<Deduction>,
+    /// The error for which the batch couldn't be charged the fast way, if there was one: a trigger of the application's,
+    /// say. It may be one event's fault, or everybody's.
+    pub fell_back: Option<String>,
+}
+
 impl Storage {
-    /// Charges each event once; one answer per event, in order. One transaction for all: an error means
+    /// Charges each event once. One transaction for all: an error means
     /// that nothing of this call happened (or, if the connection broke, that it may all have; asking
     /// again then finds what happened).
     ///
@@ -28,12 +42,28 @@ impl Storage {
         &self,
         events: &[&CompletionEvent],
         lock_wait: Option<Duration>,
-    ) -> Result<Vec<Deduction>, StorageError> {
+    ) -> Result<Answers, StorageError> {
         let mut session = self.session().await?;
-        let answers = deduct_in(&mut session, events, lock_wait).await;
+        let span = trace_span!(
+            target: traces::TARGET,
+            "charge_events",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            db.system.name = "postgresql",
+            db.operation.name = "charge_events",
+            db.operation.batch.size = events.len(),
+        );
+        let charging = deduct_in(&mut session, events, lock_wait);
+        let answers = charging.instrument(span.clone()).await;
         session.release();
+        if let Err(error) = &answers {
+            span.record("otel.status_code", "ERROR");
+            span.record("otel.status_description", tracing::field::display(error));
+        }
         let is_written = |answer: &Deduction| matches!(answer, Deduction::Charged { .. });
-        if answers.as_ref().is_ok_and(|all| all.iter().any(is_written)) {
+        let wrote = |all: &Answers| all.deductions.iter().any(is_written);
+        if answers.as_ref().is_ok_and(wrote) {
             self.wrote();
         }
         answers
@@ -84,27 +114,39 @@ pub(super) async fn deduct_in(
     session: &mut Session,
     events: &[&CompletionEvent],
     lock_wait: Option<Duration>,
-) -> Result<Vec<Deduction>, StorageError> {
-    let mut answers = vec![
+) -> Result<Answers, StorageError> {
+    let mut fell_back = None;
+    let mut deductions = vec![
         Deduction::Charged {
             job_status_error: None
         };
         events.len()
     ];
     if events.is_empty() {
-        return Ok(answers);
+        return Ok(Answers {
+            deductions,
+            fell_back,
+        });
     }
     let exceptions = session
         .call(async |connection| exceptions(connection, events, lock_wait).await)
         .await?;
     for exception in exceptions {
+        // Of no event.
+        if exception.item == 0 {
+            fell_back = exception.error_message;
+            continue;
+        }
         let place = usize::try_from(exception.item - 1).ok();
-        let Some(answer) = place.and_then(|place| answers.get_mut(place)) else {
+        let Some(answer) = place.and_then(|place| deductions.get_mut(place)) else {
             return Err(unexpected(format!("item {}", exception.item)));
         };
         *answer = deduction(exception)?;
     }
-    Ok(answers)
+    Ok(Answers {
+        deductions,
+        fell_back,
+    })
 }
 
 async fn exceptions(
@@ -116,7 +158,10 @@ async fn exceptions(
     let lock_wait_ms = lock_wait.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX));
     sqlx::query_as(
         "select item, outcome, error_message, job_status_error
-         from charge_events($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)",
+         from charge_events($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)
+         union all
+         select 0, 'fell_back', current_setting('token_billing.fell_back', true), null
+         where current_setting('token_billing.fell_back', true) <> ''",
     )
     .bind(&arrays.job_ids)
     .bind(&arrays.company_ids)
@@ -146,15 +191,16 @@ fn deduction(exception: Exception) -> Result<Deduction, StorageError> {
             let Some(reason) = Reason::parse(&outcome) else {
                 return Err(unexpected(outcome));
             };
-            if let Some(refusal) = job_status_error {
+            if let Some(error) = &job_status_error {
                 tracing::warn!(
-                    error.message = refusal,
+                    error.message = error,
                     "article_jobs refused the status `failed`"
                 );
             }
             Deduction::Refused(Refusal {
                 reason,
                 message: error_message.unwrap_or(outcome),
+                job_status_error,
             })
         }
     })

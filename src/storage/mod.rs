@@ -25,6 +25,7 @@ mod timeline;
 
 pub(crate) use api_keys::{ApiKey, LiveApiKey};
 pub(crate) use auditing::{CHECKS, GivenAway, LedgerLine, LedgerSize, Violation};
+pub use charging::Answers;
 pub use dead_letters::{
     Act, ActPlan, ActSums, Acted, ActionFilter, Arrival, Body, Candidate, ChargeState, ChargedJob,
     Claim, Claimed, CompanyShare, DeadLetter, DeadLetterBody, DeadLetterGroup, DeadLetterState,

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use super::{Storage, StorageError};
+
 /// How an installation stands at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct InstallationStatus {
@@ -36,6 +38,14 @@ pub struct InstallationStatus {
 ///
 /// $1 is the window in seconds.
 pub const STATUS: &str = include_str!("status.sql");
+
+impl Storage {
+    /// How the installation stands, on a connection of the pool.
+    pub async fn status(&self, window: Duration) -> Result<InstallationStatus, StorageError> {
+        self.call(async |connection| status(connection, window).await)
+            .await
+    }
+}
 
 pub(super) async fn status(
     connection: &mut PgConnection,

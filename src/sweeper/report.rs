@@ -5,7 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Swept;
-use crate::storage::{StaleDeduction, StorageError};
+use crate::{
+    storage::{StaleDeduction, StorageError},
+    telemetry::metrics::Metrics,
+};
 
 /// What a pass did; each stale record counts once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -46,6 +49,22 @@ impl SweepReport {
     pub(super) fn set_aside(&mut self, one: &StaleDeduction, what: &str, error: &StorageError) {
         tracing::error!(charge.idempotency_key = one.idempotency_key, error.message = %error, "{what}: set aside");
         self.set_aside += 1;
+    }
+
+    /// The same as the metrics have it.
+    pub(super) fn count(&self, metrics: &Metrics) {
+        let records = [
+            ("charged", self.charged),
+            ("refused", self.refused),
+            ("written_off", self.written_off),
+            ("undecidable", self.undecidable),
+            ("no_longer_pending", self.no_longer_pending),
+            ("set_aside", self.set_aside),
+            ("holds_expired", self.holds_expired),
+            ("events_missing", self.events_missing),
+        ];
+        let tokens = u64::try_from(self.written_off_tokens).unwrap_or(0);
+        metrics.swept(&records, tokens);
     }
 
     /// Whether a person should look.

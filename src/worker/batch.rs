@@ -2,6 +2,8 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use tracing::{Instrument as _, Span, trace_span};
+
 use super::{
     Worker,
     in_flight::{InFlight, payer},
@@ -16,6 +18,7 @@ use crate::{
     failpoint,
     reconnect::Reconnect,
     storage::{Fault, Isolated, StorageError, enough_busy, isolate},
+    telemetry::{metrics::BatchCount, traces},
 };
 
 /// The patience of events that wait for a lock, while there are too many of them. Other batches' locks don't last as long.
@@ -30,15 +33,38 @@ struct Decided {
 impl Worker {
     /// Processes every message that need not wait, and reports these as done.
     pub(super) async fn process(&self, ask: Ask, session: &Session) -> Result<Processed, Requeue> {
+        let span = self.span(&ask.messages);
+        self.process_all(ask, session).instrument(span).await
+    }
+
+    /// Of a batch, linked to the traces that its events belong to.
+    fn span(&self, messages: &[InFlight]) -> Span {
+        let span = trace_span!(
+            target: traces::TARGET,
+            "charge batch",
+            otel.kind = "consumer",
+            messaging.system = "rabbitmq",
+            messaging.operation.r#type = "process",
+            messaging.destination.name = self.topology.work_queue(),
+            messaging.batch.message_count = messages.len(),
+        );
+        if !span.is_disabled() {
+            let contexts = messages.iter().filter_map(|one| one.message.trace());
+            contexts.for_each(|trace| traces::link(&span, &trace));
+        }
+        span
+    }
+
+    async fn process_all(&self, ask: Ask, session: &Session) -> Result<Processed, Requeue> {
         let hold = session.hold();
-        self.tally.count_batch();
+        self.metrics.asked(ask.messages.len());
         let (mut decided, processed) = self.charge(ask, &hold).await?;
         self.mark_pending(&mut decided, &hold).await?;
         hit("after_pending", decided.iter().map(|decided| &decided.one));
 
         let mut outgoing = Vec::new();
         for Decided { one, disposition } in &decided {
-            self.tally.count_disposition(disposition);
+            self.metrics.disposed(disposition);
             outgoing.extend(one.outgoing(disposition, &self.topology));
         }
         self.publish_until_confirmed(outgoing, &hold).await?;
@@ -61,8 +87,7 @@ impl Worker {
         // until then nothing is dead.
         let charge = |some: Vec<_>| async move {
             hold.check()?;
-            self.outlast(hold, || self.storage.deduct(&some, lock_wait))
-                .await
+            self.outlast(hold, || self.deduct(&some, lock_wait)).await
         };
         // Whatever a batch had to wait for, nobody in it waits longer: each is asked about by himself, in his turn.
         let answers = isolate(&events, payer, |busy| busy > 0, charge).await?;
@@ -70,6 +95,7 @@ impl Worker {
         let mut answers = answers.into_iter();
         let mut decided = Vec::with_capacity(messages.len());
         let (mut still, mut refused) = (Vec::new(), Vec::new());
+        let mut count = BatchCount::default();
         for mut one in messages {
             let answer = one.event.is_ok().then(|| answers.next()).flatten();
             if let Some(answer) = &answer
@@ -86,15 +112,18 @@ impl Worker {
                         refused.push(payer(event));
                     }
                     let verdict = of_charge(answer);
-                    self.tally.record_lag(event, &verdict, committed_at);
+                    if matches!(verdict, Verdict::Answered(Deduction::Charged { .. })) {
+                        self.metrics.charged(event, one.delivered_at, committed_at);
+                    }
                     one.log_charge(&verdict);
                     verdict
                 }
             };
-            self.tally.count_verdict(&verdict);
+            count.answer(one.event.as_ref().ok(), &verdict);
             let disposition = dispose(verdict, one.message.attempt(), &self.schedule);
             decided.push(Decided { one, disposition });
         }
+        self.metrics.answered(&count);
         hit("after_charge", decided.iter().map(|decided| &decided.one));
         let processed = Processed {
             asked,

@@ -17,6 +17,7 @@ pub(super) struct InFlight {
     pub(super) message: Delivered,
     /// What its body says, or what is wrong with it.
     pub(super) event: Result<CompletionEvent, Verdict>,
+    pub(super) delivered_at: Instant,
     /// Since it was found that it has to wait for a lock.
     pub(super) waits: Option<Wait>,
 }
@@ -27,6 +28,7 @@ impl InFlight {
         Self {
             event: event.map_err(Verdict::from),
             message,
+            delivered_at: Instant::now(),
             waits: None,
         }
     }

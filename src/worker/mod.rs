@@ -20,13 +20,14 @@
 
 mod batch;
 mod in_flight;
-mod lag;
 mod lane;
 mod outage;
 mod room;
-mod tally;
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -38,15 +39,16 @@ use crate::{
     broker::{Publisher, Topology},
     config::Settings,
     consuming::{Consuming, Intake, Lanes, Session},
-    domain::RetrySchedule,
-    storage::Storage,
+    domain::{CompletionEvent, Deduction, RetrySchedule},
+    storage::{Storage, StorageError},
+    telemetry::metrics::Metrics,
 };
 
 use in_flight::InFlight;
 use lane::Lane;
 
-pub use lag::Lag;
-pub use tally::{Tallied, Tally};
+/// Between two lines of the log that say the same.
+const SAID_FOR: Duration = Duration::from_mins(1);
 
 /// What the consumers of the work queue share.
 #[derive(Debug)]
@@ -56,7 +58,9 @@ pub struct Worker {
     publisher: Publisher,
     topology: Topology,
     schedule: RetrySchedule,
-    tally: Arc<Tally>,
+    metrics: Arc<Metrics>,
+    /// When it was last said that a batch fell back.
+    said_fell_back: Mutex<Option<Instant>>,
     consuming: Consuming,
     /// Events in flight that wait for a lock.
     waiting: Arc<AtomicUsize>,
@@ -89,7 +93,7 @@ fn lanes(worker: &Arc<Worker>, session: &Session) -> Lanes {
 
 impl Worker {
     /// A worker on this ledger, with the broker of the settings.
-    pub fn new(settings: &Settings, storage: Arc<Storage>) -> Self {
+    pub fn new(settings: &Settings, storage: Arc<Storage>, metrics: Arc<Metrics>) -> Self {
         let schedule = RetrySchedule::new(&settings.retry);
         let topology = Topology::new(&settings.broker, &schedule);
         let intake = Intake {
@@ -105,14 +109,34 @@ impl Worker {
             storage,
             topology,
             schedule,
-            tally: Arc::default(),
+            metrics,
+            said_fell_back: Mutex::default(),
             waiting: Arc::default(),
         }
     }
 
-    /// The running counts of what became of messages.
-    pub fn tally(&self) -> Arc<Tally> {
-        self.tally.clone()
+    /// Has the ledger charge these events, and tells if that took the slower way.
+    async fn deduct(
+        &self,
+        events: &[&CompletionEvent],
+        lock_wait: Option<Duration>,
+    ) -> Result<Vec<Deduction>, StorageError> {
+        let answers = self.storage.deduct(events, lock_wait).await?;
+        if let Some(error) = answers.fell_back {
+            self.metrics.fell_back();
+            let mut said = self
+                .said_fell_back
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if said.is_none_or(|at| at.elapsed() > SAID_FOR) {
+                *said = Some(Instant::now());
+                tracing::warn!(
+                    error.message = error,
+                    "a batch can't be charged the fast way, but only event by event; said once a minute"
+                );
+            }
+        }
+        Ok(answers.deductions)
     }
 
     /// Commands with which messages were acked, since the start of the process.

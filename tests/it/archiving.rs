@@ -329,7 +329,7 @@ async fn headers_of_any_kind_are_kept_and_none_can_keep_a_dead_letter_out() {
 
     let archiving = site.archive_running().await;
     let dead_letters = site.archived(2).await;
-    let tally = archiving.tally.read();
+    let tally = archiving.counts();
     archiving.stop().await;
 
     assert_eq!((tally.archived, tally.bare), (2, 0));

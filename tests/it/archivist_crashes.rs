@@ -1,7 +1,10 @@
 //! The archivist dies, its database goes away, or refuses a dead letter: none is lost, and none stops the others.
 
 use lapin::types::{AMQPValue, FieldTable};
-use token_billing::storage::{ChargeState, DeadLetter};
+use token_billing::{
+    storage::{ChargeState, DeadLetter},
+    telemetry::metrics::Metrics,
+};
 use uuid::Uuid;
 
 use crate::support::{
@@ -224,7 +227,7 @@ async fn the_same_message_again_raises_occurrences() {
     eventually(
         "all three are archived",
         PATIENCE,
-        async || archiving.tally.read().archived,
+        async || archiving.counts().archived,
         |&archived| archived == 3,
     )
     .await;
@@ -240,7 +243,7 @@ async fn two_archivists_share_the_work_and_each_dead_letter_is_archived_once() {
     let (one, two) = (site.archive_running().await, site.archive_running().await);
     let jobs = put_dead_letters(&site, 400).await;
     let dead_letters = site.archived(400).await;
-    let (tally, other) = (one.tally.clone(), two.tally.clone());
+    let (first, second) = (one.metrics.clone(), two.metrics.clone());
     one.stop().await;
     two.stop().await;
     assert!(
@@ -248,9 +251,10 @@ async fn two_archivists_share_the_work_and_each_dead_letter_is_archived_once() {
             .iter()
             .all(|dead_letter| dead_letter.occurrences == 1)
     );
-    let (tally, other) = (tally.read().archived, other.read().archived);
-    assert_eq!(tally + other, 400);
-    assert!(tally > 0 && other > 0, "{tally} and {other}");
+    let archived = |metrics: &Metrics| metrics.archivist_counts().archived;
+    let (first, second) = (archived(&first), archived(&second));
+    assert_eq!(first + second, 400);
+    assert!(first > 0 && second > 0, "{first} and {second}");
     assert_all_archived(&site, &jobs).await;
 }
 
@@ -279,10 +283,11 @@ async fn a_dead_letter_that_the_database_refuses_is_archived_bare_and_stops_no_o
 
         let archiving = site.archive_running().await;
         site.archived(21).await;
-        let tally = archiving.tally.clone();
+        let metrics = archiving.metrics.clone();
         archiving.stop().await;
 
-        assert_eq!((tally.read().archived, tally.read().bare), (21, 1));
+        let counts = metrics.archivist_counts();
+        assert_eq!((counts.archived, counts.bare), (21, 1));
         for dead_letter in assert_all_archived(&site, &jobs).await {
             let is_bare = dead_letter.error.starts_with("Archived without its headers");
             assert_eq!(is_bare, dead_letter.job_id == Some(refused), "{dead_letter:#?}");

@@ -52,11 +52,11 @@ async fn the_same_event_a_thousand_times_is_charged_once() {
     eventually(
         "every copy is acked",
         PATIENCE,
-        async || running.tally.read(),
+        async || running.counts(),
         |tally| tally.charged + tally.duplicates == 1003,
     )
     .await;
-    assert_eq!(running.tally.read().charged, 3);
+    assert_eq!(running.counts().charged, 3);
     running.stop().await;
     assert_eq!(site.balance(company).await, (0, 1_000_000 - 777));
     assert_eq!(
@@ -215,7 +215,7 @@ async fn a_job_that_appears_late_is_charged_on_a_retry() {
     eventually(
         "the first retry",
         PATIENCE,
-        async || running.tally.read().delayed,
+        async || running.counts().delayed,
         |&n| n == 1,
     )
     .await;
@@ -299,7 +299,7 @@ async fn an_application_that_refuses_our_status_is_charged_all_the_same() {
     eventually(
         "counted",
         PATIENCE,
-        async || running.tally.read().job_status_errors,
+        async || running.counts().job_status_errors,
         |&n| n == 1,
     )
     .await;
@@ -360,7 +360,7 @@ async fn poison_among_ten_thousand_stops_none_of_them() {
     eventually(
         "all are charged or dead",
         Duration::from_secs(120),
-        async || running.tally.read(),
+        async || running.counts(),
         |tally| (tally.charged, tally.dead_lettered) == (10_000, 60),
     )
     .await;

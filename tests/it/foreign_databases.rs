@@ -266,16 +266,16 @@ async fn a_charged_job_published_again_without_its_company_is_a_duplicate() {
     site.until(job, "completed").await;
     let again = serde_json::json!({"job_id": job, "tokens": 10}).to_string();
     site.broker.publish(again.as_bytes()).await;
-    let tally = running.tally.clone();
+    let metrics = running.metrics.clone();
     eventually(
         "it is known",
         PATIENCE,
-        async || tally.read(),
+        async || metrics.worker_counts(),
         |counts| counts.duplicates + counts.delayed + counts.dead_lettered > 0,
     )
     .await;
     running.stop().await;
-    let counts = tally.read();
+    let counts = metrics.worker_counts();
     assert_eq!(
         (counts.duplicates, counts.delayed, counts.dead_lettered),
         (1, 0, 0),

@@ -25,7 +25,7 @@ async fn a_deleted_delay_queue_among_good_ones_loses_no_message() {
     eventually(
         "one is dead",
         PATIENCE,
-        async || running.tally.read().dead_lettered,
+        async || running.counts().dead_lettered,
         |&n| n == 1,
     )
     .await;
@@ -47,7 +47,7 @@ async fn a_deleted_delay_queue_among_good_ones_loses_no_message() {
     eventually(
         "all wait or are dead",
         PATIENCE,
-        async || running.tally.read(),
+        async || running.counts(),
         |tally| tally.dead_lettered >= 51 && tally.delayed >= 50,
     )
     .await;

@@ -60,7 +60,7 @@ async fn fifty_short_outages_of_the_database_use_up_no_attempt() {
         .await;
     }
     accounts.all_decided(&site, PATIENCE).await;
-    assert_eq!(running.tally.read().dead_lettered, 0);
+    assert_eq!(running.counts().dead_lettered, 0);
     running.stop().await;
     accounts.add_up(&site).await;
 }
@@ -104,7 +104,7 @@ async fn a_commit_whose_answer_is_lost_is_not_charged_again() {
     eventually(
         "it is charged",
         PATIENCE,
-        async || running.tally.read(),
+        async || running.counts(),
         |tally| tally.duplicates == 1,
     )
     .await;
@@ -138,7 +138,7 @@ async fn a_connection_cut_at_each_try_is_retried_by_the_schedule_and_then_owed()
     );
     assert_eq!(dead_letter.header("attempt").as_deref(), Some("3"));
     assert_eq!(site.until(job, "pending").await.amount, 10);
-    assert_eq!(running.tally.read().delayed, 3);
+    assert_eq!(running.counts().delayed, 3);
     running.stop().await;
     assert_eq!(site.balance(company).await, (0, 100));
 }

@@ -86,7 +86,7 @@ async fn another_default_isolation_makes_no_retry_and_no_dead_letter() {
     accounts.publish(&site, 1000).await;
     accounts.all_decided(&site, Duration::from_secs(60)).await;
     for running in [running, other] {
-        let tally = running.tally.read();
+        let tally = running.counts();
         running.stop().await;
         assert_eq!((tally.delayed, tally.dead_lettered), (0, 0), "{tally}");
     }

@@ -127,11 +127,12 @@ async fn a_full_watcher_and_one_that_never_reads_change_nothing() {
     let dead_letters = site.archived(99).await;
     site.until(jobs[50], "completed").await;
     assert_eq!(copies(&site, &idle, 99).await.len(), 99);
-    let tally = archiving.tally.clone();
+    let metrics = archiving.metrics.clone();
     running.stop().await;
     archiving.stop().await;
 
-    assert_eq!((tally.read().archived, tally.read().copied), (99, 99));
+    let counts = metrics.archivist_counts();
+    assert_eq!((counts.archived, counts.copied), (99, 99));
     assert!(
         dead_letters
             .iter()

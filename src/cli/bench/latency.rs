@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     lab::{Bench, Lab},
+    lag::Lag,
     pool::Pool,
     throughput::PATIENT_ATTEMPTS,
     workload::Workload,
@@ -22,7 +23,6 @@ use super::{
 use crate::{
     broker::{Outgoing, Publisher},
     config::Settings,
-    worker::Lag,
 };
 
 /// Events a second of the steady traffic.
@@ -129,7 +129,7 @@ async fn steady(lab: &Lab, workload: &Workload, locked: usize) -> anyhow::Result
     let to_the_end = CancellationToken::new();
     publish_steadily(lab, workload, STEADY_RATE, &to_the_end).await?;
     pool.charged(workload.events_without(locked)).await?;
-    let latency = Latency::of(pool.tally().lag());
+    let latency = Latency::of(pool.lag());
     lock.release().await?;
     pool.charged(workload.events()).await?;
     pool.stop().await?;
@@ -175,7 +175,7 @@ pub(super) async fn flood(bench: &Bench) -> anyhow::Result<FloodFigures> {
     let events = flood.events() + beside;
     pool.charged(events).await?;
     // Only theirs name the time.
-    let others = Latency::of(pool.tally().lag());
+    let others = Latency::of(pool.lag());
     pool.stop().await?;
     lab.check(events).await?;
     Ok(FloodFigures {

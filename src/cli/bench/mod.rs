@@ -4,6 +4,7 @@ mod args;
 mod figures;
 mod floor;
 mod lab;
+mod lag;
 mod latency;
 mod pool;
 mod processes;

@@ -6,13 +6,16 @@ use std::{
 };
 
 use anyhow::bail;
+use metrics::Histogram;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::lag::Lag;
 use crate::{
     config::Settings,
     storage::Storage,
-    worker::{self, Tally, Worker},
+    telemetry::metrics::Metrics,
+    worker::{self, Worker},
 };
 
 /// Without a charge for so long, something is wrong.
@@ -20,6 +23,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) struct Pool {
     worker: Arc<Worker>,
+    metrics: Arc<Metrics>,
+    lag: Arc<Lag>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -34,11 +39,16 @@ pub(super) struct Charged {
 impl Pool {
     pub(super) fn start(settings: &Settings) -> anyhow::Result<Self> {
         let storage = Arc::new(Storage::new(&settings.database, &settings.reconnect)?);
-        let worker = Arc::new(Worker::new(settings, storage));
+        let lag = Arc::<Lag>::default();
+        let ages = Histogram::from_arc(lag.clone());
+        let metrics = Arc::new(Metrics::new(settings).with_event_age(ages));
+        let worker = Arc::new(Worker::new(settings, storage, metrics.clone()));
         let stop = CancellationToken::new();
         let running = tokio::spawn(worker::run(worker.clone(), stop.clone()));
         Ok(Self {
             worker,
+            metrics,
+            lag,
             stop,
             running,
         })
@@ -50,21 +60,25 @@ impl Pool {
         Ok(())
     }
 
-    pub(super) fn tally(&self) -> Arc<Tally> {
-        self.worker.tally()
+    /// Of those charges whose events name the time.
+    pub(super) fn lag(&self) -> &Lag {
+        &self.lag
+    }
+
+    /// Batches that the ledger was asked about.
+    pub(super) fn batches(&self) -> u64 {
+        self.metrics.batches()
     }
 
     /// Waits until so many are charged.
     pub(super) async fn charged(&self, events: usize) -> anyhow::Result<Charged> {
-        let tally = self.tally();
-        let charged = |tally: &Tally| tally.read().charged;
-        wait_until(events as u64, || charged(&tally)).await
+        wait_until(events as u64, || self.metrics.worker_counts().charged).await
     }
 
     /// Waits until so many are in dead-letter queues.
     pub(super) async fn dead_lettered(&self, events: usize) -> anyhow::Result<Charged> {
-        let tally = self.tally();
-        wait_until(events as u64, || tally.read().dead_lettered).await
+        let count = || self.metrics.worker_counts().dead_lettered;
+        wait_until(events as u64, count).await
     }
 
     /// Drains, acks the last batch, and ends. Returns how many commands all acks took.

@@ -159,7 +159,7 @@ impl Backlog {
         let pool = Pool::start(&self.settings)?;
         let began = pool.charged(1).await?;
         let ended = pool.charged(part.events_without(&self.locked)).await?;
-        let batches = pool.tally().batches();
+        let batches = pool.batches();
         if let Some(lock) = lock {
             lock.release().await?;
             pool.charged(part.events()).await?;

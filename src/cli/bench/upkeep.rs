@@ -28,6 +28,7 @@ use crate::{
     },
     storage::{Selection, Storage},
     sweeper::Sweeper,
+    telemetry::metrics::Metrics,
 };
 
 #[derive(Debug, Clone, Serialize)]
@@ -77,12 +78,13 @@ async fn archive(lab: &Lab, workload: &Workload) -> anyhow::Result<Rate> {
         &lab.settings.database,
         &lab.settings.reconnect,
     )?);
-    let archivist = Arc::new(Archivist::new(&lab.settings, storage));
-    let (tally, stop) = (archivist.tally(), CancellationToken::new());
+    let metrics = Arc::new(Metrics::new(&lab.settings));
+    let archivist = Arc::new(Archivist::new(&lab.settings, storage, metrics.clone()));
+    let stop = CancellationToken::new();
     // Dropped unfinished, it ends with the rest of the measurement.
     let mut running = tokio::task::JoinSet::new();
     running.spawn(archivist::run(archivist, stop.clone()));
-    let archived = || tally.read().archived;
+    let archived = || metrics.archivist_counts().archived;
     let began = wait_until(1, archived).await?;
     let ended = wait_until(workload.events() as u64, archived).await?;
     stop.cancel();

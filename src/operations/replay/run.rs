@@ -134,11 +134,19 @@ impl Run {
         // The archivist would do the same within a minute.
         let _ = storage.resolve_dead_letters().await;
         let report = self.report(ended, seconds).await;
+        let failed_again = self.watch.outcomes.failed_again.try_into().unwrap_or(0);
+        self.count("failed_again", failed_again);
         // The report is right in any case; the action's details may lack it.
         if let Ok(details) = serde_json::to_value(&report) {
             let _ = storage.finish_replay(self.action_id, &details).await;
         }
         self.tell(ReplayPhase::Ended, Some(report));
+    }
+
+    fn count(&self, result: &'static str, dead_letters: u64) {
+        if let Some(metrics) = &self.operations.metrics {
+            metrics.replayed(result, dead_letters);
+        }
     }
 
     /// For whoever follows.
@@ -242,6 +250,7 @@ impl Run {
         let jobs: Vec<_> = claim.dead_letters.iter().flat_map(|l| l.job_id).collect();
         failpoint::hit("after_claim", jobs.iter().copied());
         self.resolved += claim.resolved;
+        self.count("resolved", claim.resolved);
         let Some(claimed_at) = claim
             .dead_letters
             .first()
@@ -270,6 +279,8 @@ impl Run {
                 }
             }
         }
+        self.count("sent", sent.len() as u64);
+        self.count("not_sent", unsent.len() as u64);
         if !sent.is_empty() {
             let marked = storage
                 .mark_replayed(self.action_id, &sent, claimed_at)

@@ -99,7 +99,8 @@ impl DryRun {
         &mut self,
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
-        deduct_in(&mut self.session, events, Some(GIVE_WAY)).await
+        let answers = deduct_in(&mut self.session, events, Some(GIVE_WAY)).await?;
+        Ok(answers.deductions)
     }
 
     /// What the companies of charged jobs had before and after it, by job.

@@ -56,7 +56,8 @@ impl ScratchSession {
         &mut self,
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
-        deduct_in(&mut self.session, events, None).await
+        let answers = deduct_in(&mut self.session, events, None).await?;
+        Ok(answers.deductions)
     }
 
     /// Calls `bench_floor`, which has to be there, as [`deduct`](Self::deduct) calls `charge_events`.

@@ -151,8 +151,9 @@ const VARIABLES: [&str; 6] = [
 pub(super) fn command(args: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_token-billing"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TOKEN_BILLING__") {
-            command.env_remove(name);
+        let (name, ours) = (name.to_string_lossy(), ["TOKEN_BILLING__", "OTEL_"]);
+        if ours.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(&*name);
         }
     }
     for name in VARIABLES {

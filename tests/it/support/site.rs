@@ -7,7 +7,8 @@ use token_billing::{
     archivist::{self, Archivist},
     config::Settings,
     storage::{DeadLetter, Selection, Storage},
-    worker::{self, Tally, Worker},
+    telemetry::metrics::{ArchivistCounts, Metrics, WorkerCounts},
+    worker::{self, Worker},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -38,14 +39,14 @@ pub(crate) struct Site {
 pub(crate) struct Running {
     stop: CancellationToken,
     done: JoinHandle<()>,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// An archivist in this process.
 pub(crate) struct Archiving {
     stop: CancellationToken,
     done: JoinHandle<()>,
-    pub(crate) tally: Arc<archivist::Tally>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Site {
@@ -102,17 +103,25 @@ impl Site {
 
     /// Starts a pool of workers.
     pub(crate) fn start_unready(&self) -> Running {
-        let worker = Arc::new(Worker::new(&self.settings(), Arc::new(self.storage())));
-        let (stop, tally) = (CancellationToken::new(), worker.tally());
+        let (settings, stop) = (self.settings(), CancellationToken::new());
+        let metrics = Arc::new(Metrics::new(&settings));
+        let storage = Arc::new(self.storage());
+        let worker = Arc::new(Worker::new(&settings, storage, metrics.clone()));
         let done = tokio::spawn(worker::run(worker, stop.clone()));
-        Running { stop, done, tally }
+        Running {
+            stop,
+            done,
+            metrics,
+        }
     }
 
     /// Declares the queues and starts an archivist; returns when it takes dead letters.
     pub(crate) async fn archive_running(&self) -> Archiving {
         self.declare().await;
-        let archivist = Arc::new(Archivist::new(&self.settings(), Arc::new(self.storage())));
-        let (stop, tally) = (CancellationToken::new(), archivist.tally());
+        let (settings, stop) = (self.settings(), CancellationToken::new());
+        let metrics = Arc::new(Metrics::new(&settings));
+        let storage = Arc::new(self.storage());
+        let archivist = Arc::new(Archivist::new(&settings, storage, metrics.clone()));
         let mut archiving = archivist.archiving();
         let done = tokio::spawn(archivist::run(archivist, stop.clone()));
         let archives = archiving.wait_for(|archiving| *archiving);
@@ -120,7 +129,11 @@ impl Site {
             .await
             .expect("it archives soon")
             .expect("it runs");
-        Archiving { stop, done, tally }
+        Archiving {
+            stop,
+            done,
+            metrics,
+        }
     }
 
     /// All archived dead letters, oldest first.
@@ -234,6 +247,10 @@ impl Site {
 }
 
 impl Running {
+    pub(crate) fn counts(&self) -> WorkerCounts {
+        self.metrics.worker_counts()
+    }
+
     /// Stops as SIGTERM does, and waits for the drain.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
@@ -242,6 +259,10 @@ impl Running {
 }
 
 impl Archiving {
+    pub(crate) fn counts(&self) -> ArchivistCounts {
+        self.metrics.archivist_counts()
+    }
+
     /// Stops as SIGTERM does, and waits for the drain.
     pub(crate) async fn stop(self) {
         self.stop.cancel();

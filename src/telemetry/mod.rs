@@ -1,17 +1,26 @@
-//! Where log lines go, and in what form.
+//! What this process tells about itself: log lines, metrics and traces.
+
+mod lines;
+pub mod metrics;
+pub mod requests;
+pub mod traces;
 
 use std::io::{IsTerminal, stderr};
 
+use opentelemetry_sdk::trace::SdkTracer;
 use thiserror::Error;
-use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Format, JsonFields};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, layer::SubscriberExt as _};
 
 use crate::config::{Log, LogFormat};
+use lines::WithIds;
+use traces::Traces;
 
-/// Why logging could not be set up.
+/// Why logging or tracing could not be set up.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter is none; [`Settings::load`](crate::config::Settings::load) lets no such one through.
@@ -20,6 +29,9 @@ pub enum TelemetryError {
     /// This process has a log already.
     #[error("logging is set up already")]
     Twice(#[from] TryInitError),
+    /// A variable of OpenTelemetry's is wrong; which, and how.
+    #[error("{0}")]
+    Traces(String),
 }
 
 /// Sends this process's log lines to standard error: standard output belongs to the commands.
@@ -33,23 +45,80 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
     Ok(())
 }
 
+/// The same, and sends spans where the environment says so. Within a runtime; to be closed at its end.
+///
+/// # Errors
+///
+/// As [`init`], or the environment says something that can't be done.
+pub fn start(log: &Log) -> Result<Traces, TelemetryError> {
+    let traces = Traces::of_environment()?;
+    match traces.tracer() {
+        None => init(log)?,
+        Some(tracer) => {
+            tracing_subscriber(log, tracer, stderr, stderr().is_terminal())?.try_init()?;
+        }
+    }
+    Ok(traces)
+}
+
 type AnySubscriber = Box<dyn Subscriber + Send + Sync>;
 
 fn subscriber<W>(log: &Log, writer: W, ansi: bool) -> Result<AnySubscriber, ParseError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // What the client logs is an error that it also returns, and that is logged where it is handled. A filter that
-    // names lapin, such as `info,lapin=debug`, comes later and counts.
-    let filter = EnvFilter::builder().parse(format!("lapin=off,{}", log.filter))?;
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(log)?)
         .with_writer(writer)
         .with_ansi(ansi);
     Ok(match log.format {
         LogFormat::Text => Box::new(lines.finish()),
         LogFormat::Json => Box::new(lines.json().flatten_event(true).finish()),
     })
+}
+
+/// The filter of the log is none for the spans.
+fn tracing_subscriber<W>(
+    log: &Log,
+    tracer: SdkTracer,
+    writer: W,
+    ansi: bool,
+) -> Result<AnySubscriber, ParseError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_level(false)
+        .with_tracked_inactivity(false)
+        .with_filter(Targets::new().with_target(traces::TARGET, Level::TRACE));
+    let (filter, is_json) = (filter(log)?, log.format == LogFormat::Json);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(ansi);
+    let registry = Registry::default().with(spans);
+    Ok(match log.format {
+        LogFormat::Text => {
+            let inner = Format::default();
+            let lines = lines.event_format(WithIds { inner, is_json });
+            Box::new(registry.with(lines.with_filter(filter)))
+        }
+        LogFormat::Json => {
+            let inner = Format::default().json().flatten_event(true);
+            let lines = lines.event_format(WithIds { inner, is_json });
+            let lines = lines.fmt_fields(JsonFields::new());
+            Box::new(registry.with(lines.with_filter(filter)))
+        }
+    })
+}
+
+/// What the client logs is an error that it also returns, and that is logged where it is handled. A filter that names
+/// lapin, such as `info,lapin=debug`, comes later and counts.
+fn filter(log: &Log) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(format!("lapin=off,{}", log.filter))
 }
 
 #[cfg(test)]

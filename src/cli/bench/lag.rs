@@ -1,9 +1,11 @@
-//! How long events wait for their charge.
+//! How long events wait for their charge, more exactly than the buckets of the metric tell.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
+
+use metrics::HistogramFn;
 
 /// Buckets to each doubling: a quantile is right to within 1/16.
 const STEPS: usize = 16;
@@ -13,7 +15,7 @@ const DOUBLINGS: usize = 40;
 /// A histogram of the time from an event's `occurred_at` to its committed charge, by the clocks of the
 /// publisher and of this machine.
 #[derive(Debug)]
-pub struct Lag {
+pub(super) struct Lag {
     buckets: Vec<AtomicU64>,
     max_us: AtomicU64,
 }
@@ -28,15 +30,18 @@ impl Default for Lag {
     }
 }
 
-impl Lag {
-    pub(super) fn record(&self, lag: Duration) {
-        let us = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX).max(1);
+impl HistogramFn for Lag {
+    /// In seconds.
+    fn record(&self, lag: f64) {
+        let us = ((lag * 1e6) as u64).max(1);
         self.buckets[bucket(us)].fetch_add(1, Ordering::Relaxed);
         self.max_us.fetch_max(us, Ordering::Relaxed);
     }
+}
 
+impl Lag {
     /// The lag that this share (0 to 1) of all charges stayed below; `None` before the first.
-    pub fn quantile(&self, share: f64) -> Option<Duration> {
+    pub(super) fn quantile(&self, share: f64) -> Option<Duration> {
         let counts: Vec<u64> = self
             .buckets
             .iter()
@@ -54,7 +59,7 @@ impl Lag {
     }
 
     /// The longest lag; zero before the first.
-    pub fn max(&self) -> Duration {
+    pub(super) fn max(&self) -> Duration {
         Duration::from_micros(self.max_us.load(Ordering::Relaxed))
     }
 }
@@ -79,8 +84,8 @@ mod tests {
     fn quantiles_are_right_to_a_sixteenth() {
         let lag = Lag::default();
         assert_eq!(lag.quantile(0.5), None);
-        for ms in 1..=1000 {
-            lag.record(Duration::from_millis(ms));
+        for ms in 1..=1000_u32 {
+            lag.record(f64::from(ms) / 1e3);
         }
         for (share, ms) in [(0.5, 500.0), (0.99, 990.0), (1.0, 1000.0), (0.001, 1.0)] {
             let got = lag.quantile(share).expect("recorded").as_secs_f64() * 1e3;
@@ -92,8 +97,8 @@ mod tests {
     #[test]
     fn extremes_find_a_bucket() {
         let lag = Lag::default();
-        lag.record(Duration::ZERO);
-        lag.record(Duration::MAX);
+        lag.record(0.0);
+        lag.record(f64::INFINITY);
         assert_eq!(lag.quantile(0.5), Some(Duration::from_micros(1)));
     }
 }
