@@ -172,11 +172,22 @@ fn resource() -> Resource {
     }
 }
 
-fn timeout() -> Duration {
-    let milliseconds = |name| set(name)?.parse().ok();
-    milliseconds("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
-        .or_else(|| milliseconds("OTEL_EXPORTER_OTLP_TIMEOUT"))
-        .map_or(TIMEOUT, Duration::from_millis)
+fn timeout() -> Result<Duration, TelemetryError> {
+    let names = [
+        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+    ];
+    let mut named = names
+        .into_iter()
+        .filter_map(|name| Some((name, set(name)?)));
+    let Some((name, value)) = named.next() else {
+        return Ok(TIMEOUT);
+    };
+    let milliseconds = value.parse().map(Duration::from_millis);
+    milliseconds.map_err(|_| {
+        let why = format!("{name}: {value:?} is not a whole number of milliseconds");
+        TelemetryError::Traces(why)
+    })
 }
 
 fn client(name: &str, endpoint: &str) -> Result<Sender, TelemetryError> {
@@ -202,7 +213,7 @@ fn client(name: &str, endpoint: &str) -> Result<Sender, TelemetryError> {
     };
     Ok(Sender {
         client,
-        timeout: timeout(),
+        timeout: timeout()?,
         runtime: Handle::current(),
         failing: AtomicBool::default(),
     })

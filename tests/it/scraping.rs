@@ -2,7 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use token_billing::{scrape::Scrape, telemetry::metrics::Metrics};
+use token_billing::{
+    readiness::{Signs, watch_readiness},
+    scrape::Scrape,
+    telemetry::metrics::Metrics,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::{
@@ -141,4 +147,40 @@ async fn while_the_database_hangs_or_is_away_a_scrape_answers_with_what_was_seen
     )
     .await;
     scrape.close().await;
+}
+
+#[tokio::test]
+async fn readiness_is_told_part_by_part_of_what_the_process_does() {
+    let site = Site::new().await;
+    let metrics = Arc::new(Metrics::new(&site.settings()));
+    let (charges, charging) = watch::channel(false);
+    let signs = Signs {
+        database: site.storage().trouble(),
+        charging: Some(charging),
+        archiving: None,
+        backlog: None,
+        alarm: None,
+        refused: Vec::new(),
+    };
+    let (told, stop) = (watch::Sender::default(), CancellationToken::new());
+    let watching = watch_readiness(signs, &told, &metrics, &stop);
+    let looking = async {
+        for (is_charging, expected) in [(false, 0.0), (true, 1.0), (false, 0.0)] {
+            charges.send_replace(is_charging);
+            let text = eventually(
+                "it is told",
+                PATIENCE,
+                async || metrics.render(),
+                |text| {
+                    text.contains("part=\"charging\"")
+                        && value(text, "ready{part=\"charging\"}") == expected
+                },
+            )
+            .await;
+            assert_eq!(value(&text, "ready{part=\"database\"}"), 1.0);
+            assert!(!text.contains("part=\"archiving\""), "{text}");
+        }
+        stop.cancel();
+    };
+    tokio::join!(watching, looking);
 }

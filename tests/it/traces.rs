@@ -197,6 +197,11 @@ async fn what_the_environment_says_wrong_is_refused_by_name() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "is no URL"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[", "OTLP_ENDPOINT"),
         (
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            "10s",
+            "\"10s\" is not a whole number of milliseconds",
+        ),
+        (
             "OTEL_EXPORTER_OTLP_PROTOCOL",
             "grpc",
             "\"grpc\" is not http/protobuf",
