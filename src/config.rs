@@ -11,6 +11,7 @@ mod exposed;
 mod ledger;
 mod load;
 mod role;
+mod upgrade;
 mod values;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use exposed::Exposed;
 pub use ledger::{Audit, ExpiredMonthly, ExternalWrites, Refund, Sweeper};
 pub use load::ConfigError;
 pub use role::Role;
+pub use upgrade::{Plan, Text, Upgrade};
 pub use values::redacted_url;
 use values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 
@@ -56,6 +58,8 @@ pub struct Settings {
     pub replay: Replay,
     /// What a refund gives back.
     pub refund: Refund,
+    /// The page where plans are chosen.
+    pub upgrade: Upgrade,
     /// The log on standard error.
     pub log: Log,
 }

@@ -26,6 +26,7 @@ pub(super) fn every_key() -> Vec<String> {
         keys_of::<Limits>("limits"),
         keys_of::<Replay>("replay"),
         keys_of::<Refund>("refund"),
+        keys_of::<Upgrade>("upgrade"),
         keys_of::<Log>("log"),
     ];
     assert_eq!(keys.len(), sections.len(), "a section is missing above");
