@@ -33,6 +33,7 @@
 //!
 //! Floor 4, faces: they parse, authorise and render:
 //!
+//! - [`api`]: pages over HTTP.
 //! - [`cli`]: the command line.
 //!
 //! Roof:
@@ -56,6 +57,7 @@ pub mod worker;
 
 pub mod operations;
 
+pub mod api;
 pub mod cli;
 
 pub mod app;
