@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod adds_up;
 pub(crate) mod broker;
+pub(crate) mod browser;
 pub(crate) mod charging;
 pub(crate) mod command;
 pub(crate) mod crowd;
@@ -13,6 +14,7 @@ pub(crate) mod dice;
 pub(crate) mod eventually;
 pub(crate) mod holding;
 pub(crate) mod ledger;
+pub(crate) mod pages;
 pub(crate) mod pending;
 pub(crate) mod process;
 pub(crate) mod proxy;
