@@ -9,6 +9,7 @@
 #   deploy/local.sh env [demo]            settings for a shell:  eval "$(deploy/local.sh env)"
 #   deploy/local.sh psql [ARG]…           psql in the private database
 #   deploy/local.sh rabbitmqctl ARG…      rabbitmqctl on the private broker
+#   deploy/local.sh browser               where chromedriver is (installs Chromium first where it is missing)
 #   deploy/local.sh demo                  a guided tour: charges, duplicates, refusals
 #   deploy/local.sh test [--all] [-- ARG…]  format, lints, docs, tests; --all adds the long ones,
 #                                         what follows -- goes to cargo test
@@ -49,6 +50,8 @@ some() { ! none "$1"; }
 
 # shellcheck source=deploy/dev/servers.sh
 . "$ROOT/deploy/dev/servers.sh"
+# shellcheck source=deploy/dev/browser.sh
+. "$ROOT/deploy/dev/browser.sh"
 
 heading() {
   local bold='' plain=''
@@ -77,6 +80,7 @@ run_tests() {
   heading 'Servers'
   up
   if [[ $STARTED ]]; then trap down EXIT; fi
+  browser >/dev/null
   eval "$(print_env)"
   cd "$ROOT"
   step 'Format' cargo fmt --check
@@ -115,6 +119,7 @@ case $verb in
   down) takes --purge && down "${args[@]}" ;;
   env) takes demo && need_servers && print_env "${args[@]}" ;;
   status) takes && need_servers && status ;;
+  browser) takes && browser ;;
   psql) need_servers && psql_here "${args[@]}" ;;
   rabbitmqctl) need_servers && rabbitmqctl_here "${args[@]}" ;;
   test) run_tests "${args[@]}" ;;

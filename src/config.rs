@@ -13,6 +13,7 @@ mod ledger;
 mod load;
 mod ops;
 mod role;
+mod upgrade;
 mod values;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use ledger::{Audit, ExpiredMonthly, ExternalWrites, Holds, Refund, Sweeper};
 pub use load::ConfigError;
 pub use ops::Ops;
 pub use role::Role;
+pub use upgrade::{Plan, Text, Upgrade};
 pub use values::redacted_url;
 use values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 
@@ -66,6 +68,8 @@ pub struct Settings {
     pub http: Http,
     /// What a process tells those who run it.
     pub ops: Ops,
+    /// The page where plans are chosen.
+    pub upgrade: Upgrade,
     /// The log on standard error.
     pub log: Log,
 }

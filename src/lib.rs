@@ -34,7 +34,7 @@
 //!
 //! Floor 4, faces: they parse, authorise and render:
 //!
-//! - [`api`]: HTTP calls, and where a process tells how it is.
+//! - [`api`]: HTTP calls, pages and the widget, and where a process tells how it is.
 //! - [`cli`]: the command line.
 //!
 //! Roof:

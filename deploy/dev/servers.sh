@@ -56,24 +56,24 @@ install_packages() (
   if command -v systemctl >/dev/null; then systemctl disable --quiet "${units[@]}" 2>/dev/null || true; fi
 ) >&2
 
+install_missing() { # PACKAGE…
+  command -v apt-get >/dev/null || die "install with your system's package manager: $*"
+  say "Installing $* from the distribution (services stay off) …"
+  if ((EUID == 0)); then install_packages "$@"
+  elif sudo -n true 2>/dev/null; then
+    sudo -n bash -c "$(declare -f install_packages); install_packages $*"
+  else
+    die "not allowed to install packages; try again after: sudo apt-get install --no-install-recommends $*"
+  fi
+}
+
 ensure_programs() {
   local missing=()
   find_programs
   [[ -n $PG_BIN ]] || missing+=(postgresql)
   [[ -n $RABBITMQ_BIN ]] || missing+=(rabbitmq-server)
   ((${#missing[@]})) || return 0
-
-  command -v apt-get >/dev/null ||
-    die "PostgreSQL 15+ and RabbitMQ 3.10+ are needed; install with your system's package manager: ${missing[*]}"
-  say "Installing ${missing[*]} from the distribution (their services stay off) …"
-  if ((EUID == 0)); then
-    install_packages "${missing[@]}"
-  elif sudo -n true 2>/dev/null; then
-    sudo -n bash -c "$(declare -f install_packages); install_packages ${missing[*]}"
-  else
-    die "not allowed to install packages; run this, then try again:
-  sudo apt-get install --no-install-recommends ${missing[*]}"
-  fi
+  install_missing "${missing[@]}"
   find_programs
   [[ -n $PG_BIN ]] || die 'the distribution has no PostgreSQL 15 or newer: see https://www.postgresql.org/download/'
   [[ -n $RABBITMQ_BIN ]] || die 'no rabbitmq-server after the installation: see the output above'

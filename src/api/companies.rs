@@ -79,7 +79,7 @@ pub(super) fn payment_required(api: &Api, preflight: &Preflight) -> Problem {
         ..
     } = *preflight;
     let detail = format!("{required} tokens are required, {available} are available");
-    let upgrade_url = api.settings.http.upgrade_url.as_str();
+    let upgrade_url = api.settings.http.upgrade_url();
     Problem::new(StatusCode::PAYMENT_REQUIRED, "insufficient_balance", detail)
         .with("required", required)
         .with("available", available)

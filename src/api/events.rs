@@ -185,4 +185,3 @@ pub(super) fn check_key(headers: &HeaderMap, job: uuid::Uuid) -> Result<(), Prob
 pub(super) fn wrong_key(why: &str) -> Problem {
     Problem::invalid(StatusCode::UNPROCESSABLE_ENTITY, "Idempotency-Key", why)
 }
-

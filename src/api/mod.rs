@@ -17,6 +17,7 @@ mod jobs;
 mod keyring;
 mod ledger;
 mod ops;
+pub mod pages;
 mod portal_tokens;
 mod problem;
 mod replays;
@@ -198,12 +199,7 @@ pub(crate) fn openapi(base_path: &str) -> OpenApi {
 
 /// All of what the role `http` answers: the calls, and `pages`, which ask for no key, below `http.base_path`.
 /// `vitals`: what a process without an address of their own tells here.
-pub fn router(
-    api: &Api,
-    pages: Router,
-    vitals: Option<Vitals>,
-    metrics: &Arc<Metrics>,
-) -> Router {
+pub fn router(api: &Api, pages: Router, vitals: Option<Vitals>, metrics: &Arc<Metrics>) -> Router {
     let http = &api.settings.http;
     let document = openapi(&http.base_path);
     expect(metrics, &document, &http.base_path);

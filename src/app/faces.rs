@@ -3,12 +3,11 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use axum::Router;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, Bounds, Vitals},
+    api::{self, Api, Bounds, Vitals, pages},
     config::Settings,
     operations::Operations,
     storage::{Storage, Waited},
@@ -69,7 +68,8 @@ async fn answer_calls(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let address = settings.http.address();
-    let operations = Arc::new(Operations::sharing(settings, storage.clone()).counted(metrics.clone()));
+    let operations =
+        Arc::new(Operations::sharing(settings, storage.clone()).counted(metrics.clone()));
     if !address.ip().is_loopback() {
         // Whoever starts before his database does not know yet.
         if storage.wait_until_available(stop).await == Waited::Cancelled {
@@ -85,7 +85,7 @@ async fn answer_calls(
     let listener = listen("http", address)?;
     let vitals = (settings.ops.listen.is_none() && address.ip().is_loopback()).then_some(vitals);
     let api = Api::new(settings, operations, stop.clone())?;
-    let router = api::router(&api, Router::new(), vitals, metrics);
+    let router = api::router(&api, pages::router(&settings.upgrade), vitals, metrics);
     api::serve(listener, router, bounds(settings), stop.clone()).await;
     api.close().await;
     Ok(())

@@ -21,7 +21,8 @@ pub struct Http {
     /// Tokens that a preflight asks for when the caller names none. 1..=1000000000000, default 15000.
     #[serde(deserialize_with = "values::whole::<1, 1_000_000_000_000, _, _>")]
     pub estimate_tokens: u64,
-    /// Where whoever can't pay is sent: an `http`, `https` or root-relative URL. Default `/billing/upgrade`.
+    /// Where whoever can't pay is sent: an `http`, `https` or root-relative URL. Empty, the default: `/billing/upgrade`
+    /// below `base_path`.
     #[serde(deserialize_with = "values::link")]
     pub upgrade_url: String,
     /// Origins of pages in browsers that may call, such as `https://app.example.com`, separated by commas; `*` is any.
@@ -58,6 +59,14 @@ pub struct Http {
 }
 
 impl Http {
+    /// Where whoever can't pay is sent.
+    pub fn upgrade_url(&self) -> String {
+        match self.upgrade_url.as_str() {
+            "" => format!("{}/billing/upgrade", self.base_path.trim_end_matches('/')),
+            url => url.to_owned(),
+        }
+    }
+
     /// Where the role `http` listens.
     pub fn address(&self) -> SocketAddr {
         self.listen
@@ -71,7 +80,7 @@ impl Default for Http {
             listen: None,
             base_path: "/".to_owned(),
             estimate_tokens: 15_000,
-            upgrade_url: "/billing/upgrade".to_owned(),
+            upgrade_url: String::new(),
             cors_origins: Vec::new(),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),

@@ -263,6 +263,8 @@ impl Sources<'_> {
         };
         let place = match (self.env.keys().filter(set_by).min(), self.file) {
             (Some(variable), _) => format!("set by {variable}"),
+            // What is in a list has no variable.
+            (None, Some(file)) if key.contains('[') => format!("look in {}", file.display()),
             (None, Some(file)) => {
                 format!("look in {}, or set {}", file.display(), variable_of(key))
             }

@@ -241,13 +241,13 @@ pub(super) fn base_path<'de, D: Deserializer<'de>>(source: D) -> Result<String, 
     }
 }
 
-/// A URL for a person to follow.
+/// A URL for a person to follow; empty, there is none.
 pub(super) fn link<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     let text = String::deserialize(source)?;
     let is_relative = text.starts_with('/') && !text.starts_with("//");
     let is_web = Url::parse(&text)
         .is_ok_and(|url| url.has_host() && matches!(url.scheme(), "http" | "https"));
-    if (is_relative || is_web)
+    if (text.is_empty() || is_relative || is_web)
         && !text
             .chars()
             .any(|char| char.is_whitespace() || char.is_control())

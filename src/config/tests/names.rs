@@ -29,6 +29,7 @@ pub(super) fn every_key() -> Vec<String> {
         keys_of::<Holds>("holds"),
         keys_of::<Http>("http"),
         keys_of::<Ops>("ops"),
+        keys_of::<Upgrade>("upgrade"),
         keys_of::<Log>("log"),
     ];
     assert_eq!(keys.len(), sections.len(), "a section is missing above");
