@@ -123,7 +123,9 @@ async fn a_balance_is_what_the_company_can_pay_from() {
     assert_eq!(
         keys(&document),
         [
+            "available",
             "company_id",
+            "held",
             "monthly",
             "monthly_quota",
             "period_end",
