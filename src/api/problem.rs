@@ -139,6 +139,11 @@ impl From<OperationError> for Problem {
                 tracing::warn!(error.message = %why, "a call was answered with 503");
                 Self::unavailable(dependency)
             }
+            OperationError::Busy(why) => {
+                tracing::debug!(error.message = %why, "a call was answered with 503");
+                let detail = "somebody else has locked what this needs; the same again later";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(SOON)
+            }
             OperationError::Internal(why) => {
                 tracing::error!(error.message = %why, "a call was answered with 500");
                 let detail = "an error of the server's; its log says more";

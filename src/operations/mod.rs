@@ -91,6 +91,9 @@ pub enum OperationError {
         /// What it said.
         why: String,
     },
+    /// Others were in the way, with a lock, say: the same again later.
+    #[error("{0}")]
+    Busy(String),
     /// What no caller can put right.
     #[error("{0}")]
     Internal(String),
@@ -226,6 +229,7 @@ impl From<StorageError> for OperationError {
                 why: format!("{why}; {NOT_MIGRATED}"),
             },
             Fault::Rejected => Self::Internal(why),
+            Fault::Busy => Self::Busy(why),
             _ => Self::Unavailable { dependency, why },
         }
     }

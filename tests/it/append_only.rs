@@ -4,10 +4,11 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{ledger::Ledger, role::TestRole, site::Site};
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "token_deduction_records",
     "token_usage_logs",
     "token_credits",
+    "token_holds",
     "token_deduction_attempts",
     "operator_actions",
     "dead_letters",

@@ -15,6 +15,7 @@ use crate::support::{
     adds_up::assert_ledger_adds_up,
     dead_letters::refused,
     eventually::{PATIENCE, eventually},
+    ledger::deduct,
     pending::pending_for_nothing,
     process::Process,
     site::Site,
@@ -60,11 +61,8 @@ fn charged() -> (String, Option<String>) {
 }
 
 async fn expire(site: &Site, job: Uuid) {
-    site.db
-        .execute(format!(
-            "update token_holds set expires_at = now() - interval '1 s' where job_id = '{job}'"
-        ))
-        .await;
+    let sql = "update token_holds set expires_at = now() - interval '1 s' where job_id";
+    site.db.execute(format!("{sql} = '{job}'")).await;
 }
 
 async fn sweep(site: &Site) -> SweepReport {
@@ -178,17 +176,16 @@ async fn too_little_for_the_real_amount_is_refused_and_the_hold_is_released() {
         hold(&storage, company, 40).await,
         hold(&storage, company, 60).await,
     );
-    let charge = async |job, amount| {
-        crate::support::ledger::deduct(site.db.pool(), job, company, amount)
-            .await
-            .expect("an answer")
-    };
-    let answer = charge(job, 41).await;
+    let answer = deduct(site.db.pool(), job, company, 41).await;
+    let answer = answer.expect("an answer");
     assert_eq!(answer.error(), "insufficient_balance");
     assert_eq!((answer.required, answer.available), (Some(41), Some(40)));
     assert_eq!(state(&site, job).await, released("insufficient_balance"));
-    let answer = charge(other, 100).await;
-    assert!(answer.success, "it may take more than was held for it");
+    let answer = deduct(site.db.pool(), other, company, 100).await;
+    assert!(
+        answer.expect("an answer").success,
+        "it may take more than was held for it"
+    );
     let taken = HoldAnswer::Refused("already_charged".to_owned());
     assert_eq!(ask(&storage, other, company, 1).await, taken);
 }
@@ -202,7 +199,7 @@ async fn what_has_expired_counts_no_more_and_is_never_charged_against() {
     expire(&site, old).await;
     let answer = ask(&storage, new, company, 90).await;
     assert!(matches!(answer, HoldAnswer::Held { .. }), "{answer:?}");
-    let answer = crate::support::ledger::deduct(site.db.pool(), old, company, 80).await;
+    let answer = deduct(site.db.pool(), old, company, 80).await;
     let answer = answer.expect("an answer");
     assert_eq!(answer.available, Some(10), "its hold gives no right to it");
 }
@@ -327,7 +324,7 @@ async fn an_audit_finds_holds_that_contradict_the_ledger() {
         hold(&storage, company, 10).await,
     );
     site.run(&["audit"]).await.done();
-    let charge = crate::support::ledger::deduct(site.db.pool(), still_held, company, 10).await;
+    let charge = deduct(site.db.pool(), still_held, company, 10).await;
     assert!(charge.expect("an answer").success);
     site.db
         .execute(format!(

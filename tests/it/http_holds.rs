@@ -169,3 +169,25 @@ async fn a_key_of_one_company_holds_and_releases_nothing_of_anothers() {
     assert_eq!(refused.refusal(), (403, "insufficient_scope"));
     server.process.terminate().await;
 }
+
+#[tokio::test]
+async fn a_company_that_somebody_has_locked_is_busy_and_nothing_is_held_twice() {
+    let mut site = Site::new().await;
+    site.set("DATABASE__LOCK_TIMEOUT", "100ms");
+    let company = site.company(0, 100).await;
+    let (mut server, application) = serving(&mut site).await;
+    let ask = json!({"job_id": Uuid::new_v4(), "company_id": company, "tokens": 10});
+    let locked = site.hold_companies(&[company]).await;
+    let busy = application.post("/v1/holds", &ask).await;
+    assert_eq!(busy.refusal(), (503, "busy"));
+    assert_eq!(busy.header("retry-after"), "1");
+    // Who only looks waits for nobody.
+    application
+        .get(&format!("/v1/companies/{company}/balance"))
+        .await
+        .ok();
+    locked.release().await;
+    let held = application.post("/v1/holds", &ask).await;
+    assert_eq!(held.status, StatusCode::CREATED);
+    server.process.terminate().await;
+}

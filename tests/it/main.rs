@@ -110,4 +110,5 @@ mod upgrading;
 mod watching;
 mod whose_fault;
 mod widget;
+mod widget_served;
 mod widget_states;

@@ -10,11 +10,12 @@ use super::{
 use crate::storage::StorageError;
 
 /// Tables that nobody but the functions writes, except where a grant says so.
-pub(super) const GUARDED: [&str; 12] = [
+pub(super) const GUARDED: [&str; 13] = [
     "company_subscriptions",
     "token_deduction_records",
     "token_usage_logs",
     "token_credits",
+    "token_holds",
     "token_deduction_attempts",
     "token_billing_locks",
     "token_billing_version",
