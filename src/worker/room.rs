@@ -32,6 +32,9 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// A group without events is forgotten after this.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
 
+/// Whom somebody locks again and again is told of once in this time.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_mins(1);
+
 /// Who is asked about apart: a company, or a job (somebody holds its row, or the event leaves the company out).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Group {
@@ -71,6 +74,8 @@ pub(super) struct Processed {
 /// The events of one lane that wait.
 pub(super) struct Room {
     groups: HashMap<Group, Apart>,
+    /// When the log was told that these are locked.
+    told: HashMap<Group, Instant>,
     batch_max: usize,
     lock_timeout: Duration,
     /// Events that wait in the rooms of all lanes.
@@ -92,6 +97,7 @@ impl Room {
     pub(super) fn new(batch_max: usize, lock_timeout: Duration, waiting: Arc<AtomicUsize>) -> Self {
         Self {
             groups: HashMap::new(),
+            told: HashMap::new(),
             batch_max,
             lock_timeout,
             waiting,
@@ -180,7 +186,9 @@ impl Room {
             };
             apart.asked = false;
             if waits.contains(&group) {
-                apart.still_locked(group);
+                if apart.still_locked() {
+                    self.tell(group);
+                }
             } else if refused.contains(&group) {
                 apart.next = Instant::now();
             } else if let Some(apart) = self.groups.remove(&group) {
@@ -191,6 +199,23 @@ impl Room {
         }
         self.suspect(&refused);
         free
+    }
+
+    fn tell(&mut self, group: Group) {
+        self.told
+            .retain(|_, told| told.elapsed() < TOLD_AGAIN_AFTER);
+        if self.told.contains_key(&group) {
+            return;
+        }
+        self.told.insert(group, Instant::now());
+        match group {
+            Group::Company(id) => {
+                tracing::info!(company.id = %id, "locked by another transaction: its events wait");
+            }
+            Group::Job(id) => {
+                tracing::info!(job.id = %id, "locked by another transaction: its event waits");
+            }
+        }
     }
 
     /// They keep their order, and go before those that came later.
@@ -251,7 +276,8 @@ impl Apart {
         self.messages.drain(..many)
     }
 
-    fn still_locked(&mut self, group: Group) {
+    /// Whether it is asked about by itself from now on.
+    fn still_locked(&mut self) -> bool {
         self.tries += 1;
         let pauses = self.tries.min(TRIES_TOGETHER) - 1;
         let pause = if self.by_itself {
@@ -261,16 +287,9 @@ impl Apart {
         };
         self.next = Instant::now() + pause;
         if self.by_itself || self.tries < TRIES_TOGETHER {
-            return;
+            return false;
         }
         self.by_itself = true;
-        match group {
-            Group::Company(id) => {
-                tracing::info!(company.id = %id, "locked by another transaction: its events wait");
-            }
-            Group::Job(id) => {
-                tracing::info!(job.id = %id, "locked by another transaction: its event waits");
-            }
-        }
+        true
     }
 }
