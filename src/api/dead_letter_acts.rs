@@ -45,7 +45,7 @@ pub(super) struct NewBody {
     params(("id" = i64, Path)),
     request_body = NewBody,
     responses(
-        (status = 200, description = "As `dlq edit`", body = Object),
+        (status = 200, description = "As `dlq edit`", body = EditReport),
         (status = 404, description = "No such dead letter", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 409, description = "`not_open`, `being_replayed`, `edited_meanwhile` or `already_charged`: nothing was changed",
          body = ProblemDocument, content_type = "application/problem+json"),
@@ -97,7 +97,7 @@ pub(super) struct Why {
     params(("id" = i64, Path)),
     request_body = Why,
     responses(
-        (status = 200, description = "As `dlq discard`", body = Object),
+        (status = 200, description = "As `dlq discard`", body = Change),
         (status = 409, description = "`nothing_to_change`: it is not open, just being replayed, or not there",
          body = ProblemDocument, content_type = "application/problem+json"),
     )
@@ -119,7 +119,7 @@ pub(super) async fn discard(
     params(("id" = i64, Path)),
     request_body = Why,
     responses(
-        (status = 200, description = "As `dlq restore`", body = Object),
+        (status = 200, description = "As `dlq restore`", body = Change),
         (status = 409, description = "`nothing_to_change`: it is not discarded, or not there",
          body = ProblemDocument, content_type = "application/problem+json"),
     )

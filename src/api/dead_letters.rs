@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Api,
-    extract::{Path, Query},
+    extract::{Path, Query, moment},
     problem::{Problem, ProblemDocument},
 };
 use crate::{
@@ -36,10 +36,10 @@ pub(super) struct Filter {
     company_id: Option<Uuid>,
     job_id: Option<Uuid>,
     /// Last failed at or after
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(deserialize_with = "moment")]
     since: Option<OffsetDateTime>,
     /// Last failed before
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(deserialize_with = "moment")]
     until: Option<OffsetDateTime>,
     /// With this text in the error or in the body
     text: Option<String>,
@@ -70,6 +70,15 @@ impl Filter {
         })
     }
 
+    /// Where all that are selected are meant.
+    pub(super) fn check_no_page(&self) -> Result<(), OperationError> {
+        let parts = [("limit", self.limit), ("before", self.before)];
+        match parts.iter().find(|(_, part)| part.is_some()) {
+            Some((name, _)) => Err(OperationError::invalid(name, "there are no pages here")),
+            None => Ok(()),
+        }
+    }
+
     fn limit(&self) -> i64 {
         self.limit.unwrap_or(PAGE)
     }
@@ -96,8 +105,7 @@ fn state(name: &str) -> Result<DeadLetterState, OperationError> {
     tag = "dead letters",
     params(Filter),
     responses(
-        (status = 200, description = "As `dlq list`", body = Object),
-        (status = 422, description = "`field` names what makes no sense", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 200, description = "As `dlq list`", body = DeadLetterPage),
     )
 )]
 pub(super) async fn list(
@@ -118,8 +126,7 @@ pub(super) async fn list(
     tag = "dead letters",
     params(Filter),
     responses(
-        (status = 200, description = "As `dlq groups`", body = Object),
-        (status = 422, description = "`field` names what makes no sense", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 200, description = "As `dlq groups`", body = DeadLetterGroups),
     )
 )]
 pub(super) async fn groups(
@@ -144,7 +151,7 @@ pub(super) async fn groups(
     get,
     path = "/v1/dead-letters/stats",
     tag = "dead letters",
-    responses((status = 200, description = "As `dlq stats`", body = Object))
+    responses((status = 200, description = "As `dlq stats`", body = Stats))
 )]
 pub(super) async fn stats(State(api): State<Api>) -> Result<Json<Stats>, Problem> {
     let stats = api.operations.dead_letter_stats(Thresholds::default());
@@ -158,7 +165,7 @@ pub(super) async fn stats(State(api): State<Api>) -> Result<Json<Stats>, Problem
     tag = "dead letters",
     params(("id" = i64, Path)),
     responses(
-        (status = 200, description = "As `dlq show`", body = Object),
+        (status = 200, description = "As `dlq show`", body = DeadLetterStory),
         (status = 404, description = "No such dead letter", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]

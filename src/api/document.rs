@@ -3,13 +3,14 @@
 use utoipa::{
     PartialSchema as _, ToSchema as _,
     openapi::{
-        ContentBuilder, OpenApi, Ref, Response, ResponseBuilder, Server,
-        path::Operation,
+        ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Server,
+        path::{Operation, Parameter, ParameterIn},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 
 use super::problem::{MEDIA_TYPE, ProblemDocument};
+use crate::config::Settings;
 
 /// What any call may answer besides.
 const ANY: [(&str, &str); 7] = [
@@ -33,17 +34,19 @@ const ANY: [(&str, &str); 7] = [
         "`database_unavailable`, `broker_unavailable` or `timeout`: again after `Retry-After` seconds",
     ),
 ];
+/// What any call may answer that is told something in its query or in a body.
+const ANY_WITH_FIELDS: [(&str, &str); 1] =
+    [("422", "`invalid_request`: `field` names what is wrong")];
 /// What any call with a body may answer besides.
-const ANY_WITH_BODY: [(&str, &str); 4] = [
+const ANY_WITH_BODY: [(&str, &str); 3] = [
     ("408", "`request_timeout`: the body did not come in time"),
     ("413", "`payload_too_large`"),
     ("415", "`unsupported_media_type`"),
-    ("422", "`invalid_request`: `field` names what is wrong"),
 ];
 
 const KEY: &str = "key";
 
-pub(super) fn complete(mut document: OpenApi, base_path: &str) -> OpenApi {
+pub(super) fn complete(mut document: OpenApi, settings: &Settings) -> OpenApi {
     document.info.title = "token-billing".to_owned();
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
     document.info.description = Some(
@@ -51,7 +54,7 @@ pub(super) fn complete(mut document: OpenApi, base_path: &str) -> OpenApi {
             .to_owned(),
     );
     document.info.license = None;
-    document.servers = Some(vec![Server::new(base_path)]);
+    document.servers = Some(vec![Server::new(&settings.http.base_path)]);
     let components = document.components.get_or_insert_default();
     components.schemas.insert(
         ProblemDocument::name().into_owned(),
@@ -81,11 +84,28 @@ fn complete_operation(operation: &mut Operation) {
         [],
     )]);
     let with_body = operation.request_body.is_some();
-    let more = ANY_WITH_BODY.iter().filter(|_| with_body);
-    for (status, description) in ANY.iter().chain(more) {
+    let parameters = operation.parameters.iter().flatten();
+    let in_query = |parameter: &RefOr<Parameter>| {
+        matches!(
+            parameter,
+            RefOr::T(Parameter {
+                parameter_in: ParameterIn::Query,
+                ..
+            })
+        )
+    };
+    let with_fields = with_body || parameters.clone().any(in_query);
+    let mut answers = ANY.to_vec();
+    if with_fields {
+        answers.extend(ANY_WITH_FIELDS);
+    }
+    if with_body {
+        answers.extend(ANY_WITH_BODY);
+    }
+    for (status, description) in answers {
         let responses = &mut operation.responses.responses;
-        if !responses.contains_key(*status) {
-            responses.insert((*status).to_owned(), problem(description).into());
+        if !responses.contains_key(status) {
+            responses.insert(status.to_owned(), problem(description).into());
         }
     }
 }

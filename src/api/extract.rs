@@ -3,7 +3,8 @@
 use axum::{
     body::Bytes,
     extract::{
-        FromRequest, FromRequestParts, Request, rejection::PathRejection, rejection::QueryRejection,
+        FromRequest, FromRequestParts, RawPathParams, Request,
+        rejection::{PathRejection, QueryRejection},
     },
     http::{
         HeaderMap, StatusCode,
@@ -12,9 +13,18 @@ use axum::{
     },
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize as _, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use super::{Api, problem::Problem};
+use crate::domain;
+
+/// The database stores any text but one with this.
+const NUL: char = '\0';
 
 /// The query; unknown parameters are refused by its type.
 pub(super) struct Query<T>(pub(super) T);
@@ -33,9 +43,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = axum::extract::Query::from_request_parts(parts, state).await;
-        let axum::extract::Query(query) = query.map_err(|refused: QueryRejection| {
-            named(StatusCode::BAD_REQUEST, "query", &refused.body_text())
-        })?;
+        let axum::extract::Query(query) =
+            query.map_err(|refused: QueryRejection| in_query(said(&refused.body_text())))?;
+        let all = parts.uri.query().unwrap_or_default().as_bytes();
+        for (name, value) in url::form_urlencoded::parse(all) {
+            if value.contains(NUL) {
+                return Err(with_nul(&name));
+            }
+        }
         Ok(Self(query))
     }
 }
@@ -45,10 +60,18 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = axum::extract::Path::from_request_parts(parts, state).await;
-        let axum::extract::Path(path) = path.map_err(|refused: PathRejection| {
-            named(StatusCode::BAD_REQUEST, "path", &refused.body_text())
-        })?;
-        Ok(Self(path))
+        let refused: PathRejection = match path {
+            Ok(axum::extract::Path(path)) => return Ok(Self(path)),
+            Err(refused) => refused,
+        };
+        // No path has more than one.
+        let all = RawPathParams::from_request_parts(parts, state).await.ok();
+        let name = all.iter().flatten().next().map(|(name, _)| name);
+        Err(Problem::invalid(
+            StatusCode::BAD_REQUEST,
+            name.unwrap_or("path"),
+            said(&refused.body_text()),
+        ))
     }
 }
 
@@ -116,8 +139,41 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
         let read = read?;
         json.end()
             .map_err(|why| Problem::invalid(StatusCode::BAD_REQUEST, "body", &why.to_string()))?;
-        Ok(Self(read))
+        // What is JSON for the type is JSON.
+        let members: Map<String, Value> = serde_json::from_slice(&body).unwrap_or_default();
+        match members.iter().find(|(_, value)| has_nul(value)) {
+            Some((name, _)) => Err(with_nul(name)),
+            None => Ok(Self(read)),
+        }
     }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains(NUL),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(members) => {
+            let named = members.keys().any(|name| name.contains(NUL));
+            named || members.values().any(has_nul)
+        }
+        _ => false,
+    }
+}
+
+fn with_nul(field: &str) -> Problem {
+    let why = "holds U+0000, which can't be stored";
+    Problem::invalid(StatusCode::UNPROCESSABLE_ENTITY, field, why)
+}
+
+/// A moment that may be absent, within the calendar that the database and RFC 3339 share: beyond it sqlx panics.
+pub(super) fn moment<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<OffsetDateTime>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(from)? else {
+        return Ok(None);
+    };
+    let refused = || D::Error::custom("not a moment such as 2027-01-01T00:00:00Z");
+    domain::moment(&text).ok_or_else(refused).map(Some)
 }
 
 /// Without its parameters, in lower case.
@@ -140,11 +196,16 @@ pub(super) fn unsupported(media_type: &str, expected: &str) -> Problem {
     Problem::new(status, "unsupported_media_type", detail).with("field", "content-type")
 }
 
-/// axum puts a name before what is wrong: "…: tokens: invalid digit", or "… `id` with value …".
-fn named(status: StatusCode, place: &'static str, text: &str) -> Problem {
-    let said = text.split_once(": ").map_or(text, |(_, said)| said);
+/// What axum says behind what it says of every such error.
+fn said(text: &str) -> &str {
+    text.split_once(": ").map_or(text, |(_, said)| said)
+}
+
+/// axum names the parameter: "tokens: invalid digit", or "unknown field `id`, expected …".
+fn in_query(said: &str) -> Problem {
     let quoted = said.split('`').nth(1);
     let before = said.split_once(": ").map(|(field, _)| field);
-    let field = quoted.or(before).filter(|field| !field.contains(' '));
-    Problem::new(status, "invalid_request", said).with("field", field.unwrap_or(place))
+    let field = before.filter(|field| !field.contains(' ')).or(quoted);
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_request", said)
+        .with("field", field.unwrap_or("query"))
 }

@@ -15,7 +15,7 @@ use super::{
     Api,
     companies::visible,
     events::{IDEMPOTENCY_KEY, wrong_key},
-    extract::{self, Path},
+    extract::{self, Path, moment},
     gate::Caller,
     problem::{Problem, ProblemDocument},
 };
@@ -36,7 +36,7 @@ pub(super) struct NewCredit {
     #[schema(minimum = 1)]
     monthly: Option<i64>,
     /// When the monthly quota expires
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "moment")]
     period_end: Option<OffsetDateTime>,
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn refund(
     get,
     path = "/v1/audit",
     tag = "ledger",
-    responses((status = 200, description = "As `token-billing audit --output json`", body = serde_json::Value))
+    responses((status = 200, description = "As `token-billing audit --output json`", body = AuditReport))
 )]
 pub(super) async fn audit(
     State(api): State<Api>,

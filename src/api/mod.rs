@@ -192,16 +192,16 @@ fn calls(api: Option<&Api>) -> OpenApiRouter<Api> {
         .merge(behind(all(operate), operating_on_all))
 }
 
-/// The document of all calls, for an API below that path.
-pub(crate) fn openapi(base_path: &str) -> OpenApi {
-    document::complete(calls(None).into_openapi(), base_path)
+/// The document of all calls.
+pub(crate) fn openapi(settings: &Settings) -> OpenApi {
+    document::complete(calls(None).into_openapi(), settings)
 }
 
 /// All of what the role `http` answers: the calls, and `pages`, which ask for no key, below `http.base_path`.
 /// `vitals`: what a process without an address of their own tells here.
 pub fn router(api: &Api, pages: Router, vitals: Option<Vitals>, metrics: &Arc<Metrics>) -> Router {
     let http = &api.settings.http;
-    let document = openapi(&http.base_path);
+    let document = openapi(&api.settings);
     expect(metrics, &document, &http.base_path);
     let (calls, _) = calls(Some(api)).split_for_parts();
     let mut router = calls

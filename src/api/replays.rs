@@ -98,15 +98,23 @@ pub(super) struct NewReplay {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Begun {
-    Planned {
-        plan_id: Uuid,
-        /// Seconds.
-        valid_for: u64,
-        plan: Box<ReplayPlan>,
-    },
-    Running {
-        action_id: i64,
-    },
+    Planned(Box<PlannedReplay>),
+    Running(BegunReplay),
+}
+
+/// A plan that may be run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PlannedReplay {
+    plan_id: Uuid,
+    /// Seconds.
+    valid_for: u64,
+    plan: ReplayPlan,
+}
+
+/// A replay that runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BegunReplay {
+    action_id: i64,
 }
 
 /// Plans a replay of dead letters, or runs a plan
@@ -118,8 +126,10 @@ pub(super) enum Begun {
     tag = "dead letters",
     request_body = NewReplay,
     responses(
-        (status = 200, description = "A plan, as `dlq replay --dry-run`, with its `plan_id`", body = Object),
-        (status = 202, description = "It runs; `Location` tells how far it is", body = Object),
+        (status = 200, description = "A plan, as `dlq replay --dry-run`, with its `plan_id`", body = PlannedReplay,
+         headers(("Location" = String, description = "Where it is run"))),
+        (status = 202, description = "It runs; `Location` tells how far it is", body = BegunReplay,
+         headers(("Location" = String, description = "Of the replay"))),
         (status = 404, description = "`plan_not_found`, or an id of no dead letter", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 409, description = "`already_compensated`: only of refunded jobs", body = ProblemDocument, content_type = "application/problem+json"),
     )
@@ -131,6 +141,7 @@ pub(super) async fn replay(
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Begun>), Problem> {
     let key = caller.key.key.id;
     let Some(plan_id) = asked.plan_id else {
+        asked.filter.check_no_page()?;
         let mut selection = asked.filter.selection()?;
         selection.ids = asked.ids;
         let selection = ReplaySelection::new(selection, asked.all)?;
@@ -138,11 +149,12 @@ pub(super) async fn replay(
         let plan_id = api.plans.keep(key, plan.clone());
         let valid_for = PLAN_FOR.as_secs();
         let place = (LOCATION, api.path("/v1/dead-letters/replay"));
-        let planned = Begun::Planned {
+        let planned = PlannedReplay {
             plan_id,
             valid_for,
-            plan: plan.into(),
+            plan,
         };
+        let planned = Begun::Planned(planned.into());
         return Ok((StatusCode::OK, [place], Json(planned)));
     };
     for (name, number) in [("rate", asked.rate), ("canary", asked.canary)] {
@@ -169,12 +181,12 @@ pub(super) async fn replay(
     Ok((
         StatusCode::ACCEPTED,
         [place],
-        Json(Begun::Running { action_id }),
+        Json(Begun::Running(BegunReplay { action_id })),
     ))
 }
 
 /// How far a replay is, or how it ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Replay {
     action_id: i64,
     /// Of one that runs in this process.
@@ -192,7 +204,7 @@ pub(super) struct Replay {
     tag = "dead letters",
     params(("id" = i64, Path)),
     responses(
-        (status = 200, description = "`progress` or `report`", body = Object),
+        (status = 200, description = "`progress` or `report`", body = Replay),
         (status = 404, description = "No such replay", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]

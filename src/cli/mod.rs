@@ -183,7 +183,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Next> {
         // A bad setting is a finding, not the end.
         Command::Doctor(args) => block_on(doctor::run(args, settings(), output)),
         Command::Keys(args) => keys::run(args, &settings()?, output),
-        Command::Schema(args) => schema::run(&args),
+        Command::Schema(args) => schema::run(&args, &settings()?),
         Command::Bench(args) => block_on(bench::run(args, &settings()?, output)),
         Command::Completions(args) => completions::run(args),
     };

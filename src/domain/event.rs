@@ -8,6 +8,7 @@ mod amend;
 mod draft;
 mod envelope;
 mod fields;
+mod schema;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ use fields::{Fields, text_of};
 pub use amend::{AmendError, amend};
 pub use draft::EventDraft;
 pub(super) use envelope::is_cloud_event;
+pub use envelope::{EVENT_TYPE, MEDIA_TYPE as CLOUD_EVENT};
+pub use schema::event_schema;
 
 /// The usage type of an event that names none.
 pub const DEFAULT_USAGE_TYPE: &str = "article_generation";

@@ -17,6 +17,7 @@ pub use chain::{Buckets, Chain, ChargeFigures, Gap, Movement};
 pub use deduction::{Deduction, Locked, PendingMark, Refusal};
 pub use disposition::{Disposition, Verdict, dispose};
 pub use event::{AmendError, CompletionEvent, DEFAULT_USAGE_TYPE, EventDraft, EventError, amend};
+pub use event::{CLOUD_EVENT, EVENT_TYPE, event_schema};
 pub use glimpse::Glimpse;
 pub use json::layout;
 pub(crate) use moment::moment;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a message is a dead letter: the `reason` header. Those that the charging function gives are its error
 /// codes as well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The body is no completion event by its form.

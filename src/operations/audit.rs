@@ -27,7 +27,7 @@ const CHAIN_PROVES: [&str; 2] = [
 ];
 
 /// A change of a balance that no movement explains.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct ExternalChange {
     pub(crate) company_id: Uuid,
     /// Tokens that came or, negative, went.
@@ -39,7 +39,7 @@ pub(crate) struct ExternalChange {
 }
 
 /// What one rule's check came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct Checked {
     pub(crate) name: &'static str,
     pub(crate) proves: &'static str,
@@ -47,7 +47,7 @@ pub(crate) struct Checked {
 }
 
 /// What an audit found.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, utoipa::ToSchema)]
 pub(crate) struct AuditReport {
     pub(crate) size: LedgerSize,
     /// Each rule; the last is [`CHAIN`].

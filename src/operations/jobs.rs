@@ -12,12 +12,12 @@ pub(crate) use crate::storage::{JobDeadLetter, JobLife, Moment};
 
 /// What a job is charged under. A UUID in any spelling is one key; other callers of the functions may use keys that
 /// are no UUIDs, which are taken as they are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(transparent)]
 pub(crate) struct JobKey(String);
 
 /// The life of one job.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct JobHistory {
     pub(crate) job_id: JobKey,
     /// The pauses between tries, by the settings of now.
@@ -45,8 +45,9 @@ pub(crate) enum JobState {
     Compensated,
 }
 
-/// How a job stands, and why. As JSON also what [`JobLife`] has.
-#[derive(Debug, Serialize)]
+/// How a job stands, and why; with the ledger's record, and with all that is known of its past.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Job)]
 pub(crate) struct JobReport {
     pub(crate) state: JobState,
     /// Of one that is refused or pending: a code.

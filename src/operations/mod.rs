@@ -24,7 +24,7 @@ pub(crate) use api_keys::{ApiKey, ApiKeys, BearerKey, LiveApiKey, Scope};
 pub(crate) use audit::{AuditProgress, AuditReport, CHAIN};
 pub(crate) use events::{EventFile, EventPublisher, PublishReport, RefusedFile, paid_by};
 pub(crate) use holds::{Held, Hold};
-pub(crate) use jobs::{JobDeadLetter, JobHistory, JobKey, JobLife, JobReport, JobState, Moment};
+pub(crate) use jobs::{JobDeadLetter, JobHistory, JobKey, JobLife, JobReport, Moment};
 pub(crate) use ledger::{Balance, CreditGrant, CreditRecord, Preflight, RefundRecord, no_company};
 pub(crate) use outcome::{EventOutcome, Outcome};
 pub(crate) use portal_tokens::{PortalToken, PortalTokenClaim};
@@ -100,7 +100,7 @@ pub enum OperationError {
 }
 
 /// What operations need besides this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dependency {
     Database,

@@ -13,7 +13,7 @@ use super::{Storage, StorageError, bounded::Bounded};
 use crate::domain::{Buckets, ChargeFigures, Movement};
 
 /// Something that can't be if the ledger is right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, utoipa::ToSchema)]
 pub(crate) struct Violation {
     /// Which kind, a stable word.
     pub(crate) kind: String,
@@ -26,7 +26,7 @@ pub(crate) struct Violation {
 }
 
 /// Tokens that nobody was charged, or that somebody lost, on one day (UTC) for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, utoipa::ToSchema)]
 pub(crate) struct GivenAway {
     /// `2026-11-21`.
     pub(crate) day: String,
@@ -39,7 +39,7 @@ pub(crate) struct GivenAway {
 }
 
 /// How many rows there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, FromRow, utoipa::ToSchema)]
 pub(crate) struct LedgerSize {
     pub(crate) companies: i64,
     pub(crate) records: i64,

@@ -42,7 +42,7 @@ const ORDER: [&str; 16] = [
 const MOMENTS: &str = include_str!("timeline/moments.sql");
 
 /// One moment in the life of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, utoipa::ToSchema)]
 pub(crate) struct Moment {
     /// When; `None`: the application's table has no time for it that means anything.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -63,7 +63,7 @@ pub(crate) struct Moment {
 }
 
 /// What the application's table says of a job now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, utoipa::ToSchema)]
 pub(crate) struct ApplicationJob {
     /// Its status, in the application's words.
     pub(crate) status: Option<String>,
@@ -76,7 +76,7 @@ pub(crate) struct ApplicationJob {
 }
 
 /// Everything that is known of one job.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, utoipa::ToSchema)]
 pub(crate) struct JobLife {
     /// How its charge stands.
     pub(crate) record: Option<DeductionRecord>,

@@ -5,9 +5,11 @@ use super::EventError;
 use super::fields::{Field, Result};
 use crate::domain::json::Value;
 
-pub(super) const MEDIA_TYPE: &str = "application/cloudevents+json";
+/// The media type of an event in an envelope.
+pub const MEDIA_TYPE: &str = "application/cloudevents+json";
 const VERSION: &str = "1.0";
-const TYPE: &str = "article.generation.completed";
+/// The `type` of its envelope.
+pub const EVENT_TYPE: &str = "article.generation.completed";
 
 /// Whether a content type is that of a structured envelope; parameters and case don't matter.
 pub(in crate::domain) fn is_cloud_event(content_type: Option<&str>) -> bool {
@@ -31,7 +33,7 @@ impl<'a> Envelope<'a> {
     pub(super) fn data(&self) -> Result<&'a str> {
         let constants = [
             ("specversion", &self.specversion, VERSION),
-            ("type", &self.kind, TYPE),
+            ("type", &self.kind, EVENT_TYPE),
         ];
         for (name, value, constant) in constants {
             let field = Field("", name);

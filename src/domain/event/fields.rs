@@ -13,7 +13,7 @@ use crate::domain::Reason;
 use crate::domain::excerpt::{cut, quoted};
 use crate::domain::json::Value;
 
-const MAX_USAGE_TYPE_CHARS: usize = 100;
+pub(super) const MAX_USAGE_TYPE_CHARS: usize = 100;
 
 pub(super) type Result<T> = std::result::Result<T, EventError>;
 

@@ -7,7 +7,7 @@ use crate::operations::{Actor, OperationError, Operations};
 use crate::storage::{Act, ActPlan, Selection, Signed};
 
 /// A discard or a restore: what it would do, and what it has done.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Change {
     /// Which of the two.
     #[serde(rename = "action")]

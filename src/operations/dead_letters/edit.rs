@@ -25,7 +25,7 @@ pub struct Revision {
 }
 
 /// What an edit did, or would do.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct EditReport {
     /// Of which dead letter.
     pub id: i64,

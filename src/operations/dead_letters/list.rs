@@ -7,7 +7,7 @@ use crate::operations::{OperationError, Operations};
 use crate::storage::{DeadLetter, DeadLetterGroup, DeadLetterState, Selection};
 
 /// Some of the dead letters that were asked for, the newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct DeadLetterPage {
     pub dead_letters: Vec<DeadLetter>,
     /// How many more there are, older than these.
@@ -20,7 +20,7 @@ pub struct DeadLetterPage {
 }
 
 /// Dead letters by their cause, the largest group first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct DeadLetterGroups {
     pub groups: Vec<DeadLetterGroup>,
     /// How many more groups there are, smaller than these.

@@ -9,7 +9,7 @@ use crate::storage::{ActionFilter, DeadLetter, DeductionRecord, FullDeadLetter, 
 const ACTIONS: i64 = 100;
 
 /// A dead letter and what surrounds it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct DeadLetterStory {
     #[serde(flatten)]
     pub full: FullDeadLetter,

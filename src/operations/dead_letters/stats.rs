@@ -18,7 +18,7 @@ pub struct Thresholds {
     pub max_age: Option<Duration>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Stats {
     pub open: i64,
     /// The tokens they ask for, where that can be read.

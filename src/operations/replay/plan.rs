@@ -18,7 +18,7 @@ use crate::{
 const PACK: usize = 1000;
 
 /// What would become of dead letters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Forecast {
     /// How many, whatever becomes of them.
     pub dead_letters: u64,
@@ -60,7 +60,7 @@ impl Forecast {
 }
 
 /// One company's share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct CompanyForecast {
     /// `None`: no company is known.
     pub company_id: Option<Uuid>,
@@ -95,7 +95,7 @@ impl ReplaySelection {
 }
 
 /// What a replay would do now, and what it needs to do it.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, utoipa::ToSchema)]
 pub struct ReplayPlan {
     #[serde(flatten)]
     pub total: Forecast,

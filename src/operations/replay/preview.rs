@@ -16,7 +16,7 @@ use crate::{
 const PAGE: usize = 500;
 
 /// What would become of a dead letter.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PreviewOutcome {
     /// The job would be charged.
@@ -35,7 +35,7 @@ pub enum PreviewOutcome {
 }
 
 /// What a replay of one dead letter would do if it came to the ledger now.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Preview {
     /// In a word.
     pub outcome: PreviewOutcome,

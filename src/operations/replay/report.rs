@@ -21,7 +21,7 @@ pub struct ReplayOrder {
 }
 
 /// How a replay ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "ended", rename_all = "snake_case")]
 pub enum ReplayEnded {
     /// Everything was sent.
@@ -50,7 +50,7 @@ impl From<StorageError> for ReplayEnded {
 }
 
 /// What a replay did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReplayReport {
     /// The operator's action.
     pub action_id: i64,
@@ -71,7 +71,7 @@ pub struct ReplayReport {
 }
 
 /// How far a replay is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ReplayProgress {
     /// The operator's action.
     pub action_id: i64,
@@ -89,7 +89,7 @@ pub struct ReplayProgress {
 }
 
 /// What a replay does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum ReplayPhase {
     /// It claims, publishes and marks.

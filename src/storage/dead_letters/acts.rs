@@ -20,7 +20,7 @@ pub struct Signed<'a> {
 }
 
 /// What is done to dead letters as they are, without sending anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Open ones are written off.
@@ -54,7 +54,7 @@ impl Act {
 }
 
 /// What an act would do now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ActPlan {
     #[serde(flatten)]
     pub sums: ActSums,
@@ -63,7 +63,7 @@ pub struct ActPlan {
 }
 
 /// The figures of an [`ActPlan`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct ActSums {
     /// Dead letters that would change.
     pub dead_letters: i64,
@@ -89,7 +89,7 @@ pub struct ActSums {
 }
 
 /// One company's part of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct CompanyShare {
     /// Which; `None`: it can't be read.
     pub company_id: Option<Uuid>,

@@ -8,7 +8,7 @@ use super::Selection;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// Dead letters with one reason and one error signature.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, utoipa::ToSchema)]
 pub struct DeadLetterGroup {
     /// As in [`Selection::group`].
     pub group_id: String,

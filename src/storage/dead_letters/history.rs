@@ -19,7 +19,7 @@ pub struct ActionFilter {
 }
 
 /// One action of a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct PastAction {
     pub id: i64,
     #[serde(with = "time::serde::rfc3339")]

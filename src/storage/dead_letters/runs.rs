@@ -6,7 +6,18 @@ use serde_json::Value;
 use crate::storage::{Storage, StorageError};
 
 /// What has come of the dead letters that a run sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    sqlx::FromRow,
+    utoipa::ToSchema,
+)]
 pub struct Outcomes {
     /// Sent and marked.
     pub sent: i64,
@@ -35,7 +46,7 @@ impl Outcomes {
 }
 
 /// Dead letters of a run that came back with the same reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct Failures {
     /// The reason of the new dead letters.
     pub reason: String,

@@ -1,7 +1,7 @@
 //! One dead letter with everything that is known about it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use sqlx::{FromRow, QueryBuilder, types::Json};
 use time::OffsetDateTime;
@@ -11,7 +11,7 @@ use super::{COLUMNS, DeadLetter, DeadLetterState};
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// A dead letter, whole.
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize, FromRow, utoipa::ToSchema)]
 pub struct FullDeadLetter {
     /// What lists show of it.
     #[serde(flatten)]
@@ -38,21 +38,25 @@ pub struct FullDeadLetter {
     #[sqlx(try_from = "Bounded<Option<OffsetDateTime>>")]
     pub claimed_until: Option<OffsetDateTime>,
     /// The body as it came.
+    #[schema(value_type = BodyForms)]
     pub body: Body,
     /// SHA-256 of that, in hexadecimal digits.
     pub body_sha256: String,
     /// The body that a replay would send instead.
+    #[schema(value_type = Option<BodyForms>)]
     pub edited_body: Option<Body>,
     /// The AMQP properties of the first arrival, a JSON object.
+    #[schema(value_type = Object)]
     pub properties: Json<Box<RawValue>>,
     /// The AMQP headers of the first arrival, a JSON object.
+    #[schema(value_type = Object)]
     pub headers: Json<Box<RawValue>>,
     /// The `content-type` among the properties.
     #[serde(skip)]
     pub content_type: Option<String>,
 }
 
-/// What a message said. As JSON it is whole, in the one of two ways that can hold it; the other one is null.
+/// What a message said. As JSON: [`BodyForms`].
 #[derive(Debug, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Body(pub Vec<u8>);
@@ -61,15 +65,20 @@ impl Serialize for Body {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = std::str::from_utf8(&self.0).ok();
         let base64 = text.is_none().then(|| STANDARD.encode(&self.0));
-        let mut both = serializer.serialize_struct("Body", 2)?;
-        both.serialize_field("text", &text)?;
-        both.serialize_field("base64", &base64)?;
-        both.end()
+        BodyForms { text, base64 }.serialize(serializer)
     }
 }
 
+/// What a message said, whole, in the one of two ways that can hold it; the other one is null.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Body)]
+struct BodyForms<'a> {
+    text: Option<&'a str>,
+    base64: Option<String>,
+}
+
 /// What the ledger says of a job.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, utoipa::ToSchema)]
 pub struct DeductionRecord {
     pub id: Uuid,
     /// `pending`, `completed`, `failed` or `compensated`.

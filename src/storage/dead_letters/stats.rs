@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use crate::storage::{Storage, StorageError, bounded::Bounded};
 
 /// The open dead letters with one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, utoipa::ToSchema)]
 pub struct OpenByReason {
     /// Why they are dead.
     pub reason: String,

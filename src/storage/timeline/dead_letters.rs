@@ -12,7 +12,7 @@ use crate::domain::moment;
 use crate::storage::{DeadLetterState, Storage, StorageError, bounded::Bounded};
 
 /// A dead letter of a job, as it stands now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, utoipa::ToSchema)]
 pub(crate) struct JobDeadLetter {
     pub(crate) id: i64,
     /// Where it stands.
