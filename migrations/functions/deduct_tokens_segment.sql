@@ -56,11 +56,16 @@ begin
             ) h
             order by c.ordinality);
         v_own_holds := array(
-            select least(coalesce(h.amount, 0), 1000000000000000000)
-            from unnest(p_keys, p_job_ids, p_company_ids) with ordinality as i (key, job_id, company_id, n)
+            -- Of several keys of one job, the first has it.
+            select case when row_number() over (partition by i.job_id order by i.n) = 1
+                        then least(coalesce(h.amount, 0), 1000000000000000000) else 0 end
+            from (
+                select coalesce(i.job_id, job_of(i.key)) as job_id, i.company_id, i.n
+                from unnest(p_keys, p_job_ids, p_company_ids) with ordinality as i (key, job_id, company_id, n)
+            ) i
             left join lateral (
                 select h.amount from token_holds h
-                where h.job_id = coalesce(i.job_id, job_of(i.key)) and h.company_id = i.company_id
+                where h.job_id = i.job_id and h.company_id = i.company_id
                   and h.status = 'open' and h.expires_at > v_now offset 0
             ) h on true
             order by i.n);

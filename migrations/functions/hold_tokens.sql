@@ -8,13 +8,16 @@
 -- Whoever holds or charges locks the company's row first, so between the look at what is left and the hold nobody takes it.
 -- A hold that was released or has expired is no hold: the job may be held for again.
 --
+-- Waits a quarter of a second at most for whoever has locked the company (55P03): somebody sits before the screen, and
+-- others want the connection.
+--
 -- If the caller dies: before COMMIT nothing happened; after it, the same call again gives this hold.
 create or replace function hold_tokens(
     p_job_id uuid, p_company_id uuid, p_amount bigint, p_expires_after interval
 ) returns jsonb
 language plpgsql security definer
 set search_path from current
-set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = 250
 as $$
 declare
     v_now timestamptz;

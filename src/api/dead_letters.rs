@@ -23,7 +23,7 @@ use crate::{
 const PAGE: i64 = 50;
 
 /// Which are meant. What is absent doesn't restrict.
-#[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
+#[derive(Debug, Default, PartialEq, Deserialize, IntoParams, ToSchema)]
 #[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Filter {

@@ -53,6 +53,8 @@ pub(super) fn complete(mut document: OpenApi, settings: &Settings) -> OpenApi {
         "Charges companies tokens, once for each job. Errors are `application/problem+json` (RFC 9457)."
             .to_owned(),
     );
+    // utoipa writes its own author there.
+    document.info.contact = None;
     document.info.license = None;
     document.servers = Some(vec![Server::new(&settings.http.base_path)]);
     let components = document.components.get_or_insert_default();

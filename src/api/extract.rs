@@ -1,7 +1,7 @@
 //! What comes with a request, or a [`Problem`] that names what is wrong with it.
 
 use axum::{
-    body::Bytes,
+    body::{Bytes, HttpBody as _},
     extract::{
         FromRequest, FromRequestParts, RawPathParams, Request,
         rejection::{PathRejection, QueryRejection},
@@ -25,6 +25,9 @@ use crate::domain;
 
 /// The database stores any text but one with this.
 const NUL: char = '\0';
+
+/// Bytes of a body of which any number may be in memory.
+const SMALL: usize = 64 * 1024;
 
 /// The query; unknown parameters are refused by its type.
 pub(super) struct Query<T>(pub(super) T);
@@ -72,6 +75,27 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             name.unwrap_or("path"),
             said(&refused.body_text()),
         ))
+    }
+}
+
+/// The request with its body read: whoever sends slowly is waited for here, before he takes anything from others.
+pub(super) async fn whole(request: Request, api: &Api) -> Result<Request, Problem> {
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts.clone(), body);
+    let Received(body) = Received::from_request(request, api).await?;
+    Ok(Request::from_parts(parts, body.into()))
+}
+
+/// Whether the body has so few bytes that any number of them may be read at once.
+pub(super) fn is_small(request: &Request) -> bool {
+    let declared = request.headers().get(CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    match declared {
+        Some(bytes) => bytes <= SMALL,
+        None => request.body().is_end_stream(),
     }
 }
 

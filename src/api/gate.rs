@@ -19,11 +19,13 @@ use governor::{
 };
 use uuid::Uuid;
 
-use super::{Api, problem::Problem};
+use super::{Api, extract, problem::Problem};
 use crate::operations::{
     Actor, BearerKey, Dependency, LiveApiKey, OperationError, PortalTokenClaim, Scope,
 };
 
+/// Of a request that brings none, one is made.
+pub(super) const REQUEST_ID: &str = "x-request-id";
 /// Callers that are remembered before those that were idle are forgotten.
 const CALLERS: usize = 10_000;
 
@@ -160,9 +162,9 @@ pub(super) async fn gate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match unless_away(&api, caller(&api, request.headers())).await {
-        Ok(Ok(caller)) => caller,
-        Ok(Err(problem)) | Err(problem) => return problem.into_response(),
+    let caller = match caller(&api, request.headers()).await {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
     };
     // Pages share the key that their tokens were made from, but not its quota.
     let bucket = match caller.company {
@@ -172,21 +174,36 @@ pub(super) async fn gate(
     let (left, allowed) = api.limits.take(bucket);
     let allowed = allowed.and_then(|()| caller.may(needs));
     request.extensions_mut().insert(caller);
-    let mut response = match allowed {
-        Err(problem) => problem.into_response(),
-        Ok(()) if needs.database => {
-            let answer = async {
-                // What waits here has no connection that a worker might want.
-                let _turn = api.turns.acquire().await;
-                next.run(request).await
-            };
-            let answer = unless_away(&api, answer).await;
-            answer.unwrap_or_else(Problem::into_response)
-        }
-        Ok(()) => next.run(request).await,
+    let answer = match allowed {
+        Ok(()) => answer(&api, needs, request, next).await,
+        Err(problem) => Err(problem),
     };
+    let mut response = answer.unwrap_or_else(Problem::into_response);
     left.tell(response.headers_mut());
     response
+}
+
+async fn answer(
+    api: &Api,
+    needs: Needs,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    // So many of the large ones are in memory, until they are answered.
+    let _room = match extract::is_small(&request) {
+        true => None,
+        false => api.large_bodies.acquire().await.ok(),
+    };
+    if !needs.database {
+        return Ok(next.run(request).await);
+    }
+    let request = extract::whole(request, api).await?;
+    let answer = async {
+        // What waits here has no connection that a worker might want.
+        let _turn = api.turns.acquire().await;
+        next.run(request).await
+    };
+    unless_away(api, answer).await
 }
 
 /// What needs the database, unless that is away, or goes away meanwhile: a pool would wait for it much longer.
@@ -246,6 +263,7 @@ pub(super) async fn bounded(
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("none", MatchedPath::as_str).to_owned();
+    let id = request.headers().get(REQUEST_ID).cloned();
     let response = tokio::time::timeout(within, next.run(request)).await;
     let response = response.unwrap_or_else(|_| {
         let within = humantime::format_duration(within);
@@ -255,6 +273,15 @@ pub(super) async fn bounded(
             .retry_after(Duration::from_secs(1))
             .into_response()
     });
+    if response.status().is_server_error() {
+        tracing::warn!(
+            http.request_id = id.and_then(|id| id.to_str().map(str::to_owned).ok()),
+            http.method = %method,
+            http.route = %route,
+            http.status = response.status().as_u16(),
+            "a call was answered with an error of the server's"
+        );
+    }
     tracing::debug!(
         http.method = %method,
         http.path = %path,

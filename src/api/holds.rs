@@ -84,7 +84,7 @@ pub(super) async fn hold(
     path = "/v1/holds/{job_id}",
     tag = "holds",
     params(("job_id" = Uuid, Path)),
-    responses((status = 204, description = "Nothing is held for the job any more"))
+    responses((status = 204, description = "Nothing of the caller's is held for the job any more"))
 )]
 pub(super) async fn release(
     State(api): State<Api>,

@@ -15,11 +15,15 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::operations::{
-    BearerKey, LiveApiKey, OperationError, Operations, PortalTokenClaim, Scope,
+    BearerKey, Dependency, LiveApiKey, OperationError, Operations, PortalTokenClaim, Scope,
 };
 
 /// A key that isn't known may be new: then they are read again, but not more often than this.
 const AGAIN: Duration = Duration::from_millis(200);
+/// While the database is away, keys that were known so long ago at most are good: events go on being accepted.
+const KNOWN_IN_OUTAGE: Duration = Duration::from_mins(15);
+/// Between two looks whether a key is still there, for whoever has an answer that does not end.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Its last use is noted to the minute.
 const NOTED_FOR: time::Duration = time::Duration::minutes(1);
 
@@ -59,7 +63,17 @@ impl Keyring {
         // The same work where there is none.
         let known = key.as_ref().map_or(&[0; 32][..], |key| &key.secret_sha256);
         let is_right: bool = known.ct_eq(&hash).into();
-        Ok(key.filter(|_| is_right))
+        Ok(self.used(key.filter(|_| is_right)))
+    }
+
+    /// Returns when there is no such key any more.
+    pub(super) async fn revoked(&self, id: Uuid) {
+        loop {
+            tokio::time::sleep(self.ttl.max(LOOK_EVERY)).await;
+            if let Ok(None) = self.of_id(id).await {
+                return;
+            }
+        }
     }
 
     /// The key that has signed the token, if it may and the token is still good.
@@ -69,11 +83,10 @@ impl Keyring {
     ) -> Result<Option<Arc<LiveApiKey>>, OperationError> {
         let key = self.of_id(claim.key_id).await?;
         let now = OffsetDateTime::now_utc();
-        Ok(
-            key.filter(|key| {
-                Scope::Operate.is_among(&key.key.scopes) && claim.is_genuine(key, now)
-            }),
-        )
+        let may = |key: &Arc<LiveApiKey>| {
+            Scope::Operate.is_among(&key.key.scopes) && claim.is_genuine(key, now)
+        };
+        Ok(self.used(key.filter(may)))
     }
 
     async fn of_id(&self, id: Uuid) -> Result<Option<Arc<LiveApiKey>>, OperationError> {
@@ -92,15 +105,36 @@ impl Keyring {
             let _reading = self.reading.lock().await;
             known = self.known();
             if !known.as_deref().is_some_and(is_good) {
-                known = Some(self.read().await?);
+                let is_kept = |known: &Arc<Known>| {
+                    known.keys.contains_key(&id) && known.read_at.elapsed() < KNOWN_IN_OUTAGE
+                };
+                known = match self.read_unless_away().await {
+                    Ok(read) => Some(read),
+                    Err(error) => Some(known.filter(is_kept).ok_or(error)?),
+                };
             }
         }
-        let Some(known) = known else { return Ok(None) };
-        let key = known.keys.get(&id).cloned();
-        if let Some(key) = &key {
+        Ok(known.and_then(|known| known.keys.get(&id).cloned()))
+    }
+
+    async fn read_unless_away(&self) -> Result<Arc<Known>, OperationError> {
+        let mut trouble = self.operations.database_trouble();
+        tokio::select! {
+            biased;
+            Ok(_) = trouble.wait_for(Option::is_some) => Err(OperationError::Unavailable {
+                dependency: Dependency::Database,
+                why: "the keys can't be read".to_owned(),
+            }),
+            read = self.read() => read,
+        }
+    }
+
+    /// Notes that a key was used whose secret or signature was right.
+    fn used(&self, key: Option<Arc<LiveApiKey>>) -> Option<Arc<LiveApiKey>> {
+        if let (Some(key), Some(known)) = (&key, self.known()) {
             self.note_use(&known, key);
         }
-        Ok(key)
+        key
     }
 
     fn known(&self) -> Option<Arc<Known>> {

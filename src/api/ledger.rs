@@ -149,6 +149,11 @@ pub(super) async fn refund(
 pub(super) async fn audit(
     State(api): State<Api>,
 ) -> Result<(StatusCode, Json<AuditReport>), Problem> {
+    let audit = api.audits.try_acquire().map_err(|_| {
+        let busy = "another audit is under way in this process; the same again later";
+        OperationError::Busy(busy.to_owned())
+    });
+    let _audit = audit?;
     let (progress, _) = watch::channel(AuditProgress::default());
     let report = api.operations.audit(progress).await?;
     Ok((StatusCode::OK, Json(report)))

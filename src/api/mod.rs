@@ -56,6 +56,9 @@ use replays::Plans;
 pub(crate) use server::{Bounds, serve};
 use stream::Feed;
 
+/// Large bodies in memory at once.
+const LARGE_BODIES: usize = 16;
+
 /// What every call has at hand. Cheap to clone.
 #[derive(Clone)]
 pub struct Api(Arc<Parts>);
@@ -73,6 +76,10 @@ pub struct Parts {
     stop: CancellationToken,
     /// So many calls may use the database at once: others in the process need it as well.
     turns: Semaphore,
+    /// So many requests with a large body may be answered at once: each may have megabytes in memory.
+    large_bodies: Semaphore,
+    /// One audit at a time: it reads the whole ledger.
+    audits: Semaphore,
 }
 
 impl std::ops::Deref for Api {
@@ -105,6 +112,8 @@ impl Api {
             feed: Feed::default(),
             stop,
             turns: Semaphore::new(turns as usize),
+            large_bodies: Semaphore::new(LARGE_BODIES),
+            audits: Semaphore::new(1),
             operations,
         })))
     }
@@ -245,7 +254,7 @@ pub fn ops_router(vitals: Vitals, request_timeout: Duration) -> Router {
 
 /// With what is around every call.
 fn dressed(router: Router, request_timeout: Duration, cors: Option<CorsLayer>) -> Router {
-    let id = HeaderName::from_static("x-request-id");
+    let id = HeaderName::from_static(gate::REQUEST_ID);
     let mut router = router
         .fallback(async || Problem::not_found("there is no such call; see /openapi.json"))
         .layer(from_fn_with_state(request_timeout, gate::bounded));

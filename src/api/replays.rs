@@ -94,6 +94,41 @@ pub(super) struct NewReplay {
     note: Option<String>,
 }
 
+impl NewReplay {
+    /// Nothing that is asked for is left out in silence.
+    fn check(&self) -> Result<(), OperationError> {
+        let of_a_plan = [
+            ("ids", !self.ids.is_empty()),
+            ("where", self.filter != Filter::default()),
+            ("all", self.all),
+        ];
+        let of_a_run = [
+            ("rate", self.rate.is_some()),
+            ("canary", self.canary.is_some()),
+            ("note", self.note.is_some()),
+        ];
+        let (others, why) = match self.plan_id {
+            Some(_) => (
+                of_a_plan,
+                "belongs to the making of a plan, and plan_id to its run",
+            ),
+            None => (
+                of_a_run,
+                "belongs to the run of a plan: give it with plan_id",
+            ),
+        };
+        if let Some((name, _)) = others.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(OperationError::invalid(name, why));
+        }
+        for (name, number) in [("rate", self.rate), ("canary", self.canary)] {
+            if number == Some(0) {
+                return Err(OperationError::invalid(name, "is below 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What came of the call.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -140,6 +175,7 @@ pub(super) async fn replay(
     extract::Json(asked): extract::Json<NewReplay>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Begun>), Problem> {
     let key = caller.key.key.id;
+    asked.check()?;
     let Some(plan_id) = asked.plan_id else {
         asked.filter.check_no_page()?;
         let mut selection = asked.filter.selection()?;
@@ -157,11 +193,6 @@ pub(super) async fn replay(
         let planned = Begun::Planned(planned.into());
         return Ok((StatusCode::OK, [place], Json(planned)));
     };
-    for (name, number) in [("rate", asked.rate), ("canary", asked.canary)] {
-        if number == Some(0) {
-            return Err(OperationError::invalid(name, "is below 1").into());
-        }
-    }
     let actor = caller.actor()?;
     let plan = api.plans.take(key, plan_id).ok_or_else(|| {
         let detail =

@@ -15,6 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of a request's line and headers.
@@ -29,6 +30,8 @@ pub(crate) struct Bounds {
     pub(crate) connections: u32,
     /// For the headers of one request, and for lying idle.
     pub(crate) header_timeout: Duration,
+    /// For a caller to take more of an answer: whoever reads nothing for so long is cut off.
+    pub(crate) write_timeout: Duration,
     /// For the requests that are being answered when it is told to stop.
     pub(crate) drain_timeout: Duration,
 }
@@ -68,8 +71,11 @@ pub(crate) async fn serve(
         };
         // An answer is one small write.
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(bounds.write_timeout));
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = graceful.watch(http.serve_connection(stream, service));
         connections.spawn(async move {
             let _place = place;
             if let Err(error) = connection.await {

@@ -222,9 +222,14 @@ pub(super) async fn stream(
     });
     // Whoever missed very much comes back for the rest.
     let live = stream::iter(is_all.then_some(live)).flatten();
-    let stop = api.stop.clone();
     let events = stream::iter(missed).chain(live).map(Ok);
-    let events = events.take_until(async move { stop.cancelled().await });
+    let key = caller.key.key.id;
+    let events = events.take_until(async move {
+        tokio::select! {
+            () = api.stop.cancelled() => {}
+            () = api.keyring.revoked(key) => {}
+        }
+    });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 

@@ -116,6 +116,7 @@ fn bounds(settings: &Settings) -> Bounds {
     Bounds {
         connections: settings.http.max_connections,
         header_timeout: settings.http.header_timeout,
+        write_timeout: settings.http.header_timeout,
         drain_timeout: settings.worker.drain_timeout - grace.min(Duration::from_secs(2)),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::output::{Format, Table, at_right, note, number, text};
+use super::output::{Format, Table, at_right, count, note, number, text};
 use super::{Ended, moment, operating};
 use crate::config::Settings;
 use crate::operations::Reconciliation;
@@ -40,10 +40,20 @@ pub(super) fn run(
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; run it again to go on"),
         };
         format.print(&done, for_people)?;
-        let why = if done.report.needs_person() {
+        let missing = done.report.events_missing;
+        if missing > 0 {
+            let articles = count(missing, "article");
+            note(&format!(
+                "{articles} written for which tokens were held, and no event came: nothing was charged; see the log"
+            ));
+        }
+        let why = if done.report.undecidable + done.report.set_aside > 0 {
             "see above, and the log".to_owned()
         } else if done.held.records == 0 {
-            return Ok(Ended::Done);
+            return Ok(match missing {
+                0 => Ended::Done,
+                _ => Ended::NeedsPerson,
+            });
         } else if let Some(until) = done.held.until {
             let until = moment(until);
             format!("another sweeper has claimed them, until {until}; run it again then")

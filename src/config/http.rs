@@ -29,7 +29,8 @@ pub struct Http {
     /// Default none.
     #[serde(deserialize_with = "values::origins")]
     pub cors_origins: Vec<String>,
-    /// For the headers of one request, and for a connection to lie idle. 100ms..=10m, default 10s.
+    /// For the headers of one request, for a connection to lie idle, and for a caller to take more of an answer.
+    /// 100ms..=10m, default 10s.
     #[serde(deserialize_with = "values::duration::<{ 100 * MILLISECOND }, { 10 * MINUTE }, _>")]
     pub header_timeout: Duration,
     /// For the body of one request. 100ms..=10m and not above `request_timeout`, default 10s.

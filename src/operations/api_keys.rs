@@ -22,9 +22,9 @@ const SECRET_BYTES: usize = 32;
 pub(crate) enum Scope {
     /// Looking: balances, preflight, jobs, dead letters, the audit
     Read,
-    /// Publishing events
+    /// Publishing events; holding tokens and releasing them
     Publish,
-    /// What changes something by hand: credits, refunds, replays, portal tokens
+    /// What changes something by hand: credits (of its own company too), refunds, replays, portal tokens
     Operate,
 }
 

@@ -41,7 +41,8 @@ impl Operations {
     ) -> Result<Held, OperationError> {
         let tokens = self.tokens_or_estimate(tokens)?;
         let expires_after = self.expires_after(expires_in)?;
-        let asked = if visible { company } else { Uuid::nil() };
+        // No company has it.
+        let asked = if visible { company } else { Uuid::new_v4() };
         let answer = self.storage.hold_tokens(job, asked, tokens, expires_after);
         let code = match answer.await? {
             HoldAnswer::Held {
@@ -65,9 +66,7 @@ impl Operations {
             "company_not_found" => no_company(company),
             "hold_differs" => OperationError::conflict(
                 "hold_differs",
-                format!(
-                    "job {job} has an open hold of another company or amount; release it first"
-                ),
+                format!("job {job} has an open hold of another company or amount"),
             ),
             "already_charged" => {
                 OperationError::conflict("already_charged", format!("job {job} is charged already"))

@@ -125,6 +125,8 @@ fn stands(life: &JobLife) -> (JobState, Option<String>, Option<String>) {
         _ if last.is_some_and(|last| last.state == DeadLetterState::Replayed) => {
             (JobState::Queued, None, None)
         }
+        // Held for again since it was refused.
+        Some(_) if life.hold.as_ref().is_some_and(Hold::counts) => (JobState::Held, None, None),
         Some((_, record)) => {
             let (reason, message) = said(record);
             (JobState::Refused, reason, message)

@@ -108,6 +108,10 @@ impl Storage {
     /// Begins it. All that it tells is of this one moment.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, StorageError> {
         let mut connection = self.connect_once().await?;
+        // Whoever asked may go away, and his query must not go on for hours. Some systems' servers can't.
+        let _ = sqlx::raw_sql("set client_connection_check_interval = '1s'")
+            .execute(&mut connection)
+            .await;
         sqlx::raw_sql(
             "set statement_timeout = 0; set jit = off; set work_mem = '64MB'; set time zone 'UTC';
              begin isolation level repeatable read read only",

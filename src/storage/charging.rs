@@ -12,6 +12,16 @@ use crate::{
     telemetry::traces,
 };
 
+/// Charges.
+pub(super) const CHARGE: &str = "select item, outcome, error_message, job_status_error
+     from charge_events($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)
+     union all
+     select 0, 'fell_back', current_setting('token_billing.fell_back', true), null
+     where current_setting('token_billing.fell_back', true) <> ''";
+/// The same in a transaction that can't be committed.
+pub(super) const TRY: &str = "select item, outcome, error_message, job_status_error
+     from try_events($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)";
+
 /// An event that was not simply charged.
 #[derive(FromRow)]
 struct Exception {
@@ -54,7 +64,7 @@ impl Storage {
             db.operation.name = "charge_events",
             db.operation.batch.size = events.len(),
         );
-        let charging = deduct_in(&mut session, events, lock_wait);
+        let charging = deduct_in(&mut session, CHARGE, events, lock_wait);
         let answers = charging.instrument(span.clone()).await;
         session.release();
         if let Err(error) = &answers {
@@ -109,9 +119,10 @@ impl Storage {
     }
 }
 
-/// What [`Storage::deduct`] does, also within a transaction that is open in this session.
+/// What [`Storage::deduct`] does with this query, also within a transaction that is open in this session.
 pub(super) async fn deduct_in(
     session: &mut Session,
+    sql: &'static str,
     events: &[&CompletionEvent],
     lock_wait: Option<Duration>,
 ) -> Result<Answers, StorageError> {
@@ -129,7 +140,7 @@ pub(super) async fn deduct_in(
         });
     }
     let exceptions = session
-        .call(async |connection| exceptions(connection, events, lock_wait).await)
+        .call(async |connection| exceptions(connection, sql, events, lock_wait).await)
         .await?;
     for exception in exceptions {
         // Of no event.
@@ -151,27 +162,22 @@ pub(super) async fn deduct_in(
 
 async fn exceptions(
     connection: &mut PgConnection,
+    sql: &'static str,
     events: &[&CompletionEvent],
     lock_wait: Option<Duration>,
 ) -> sqlx::Result<Vec<Exception>> {
     let arrays = Arrays::of(events);
     let lock_wait_ms = lock_wait.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX));
-    sqlx::query_as(
-        "select item, outcome, error_message, job_status_error
-         from charge_events($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)
-         union all
-         select 0, 'fell_back', current_setting('token_billing.fell_back', true), null
-         where current_setting('token_billing.fell_back', true) <> ''",
-    )
-    .bind(&arrays.job_ids)
-    .bind(&arrays.company_ids)
-    .bind(&arrays.article_ids)
-    .bind(&arrays.amounts)
-    .bind(&arrays.metadata)
-    .bind(&arrays.usage_types)
-    .bind(lock_wait_ms)
-    .fetch_all(connection)
-    .await
+    sqlx::query_as(sql)
+        .bind(&arrays.job_ids)
+        .bind(&arrays.company_ids)
+        .bind(&arrays.article_ids)
+        .bind(&arrays.amounts)
+        .bind(&arrays.metadata)
+        .bind(&arrays.usage_types)
+        .bind(lock_wait_ms)
+        .fetch_all(connection)
+        .await
 }
 
 fn deduction(exception: Exception) -> Result<Deduction, StorageError> {

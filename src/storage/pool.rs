@@ -144,11 +144,17 @@ impl Storage {
     /// On a connection of its own, so that it says what is true now.
     pub async fn probe(&self) -> Result<OffsetDateTime, StorageError> {
         let mut connection = self.connect_once().await?;
-        let look = sqlx::query_as::<_, (OffsetDateTime, bool)>(
-            "select pg_postmaster_start_time(), current_setting('transaction_read_only')::bool
-             from (select count(*) from charge_events('{}', '{}', '{}', '{}', '{}', '{}', null)) works",
-        )
-        .fetch_one(&mut connection);
+        let look = match self.purpose {
+            Purpose::Serve => {
+                "select pg_postmaster_start_time(), current_setting('transaction_read_only')::bool
+                 from (select count(*) from charge_events('{}', '{}', '{}', '{}', '{}', '{}', null)) works"
+            }
+            Purpose::Operator | Purpose::Http => {
+                "select pg_postmaster_start_time(), current_setting('transaction_read_only')::bool
+                 from (select count(*) from try_events('{}', '{}', '{}', '{}', '{}', '{}', null)) works"
+            }
+        };
+        let look = sqlx::query_as::<_, (OffsetDateTime, bool)>(look).fetch_one(&mut connection);
         let (started_at, read_only) = self.in_time(look).await?;
         connection.close().await?;
         if read_only {

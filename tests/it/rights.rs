@@ -5,9 +5,10 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::ledger::{Ledger, deduct};
 
 /// Everything of ours that can be called, with arguments of the right types.
-const CALLS: [&str; 50] = [
+const CALLS: [&str; 51] = [
     "select * from deduct_tokens_batch('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select * from charge_events('{}', '{}', '{}', '{}', '{}', '{}', null)",
+    "select * from try_events('{}', '{}', '{}', '{}', '{}', '{}', null)",
     "select * from mark_events_pending('{}', '{}', '{}', '{}', '{}', '{}', '{}')",
     "select charge_ordinary_events('{}', '{}', '{}', '{}', '{}', '{}')",
     "select * from charge_other_events('{}', '{}', '{}', '{}', '{}', '{}', null)",
@@ -83,7 +84,7 @@ async fn a_role_that_is_not_ours_may_execute_nothing() {
     .fetch_one(ledger.pool())
     .await
     .expect("counted");
-    assert_eq!(functions, 50, "a new function is called here too");
+    assert_eq!(functions, 51, "a new function is called here too");
 
     for sql in CALLS {
         // The role goes with the transaction.
@@ -138,6 +139,7 @@ async fn what_runs_with_our_rights_has_a_pinned_search_path_that_ends_in_pg_temp
         "resolve_dead_letters",
         "revoke_api_key",
         "stale_deductions",
+        "try_events",
         "write_off_pending_deductions",
     ];
     assert_eq!(names, expected);
@@ -243,4 +245,36 @@ async fn a_table_of_ours_is_closed_to_other_roles() {
             .expect_err(table);
         assert_eq!(sqlstate(&refused), "42501", "{table}: {refused}");
     }
+}
+
+#[tokio::test]
+async fn who_may_only_try_can_commit_no_charge() {
+    let ledger = Ledger::open().await;
+    let company = ledger.company(0, 100).await;
+    let call = |job: uuid::Uuid| {
+        format!(
+            "select * from try_events(array['{job}'::uuid], array['{company}'::uuid], array[null::uuid], array[10::bigint],
+                                      array['{{}}'::jsonb], array['article_generation'], null)"
+        )
+    };
+    for ends in [
+        "commit",
+        "savepoint a; release savepoint a; commit",
+        "set constraints all immediate; commit",
+    ] {
+        let mut connection = ledger.pool().acquire().await.expect("a connection");
+        let job = uuid::Uuid::new_v4();
+        let script = format!(
+            "begin; savepoint s; {}; release savepoint s; {ends}",
+            call(job)
+        );
+        let refused = run(&mut connection, &script).await.expect_err("refused");
+        assert_eq!(sqlstate(&refused), "23503", "{ends}: {refused}");
+        run(&mut connection, "rollback").await.expect("rolled back");
+        assert!(ledger.record(job).await.is_none());
+    }
+    let mut connection = ledger.pool().acquire().await.expect("a connection");
+    let refused = run(&mut connection, &call(uuid::Uuid::new_v4())).await;
+    assert_eq!(sqlstate(&refused.expect_err("alone too")), "23503");
+    assert_eq!(ledger.balances(company).await, (0, 100));
 }

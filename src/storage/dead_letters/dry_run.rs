@@ -1,4 +1,5 @@
-//! What the ledger would say: the real function, in a transaction that is always rolled back.
+//! What the ledger would say: the real function, in a transaction that is always rolled back. It couldn't be committed:
+//! `try_events` sees to that.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,7 +10,11 @@ use uuid::Uuid;
 use super::{ChargeState, Selection};
 use crate::{
     domain::{CompletionEvent, Deduction},
-    storage::{Storage, StorageError, charging::deduct_in, pool::Session},
+    storage::{
+        Storage, StorageError,
+        charging::{TRY, deduct_in},
+        pool::Session,
+    },
 };
 
 /// A dry run holds companies that a worker may want, and must never be why a worker's transaction is
@@ -99,7 +104,7 @@ impl DryRun {
         &mut self,
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
-        let answers = deduct_in(&mut self.session, events, Some(GIVE_WAY)).await?;
+        let answers = deduct_in(&mut self.session, TRY, events, Some(GIVE_WAY)).await?;
         Ok(answers.deductions)
     }
 

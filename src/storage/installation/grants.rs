@@ -164,9 +164,9 @@ pub(super) const GRANTS: &[Grant] = &[
     function("credit_tokens", ASKED, "credit"),
     function("refund_tokens", ASKED, "refund"),
     function(
-        "charge_events",
+        "try_events",
         ASKED,
-        "dlq show and replay: what would happen, rolled back",
+        "dlq show and replay: what would happen; can't be committed",
     ),
     function(
         "resolve_dead_letters",

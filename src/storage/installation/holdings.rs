@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::functions::signatures;
 
 /// Tables, views and sequences of ours.
-pub const RELATIONS: [&str; 18] = [
+pub const RELATIONS: [&str; 20] = [
     "_sqlx_migrations",
     "api_keys",
     "dead_letter_actions",
@@ -23,6 +23,8 @@ pub const RELATIONS: [&str; 18] = [
     "operator_actions",
     "operator_actions_id_seq",
     "token_billing_locks",
+    "token_billing_trial_ends",
+    "token_billing_trials",
     "token_billing_version",
     "token_credits",
     "token_deduction_attempts",

@@ -10,7 +10,7 @@ use super::{
 use crate::storage::StorageError;
 
 /// Tables that nobody but the functions writes, except where a grant says so.
-pub(super) const GUARDED: [&str; 13] = [
+pub(super) const GUARDED: [&str; 15] = [
     "company_subscriptions",
     "token_deduction_records",
     "token_usage_logs",
@@ -19,6 +19,8 @@ pub(super) const GUARDED: [&str; 13] = [
     "token_deduction_attempts",
     "token_billing_locks",
     "token_billing_version",
+    "token_billing_trial_ends",
+    "token_billing_trials",
     "operator_actions",
     "dead_letters",
     "dead_letter_actions",

@@ -4,7 +4,11 @@ use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    super::{StorageError, charging::deduct_in, pool::Session},
+    super::{
+        StorageError,
+        charging::{CHARGE, deduct_in},
+        pool::Session,
+    },
     Scratch,
 };
 use crate::domain::{CompletionEvent, Deduction};
@@ -56,7 +60,7 @@ impl ScratchSession {
         &mut self,
         events: &[&CompletionEvent],
     ) -> Result<Vec<Deduction>, StorageError> {
-        let answers = deduct_in(&mut self.session, events, None).await?;
+        let answers = deduct_in(&mut self.session, CHARGE, events, None).await?;
         Ok(answers.deductions)
     }
 
