@@ -10,6 +10,7 @@
 #   deploy/local.sh psql [ARG]…           psql in the private database
 #   deploy/local.sh rabbitmqctl ARG…      rabbitmqctl on the private broker
 #   deploy/local.sh browser               where chromedriver is (installs Chromium first where it is missing)
+#   deploy/local.sh schemathesis          where schemathesis is (installs it into .local/ first where it is missing)
 #   deploy/local.sh demo                  a guided tour: charges, duplicates, refusals
 #   deploy/local.sh test [--all] [-- ARG…]  format, lints, docs, tests; --all adds the long ones,
 #                                         what follows -- goes to cargo test
@@ -52,6 +53,8 @@ some() { ! none "$1"; }
 . "$ROOT/deploy/dev/servers.sh"
 # shellcheck source=deploy/dev/browser.sh
 . "$ROOT/deploy/dev/browser.sh"
+# shellcheck source=deploy/dev/schemathesis.sh
+. "$ROOT/deploy/dev/schemathesis.sh"
 
 heading() {
   local bold='' plain=''
@@ -81,6 +84,7 @@ run_tests() {
   up
   if [[ $STARTED ]]; then trap down EXIT; fi
   browser >/dev/null
+  schemathesis >/dev/null
   eval "$(print_env)"
   cd "$ROOT"
   step 'Format' cargo fmt --check
@@ -120,6 +124,7 @@ case $verb in
   env) takes demo && need_servers && print_env "${args[@]}" ;;
   status) takes && need_servers && status ;;
   browser) takes && browser ;;
+  schemathesis) takes && schemathesis ;;
   psql) need_servers && psql_here "${args[@]}" ;;
   rabbitmqctl) need_servers && rabbitmqctl_here "${args[@]}" ;;
   test) run_tests "${args[@]}" ;;

@@ -40,6 +40,7 @@ fn what_a_verb_does_not_know_is_refused_before_anything_is_done() {
         ),
         (&["kill-rabbitmq", "-9"], "kill-rabbitmq does not know -9"),
         (&["start-rabbitmq", "x"], "start-rabbitmq does not know x"),
+        (&["schemathesis", "x"], "schemathesis does not know x"),
         (&["restart"], "there is no restart"),
     ] {
         let output = local_sh(args);
