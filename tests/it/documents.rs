@@ -139,6 +139,8 @@ async fn the_reference_names_every_table_and_view_that_there_is_to_read() {
     let internal = [
         "_sqlx_migrations",
         "token_billing_locks",
+        "token_billing_trial_ends",
+        "token_billing_trials",
         "token_billing_version",
     ];
     let lacking: Vec<&String> = there

@@ -50,6 +50,7 @@ mod holds;
 mod house;
 mod http_calls;
 mod http_holds;
+mod http_hostile;
 mod http_keys;
 mod http_load;
 mod http_operating;
