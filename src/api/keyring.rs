@@ -18,8 +18,8 @@ use crate::operations::{
     BearerKey, Dependency, LiveApiKey, OperationError, Operations, PortalTokenClaim, Scope,
 };
 
-/// A key that isn't known may be new: then they are read again, but not more often than this.
-const AGAIN: Duration = Duration::from_millis(200);
+/// A key that isn't known may be new: then they are read again, but not more often than this. Who sends it waits so long.
+const AGAIN: Duration = Duration::from_millis(25);
 /// While the database is away, keys that were known so long ago at most are good: events go on being accepted.
 const KNOWN_IN_OUTAGE: Duration = Duration::from_mins(15);
 /// Between two looks whether a key is still there, for whoever has an answer that does not end.
@@ -90,17 +90,18 @@ impl Keyring {
     }
 
     async fn of_id(&self, id: Uuid) -> Result<Option<Arc<LiveApiKey>>, OperationError> {
-        let is_good = |known: &Known| {
-            let is_there = known.keys.contains_key(&id);
-            known.read_at.elapsed()
-                < if is_there {
-                    self.ttl
-                } else {
-                    AGAIN.min(self.ttl)
-                }
+        let asked_at = Instant::now();
+        let is_good = |known: &Known| match known.keys.contains_key(&id) {
+            true => known.read_at.elapsed() < self.ttl,
+            false => known.read_at > asked_at,
         };
         let mut known = self.known();
         if !known.as_deref().is_some_and(is_good) {
+            if let Some(known) = &known
+                && !known.keys.contains_key(&id)
+            {
+                tokio::time::sleep_until((known.read_at + AGAIN).into()).await;
+            }
             // One reads, the others wait for what it finds.
             let _reading = self.reading.lock().await;
             known = self.known();
@@ -143,11 +144,13 @@ impl Keyring {
     }
 
     async fn read(&self) -> Result<Arc<Known>, OperationError> {
+        // Before the look: a key that is added meanwhile may not be in it.
+        let read_at = Instant::now();
         let keys = self.operations.live_api_keys().await?;
         let keys = keys.into_iter().map(|key| (key.key.id, Arc::new(key)));
         let known = Arc::new(Known {
             keys: keys.collect(),
-            read_at: Instant::now(),
+            read_at,
             noted: std::sync::Mutex::default(),
         });
         let mut slot = self.known.write().unwrap_or_else(PoisonError::into_inner);

@@ -78,6 +78,7 @@ async fn events_are_accepted_with_a_known_key_while_the_database_is_away() {
     let proxy = ChaosProxy::start(site.db.url()).await;
     site.set("DATABASE__URL", &proxy.url());
     site.set("HTTP__KEYS_TTL", "0s");
+    site.set("RECONNECT__INITIAL", "10ms");
     site.set("RECONNECT__MAX", "100ms");
     let company = site.company(0, 100).await;
     let server = site.serve_http(&["http"]).await;
