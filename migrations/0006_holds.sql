@@ -18,7 +18,10 @@ create table token_holds (
 
     constraint hold_closed_has_time check ((status = 'open') = (closed_at is null)),
     constraint hold_released_has_reason check ((status = 'released') = (reason is not null))
-);
+)
+-- While nothing is held, each charge steps over the entries of holds that were closed since the last VACUUM: 8 ns each,
+-- and by default up to a fifth of all holds. The second, because VACUUM skips indexes when few pages have changed.
+with (autovacuum_vacuum_scale_factor = 0.01, vacuum_index_cleanup = on);
 -- What is held of a company; and, where nothing is held, a look that costs nothing.
 create index idx_token_holds_open on token_holds (company_id) where status = 'open';
 -- What the sweeper has to close.

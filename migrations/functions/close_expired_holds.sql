@@ -15,7 +15,7 @@ begin
         from (select * from unnest(p_job_ids, p_reasons) as u (job_id, reason) order by u.job_id) i
         cross join lateral (
             select h.job_id from token_holds h
-            where h.job_id = i.job_id and h.status = 'open' and h.expires_at <= clock_timestamp()
+            where h.job_id = i.job_id and h.status is not distinct from 'open' and h.expires_at <= clock_timestamp()
             for update skip locked
         ) h
     ) i

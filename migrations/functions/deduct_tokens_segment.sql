@@ -45,7 +45,9 @@ begin
     end if;
     -- A quota that expired while we waited for the lock is expired.
     v_now := clock_timestamp();
-    if exists (select from token_holds h where h.status = 'open') then
+    if exists (
+        select from (select from token_holds h where h.status = 'open' order by h.expires_at desc limit 1) h)
+    then
         v_held := array(
             -- Sums stay far inside a bigint.
             select least(coalesce(h.amount, 0), 1000000000000000000)
@@ -66,7 +68,8 @@ begin
             left join lateral (
                 select h.amount from token_holds h
                 where h.job_id = i.job_id and h.company_id = i.company_id
-                  and h.status = 'open' and h.expires_at > v_now offset 0
+                  -- In a form that no index serves: by its key, and not one of all that the company has open.
+                  and h.status is not distinct from 'open' and h.expires_at > v_now offset 0
             ) h on true
             order by i.n);
     end if;

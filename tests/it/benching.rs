@@ -64,6 +64,8 @@ async fn it_measures_and_leaves_nothing_behind() {
         "locked",
         "flood",
         "processes",
+        "reads",
+        "holds",
         "upkeep",
         "records",
         "batch_sizes",

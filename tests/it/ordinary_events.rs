@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::support::eventually::{PATIENCE, eventually};
-use crate::support::ledger::{Item, Ledger, charge_events, deduct};
+use crate::support::ledger::{Item, Ledger, charge_events, deduct, deduct_batch};
 
 /// As the worker has it.
 fn event(job: Uuid, company: Uuid, amount: i64) -> Item {
@@ -300,4 +300,58 @@ async fn a_trigger_may_write_the_companys_row_when_its_job_is_completed() {
         .await
         .expect("counted");
     assert_eq!(articles, 2);
+}
+
+/// Open holds of these jobs.
+async fn hold(connection: &mut PgConnection, jobs: &[Uuid], company: Uuid) {
+    sqlx::query(
+        "insert into token_holds (job_id, company_id, amount, expires_at)
+         select job, $2, 10, now() + interval '1 hour' from unnest($1) job",
+    )
+    .bind(jobs)
+    .bind(company)
+    .execute(connection)
+    .await
+    .expect("held");
+}
+
+#[tokio::test]
+async fn a_hold_is_found_by_its_job_however_many_its_company_has() {
+    const HOLDS: usize = 1000;
+    for is_batch in [false, true] {
+        let ledger = Ledger::open().await;
+        let company = ledger.company(0, 1_000_000).await;
+        let mut connection = ledger.pool().acquire().await.expect("a connection");
+        let charge = async |connection: &mut PgConnection, jobs: &[Uuid]| {
+            let events: Vec<Item> = jobs.iter().map(|&job| event(job, company, 10)).collect();
+            if is_batch {
+                let answers = deduct_batch(connection, &events).await.expect("answered");
+                assert!(answers.iter().all(|answer| answer.success));
+            } else {
+                let outcomes = charge_events(connection, &events).await.expect("answered");
+                assert!(outcomes.iter().all(|outcome| outcome == "charged"));
+            }
+        };
+        // Plans are made for a table that is as good as empty, and kept.
+        let first = Uuid::new_v4();
+        hold(&mut connection, &[first], company).await;
+        charge(&mut connection, &[first]).await;
+
+        let jobs: Vec<Uuid> = (0..HOLDS).map(|_| Uuid::new_v4()).collect();
+        hold(&mut connection, &jobs, company).await;
+        let mut transaction = connection.begin().await.expect("a transaction");
+        charge(&mut transaction, &jobs[..100]).await;
+        let looked_at: i64 = sqlx::query_scalar(
+            "select idx_tup_fetch from pg_stat_xact_user_tables where relname = 'token_holds'",
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .expect("counted");
+        // Each once, for what is held of the company, and a few of each event's own.
+        let looked_at = usize::try_from(looked_at).expect("a count");
+        assert!(
+            (HOLDS..2 * HOLDS).contains(&looked_at),
+            "{looked_at}, batch {is_batch}"
+        );
+    }
 }

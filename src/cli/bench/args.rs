@@ -89,6 +89,10 @@ pub(super) enum Measurement {
     Flood,
     /// Two processes on one queue, and one with as many lanes
     Processes,
+    /// A backlog beside 2,000 balance reads/s over HTTP, and without
+    Reads,
+    /// The function where each event's job has a hold, and where there is none
+    Holds,
     /// Dead letters into the archive, their replay, a sweep, an audit
     Upkeep,
     /// A backlog with --records there already, and without

@@ -6,9 +6,11 @@ use super::{
     super::output::thousands,
     args::{BenchArgs, Keys},
     floor::{Floor, FloorFigures},
+    holds::HoldsFigures,
     latency::{FloodFigures, LatencyFigures, LockedFigures},
     processes::ProcessesFigures,
     rate::{Rates, Ratio},
+    reads::ReadsFigures,
     sheet::{Sheet, decimal},
     throughput::{Backlog, BacklogFigures, Function},
     upkeep::UpkeepFigures,
@@ -37,6 +39,8 @@ pub(super) struct Figures {
     pub(super) locked: Option<LockedFigures>,
     pub(super) flood: Option<FloodFigures>,
     pub(super) processes: Option<ProcessesFigures>,
+    pub(super) reads: Option<ReadsFigures>,
+    pub(super) holds: Option<HoldsFigures>,
     pub(super) upkeep: Option<UpkeepFigures>,
     pub(super) records: Option<RecordsFigures>,
     pub(super) batch_sizes: Option<Vec<BatchSize>>,
@@ -109,6 +113,7 @@ impl Figures {
         self.floors(&mut sheet);
         self.throughput(&mut sheet);
         self.latencies(&mut sheet);
+        self.processes(&mut sheet);
         self.rest(&mut sheet);
         sheet.text()
     }
@@ -123,25 +128,17 @@ impl Figures {
             sheet.begin(&format!(
                 "Floor, {name}: the same rows, no question asked; batch by batch in turn, 1 connection each"
             ));
-            for (name, side) in [
-                ("charge_events", &floor.function),
-                ("the floor", &floor.floor),
-            ] {
-                sheet.rates(name, &side.rates);
-                if let Some(us) = side.cpu_us_per_event {
-                    sheet.row("… CPU of its server process", &decimal(us), "µs/event", "");
-                }
-            }
-            let by = match floor.ratio_by {
-                "cpu" => "by CPU",
-                _ => "by time: the server is elsewhere",
-            };
-            sheet.row(
-                "charge_events to the floor",
-                &format!("{:.2}", floor.ratio),
-                "×",
-                by,
+            sheet.side("charge_events", &floor.function);
+            sheet.side("the floor", &floor.floor);
+            sheet.comparison("charge_events to the floor", &floor.function_to_floor);
+        }
+        if let Some(figures) = &self.holds {
+            sheet.begin(
+                "charge_events while tokens are held; batch by batch in turn, 1 connection each",
             );
+            sheet.side("each event's job has a hold", &figures.with);
+            sheet.side("nothing is held", &figures.without);
+            sheet.comparison("… with to without", &figures.with_to_without);
         }
     }
 
@@ -267,7 +264,7 @@ impl Figures {
         }
     }
 
-    fn rest(&self, sheet: &mut Sheet) {
+    fn processes(&self, sheet: &mut Sheet) {
         if let Some(figures) = &self.processes {
             sheet.begin(&format!(
                 "Processes on one queue, {} lanes in sum",
@@ -285,6 +282,25 @@ impl Figures {
                 );
             }
         }
+        if let Some(figures) = &self.reads {
+            let asked = thousands(figures.reads_asked_per_s);
+            sheet.begin(&format!(
+                "Backlog beside {asked} balance reads/s over HTTP: serve --role worker --role http"
+            ));
+            sheet.rates("without reads", &figures.without);
+            sheet.rates("with them", &figures.with);
+            sheet.ratio("… of without", &figures.with_to_without);
+            let per_s = thousands(figures.reads_per_s.round() as i64);
+            sheet.row("reads answered", &per_s, "reads/s", "");
+            sheet.latency("a read", &figures.latency);
+            if let Some(busy) = figures.generator_processors {
+                let busy = format!("{busy:.2}");
+                sheet.row("the reading itself keeps busy", &busy, "processors", "");
+            }
+        }
+    }
+
+    fn rest(&self, sheet: &mut Sheet) {
         if let Some(figures) = &self.upkeep {
             sheet.begin(&format!(
                 "Upkeep, {} of each",

@@ -48,7 +48,7 @@ pub(super) struct Latency {
 }
 
 impl Latency {
-    fn of(lag: &Lag) -> Self {
+    pub(super) fn of(lag: &Lag) -> Self {
         let at = |share| ms(lag.quantile(share).unwrap_or_default());
         // Each percent, and the last one in tenths.
         let shares = (10..990).step_by(10).chain(990..1000);

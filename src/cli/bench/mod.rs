@@ -1,15 +1,19 @@
 //! `token-billing bench`: what this installation can do, measured on scratch data of its own.
 
 mod args;
+mod children;
 mod figures;
 mod floor;
+mod holds;
 mod lab;
 mod lag;
 mod latency;
 mod pool;
 mod processes;
 mod rate;
+mod reads;
 mod sheet;
+mod side;
 mod svg;
 mod throughput;
 mod upkeep;
@@ -89,6 +93,16 @@ impl Bench {
         if self.begins(Measurement::Processes, "one process and two") {
             let workload = self.workload(0, events);
             figures.processes = Some(processes::processes(self, &workload).await?);
+            self.close_labs().await;
+        }
+        if self.begins(Measurement::Reads, "a backlog beside balance reads") {
+            let workload = self.workload(0, events);
+            figures.reads = Some(reads::reads(self, &workload).await?);
+            self.close_labs().await;
+        }
+        if self.begins(Measurement::Holds, "the function, with holds and without") {
+            let workload = self.workload(0, events);
+            figures.holds = Some(holds::holds(self, &workload).await?);
             self.close_labs().await;
         }
         if self.begins(Measurement::Upkeep, "archive, replay, sweep, audit") {
@@ -215,7 +229,7 @@ impl Bench {
         has
     }
 
-    fn announce(&self, round: usize) {
+    pub(super) fn announce(&self, round: usize) {
         note(&format!("round {} of {}", round + 1, self.args.rounds));
     }
 }

@@ -1,27 +1,18 @@
-//! Processes of their own on one queue: this program's, started as a service manager would.
+//! One process, and two, on one queue.
 
-use std::{
-    process::Stdio,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
-use secrecy::ExposeSecret as _;
 use serde::Serialize;
-use tokio::process::{Child, Command};
 
 use super::{
     super::output::note,
+    children::Children,
     lab::{Bench, Lab},
     rate::{Rate, Rates, Ratio},
     throughput::{peak_memory_mib, per_second},
     workload::Workload,
 };
 use crate::config::Settings;
-
-/// Without progress for so long, something is wrong.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct ProcessesFigures {
@@ -61,8 +52,8 @@ pub(super) async fn processes(
 struct Processes {
     lab: Arc<Lab>,
     workload: Workload,
+    settings: Settings,
     count: usize,
-    lanes: u16,
     rounds: Vec<Rate>,
     peak_memory_mib: Option<f64>,
 }
@@ -74,11 +65,14 @@ impl Processes {
         count: usize,
         lanes: u16,
     ) -> anyhow::Result<Self> {
+        let lab = bench.lab(&[workload]).await?;
+        let mut settings = lab.settings.clone();
+        settings.worker.lanes = lanes;
         Ok(Self {
-            lab: bench.lab(&[workload]).await?,
+            lab,
             workload: workload.clone(),
+            settings,
             count,
-            lanes,
             rounds: Vec::new(),
             peak_memory_mib: None,
         })
@@ -88,103 +82,22 @@ impl Processes {
         let part = self.workload.part(round, rounds);
         self.lab.publish(&part).await?;
         let before = self.lab.scratch.movements().await?;
-        let mut children = Vec::new();
+        let mut children = Children::default();
         for _ in 0..self.count {
-            children.push(self.start()?);
+            children.start(&self.settings, &["worker"])?;
         }
-        let (first, began) = self.movements(before + 1, &mut children).await?;
+        let (first, began) = children.movements(&self.lab, before + 1).await?;
         let events = i64::try_from(part.events())?;
-        let (last, ended) = self.movements(before + events, &mut children).await?;
-        for child in children {
-            let pid = child.id().unwrap_or_default().to_string();
+        let (last, ended) = children.movements(&self.lab, before + events).await?;
+        for pid in children.pids() {
             let peaks = [self.peak_memory_mib, peak_memory_mib(&pid)];
             self.peak_memory_mib = peaks.into_iter().flatten().reduce(f64::max);
-            stop(child, &pid).await?;
         }
+        children.stop().await?;
         let rate = Rate::new(last - first, (ended - began).as_secs_f64());
         let (count, figure) = (self.count, per_second(rate));
         note(&format!("  processes, {count}: {figure}"));
         self.rounds.push(rate);
         self.lab.check(part.events()).await
     }
-
-    /// What the ledger has come to once it is as far as this. It numbers a movement a moment before it commits it.
-    async fn movements(
-        &self,
-        until: i64,
-        children: &mut [Child],
-    ) -> anyhow::Result<(i64, Instant)> {
-        let mut look = tokio::time::interval(Duration::from_millis(2));
-        let (mut last, mut progress_at) = (0, Instant::now());
-        loop {
-            look.tick().await;
-            let now = self.lab.scratch.movements().await?;
-            if now >= until {
-                return Ok((now, Instant::now()));
-            }
-            if now != last {
-                (last, progress_at) = (now, Instant::now());
-            }
-            ensure!(progress_at.elapsed() < PATIENCE, "no charge for a minute");
-            for child in children.iter_mut() {
-                if let Some(status) = child.try_wait()? {
-                    bail!("a worker process ended by itself: {status}");
-                }
-            }
-        }
-    }
-
-    fn start(&self) -> anyhow::Result<Child> {
-        let executable = std::env::current_exe().context("finding this program")?;
-        Command::new(executable)
-            .args(["serve", "--role", "worker"])
-            .envs(variables(&self.lab.settings, self.lanes))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting a worker process")
-    }
-}
-
-/// The settings that matter to a worker on these queues, as its environment has them.
-fn variables(settings: &Settings, lanes: u16) -> [(String, String); 13] {
-    let Settings {
-        database,
-        broker,
-        worker,
-        retry,
-        ..
-    } = settings;
-    let ms = |duration: Duration| format!("{}ms", duration.as_millis());
-    [
-        ("DATABASE__URL", database.url.expose_secret().to_owned()),
-        (
-            "DATABASE__MAX_CONNECTIONS",
-            database.max_connections.to_string(),
-        ),
-        ("BROKER__URL", broker.url.expose_secret().to_owned()),
-        ("BROKER__PREFIX", broker.prefix.clone()),
-        ("BROKER__DELIVERY_LIMIT", broker.delivery_limit.to_string()),
-        ("WORKER__LANES", lanes.to_string()),
-        ("WORKER__BATCH_MAX", worker.batch_max.to_string()),
-        ("WORKER__PREFETCH", worker.prefetch.to_string()),
-        ("RETRY__BASE", ms(retry.base)),
-        ("RETRY__FACTOR", retry.factor.to_string()),
-        ("RETRY__MAX_DELAY", ms(retry.max_delay)),
-        ("RETRY__ATTEMPTS", retry.attempts.to_string()),
-        ("LOG__FILTER", "error".to_owned()),
-    ]
-    .map(|(name, value)| (format!("TOKEN_BILLING__{name}"), value))
-}
-
-/// Asks it to drain, so that nothing comes again in the next round.
-async fn stop(mut child: Child, pid: &str) -> anyhow::Result<()> {
-    let asked = Command::new("kill").args(["-s", "TERM", pid]).status();
-    let asked = asked.await.context("running kill")?;
-    ensure!(asked.success(), "kill -s TERM {pid}: {asked}");
-    let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
-    let ended = ended.context("a worker process doesn't end")??;
-    ensure!(ended.success(), "a worker process: {ended}");
-    Ok(())
 }

@@ -4,6 +4,7 @@ use super::{
     super::output::thousands,
     latency::Latency,
     rate::{Rates, Ratio, range},
+    side::{Comparison, SideFigures},
 };
 
 /// Lines of at most 100 columns.
@@ -51,6 +52,21 @@ impl Sheet {
             _ => String::new(),
         };
         self.row(name, &format!("{:.2}", ratio.ratio), "×", &remark);
+    }
+
+    pub(super) fn side(&mut self, name: &str, side: &SideFigures) {
+        self.rates(name, &side.rates);
+        if let Some(us) = side.cpu_us_per_event {
+            self.row("… CPU of its server process", &decimal(us), "µs/event", "");
+        }
+    }
+
+    pub(super) fn comparison(&mut self, name: &str, comparison: &Comparison) {
+        let by = match comparison.ratio_by {
+            "cpu" => "by CPU",
+            _ => "by time: the server is elsewhere",
+        };
+        self.row(name, &format!("{:.2}", comparison.ratio), "×", by);
     }
 
     pub(super) fn latency(&mut self, name: &str, latency: &Latency) {

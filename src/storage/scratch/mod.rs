@@ -103,6 +103,33 @@ impl Scratch {
         Ok(())
     }
 
+    /// Open holds of so many tokens, for a day.
+    pub async fn seed_holds(
+        &self,
+        job_ids: &[Uuid],
+        company_ids: &[Uuid],
+        tokens: i64,
+    ) -> Result<(), StorageError> {
+        sqlx::query(
+            "insert into token_holds (job_id, company_id, amount, expires_at)
+             select id, company_id, $3, now() + interval '1 day' from unnest($1, $2) as job (id, company_id)",
+        )
+        .bind(job_ids)
+        .bind(company_ids)
+        .bind(tokens)
+        .execute(&self.storage.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Holds that are open.
+    pub async fn open_holds(&self) -> Result<i64, StorageError> {
+        let query = "select count(*) from token_holds where status = 'open'";
+        Ok(sqlx::query_scalar(query)
+            .fetch_one(&self.storage.pool)
+            .await?)
+    }
+
     /// Rows of `articles`.
     pub async fn seed_articles(
         &self,
