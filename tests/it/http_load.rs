@@ -184,8 +184,8 @@ async fn told_to_stop_it_answers_what_it_was_asked_and_leaves_nobody_waiting() {
     let caller = server.with(&token);
     let path = format!("/v1/companies/{company}/balance");
     let asking = tokio::spawn(async move { caller.get(&path).await });
-    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    let count = async || site.number(waits).await;
+    // The call itself, and not a look at the database.
+    let count = async || site.waiting_for_a_lock("monthly_token_quota").await;
     eventually("it waits", PATIENCE, count, |count| *count > 0).await;
     server.process.terminate().await;
     server.process.wait_for_log("stopping", PATIENCE).await;
