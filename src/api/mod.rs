@@ -1,6 +1,6 @@
 //! HTTP calls. They parse, authorise and render; what they do is in [`operations`](crate::operations).
 //!
-//! [`calls`] is the one list of them: the router and the `OpenAPI` document are made from it.
+//! `calls` is the one list of them: the router and the `OpenAPI` document are made from it.
 
 #[allow(unused_qualifications, reason = "in what utoipa writes")]
 mod companies;

@@ -56,7 +56,7 @@ pub struct FullDeadLetter {
     pub content_type: Option<String>,
 }
 
-/// What a message said. As JSON: [`BodyForms`].
+/// What a message said. As JSON: `BodyForms`.
 #[derive(Debug, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Body(pub Vec<u8>);
