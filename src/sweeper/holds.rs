@@ -1,7 +1,8 @@
 //! Closing holds that have expired. They count no more since that moment, so nothing hangs on when this is done; but an
 //! article that was written while its tokens were held, and whose event never came, is a charge that is missing.
 //!
-//! If the process dies, the next pass finds those that are still open.
+//! If the process dies before they are closed, the next pass finds them; whose event is missing is told before that, rather
+//! twice than never.
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -44,6 +45,13 @@ impl Sweeper {
                     Article::Exists => "event_missing",
                     Article::Missing | Article::Unknown => "expired",
                 };
+                if article == Article::Exists && !dry_run {
+                    tracing::error!(
+                        job.id = %hold.job_id,
+                        "its article was written while tokens were held for it, and no event came: nothing was charged; \
+                         publish its event"
+                    );
+                }
                 jobs.push(hold.job_id);
                 reasons.push(reason);
             }
@@ -59,13 +67,6 @@ impl Sweeper {
                 report.holds_expired += 1;
                 if *reason == "event_missing" {
                     report.events_missing += 1;
-                    if !dry_run {
-                        tracing::error!(
-                            job.id = %job,
-                            "its article was written while tokens were held for it, and no event came: nothing was \
-                             charged; publish its event"
-                        );
-                    }
                 }
             }
         }
