@@ -36,7 +36,6 @@ pub struct Scrape {
     last: Arc<Mutex<Look>>,
 }
 
-/// The last one.
 #[derive(Debug, Default)]
 struct Look {
     ended_at: Option<Instant>,

@@ -41,7 +41,6 @@ pub(super) struct Needs {
     pub(super) database: bool,
 }
 
-/// Who calls.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) key: Arc<LiveApiKey>,
@@ -273,7 +272,8 @@ pub(super) async fn bounded(
             .retry_after(Duration::from_secs(1))
             .into_response()
     });
-    if response.status().is_server_error() {
+    // Not to be ready is an answer like another, to whoever asks every few seconds.
+    if response.status().is_server_error() && !route.ends_with("/readyz") {
         tracing::warn!(
             http.request_id = id.and_then(|id| id.to_str().map(str::to_owned).ok()),
             http.method = %method,

@@ -27,7 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Its last use is noted to the minute.
 const NOTED_FOR: time::Duration = time::Duration::minutes(1);
 
-/// Of one process.
 pub(super) struct Keyring {
     operations: Arc<Operations>,
     /// How long they are known, `http.keys_ttl`.

@@ -26,7 +26,6 @@ pub struct Consumer {
 /// One command to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ack {
-    /// This one.
     One(u64),
     /// All that are unacked up to this one, which has to be unacked.
     UpTo(u64),

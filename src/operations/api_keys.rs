@@ -44,7 +44,6 @@ pub(crate) struct NewApiKey {
     pub(crate) token: SecretString,
 }
 
-/// All keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct ApiKeys {
     pub(crate) keys: Vec<ApiKey>,

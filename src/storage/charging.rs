@@ -12,7 +12,7 @@ use crate::{
     telemetry::traces,
 };
 
-/// Charges.
+/// Item and outcome of each event that was not simply charged; item 0: the error for which the batch was charged slowly.
 pub(super) const CHARGE: &str = "select item, outcome, error_message, job_status_error
      from charge_events($1, $2, $3, $4, $5::text[]::jsonb[], $6, $7)
      union all

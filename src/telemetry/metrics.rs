@@ -77,7 +77,6 @@ const SIZES: [f64; 13] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
 ];
 
-/// All of them.
 #[derive(Debug)]
 pub struct Metrics {
     charges: Counts,

@@ -17,7 +17,7 @@ use crate::{
 /// Linux: of a process's CPU time in `/proc`.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How two compare.
+/// The ratio of two, of each round and overall.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Comparison {
     /// Of the first one's time an event to the second one's: by CPU where that is known, else by the clock.
@@ -35,7 +35,6 @@ pub(super) struct SideFigures {
     pub(super) cpu_us_per_event: Option<f64>,
 }
 
-/// What is called.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Called {
     ChargeEvents,
