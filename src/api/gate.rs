@@ -37,8 +37,17 @@ pub(super) struct Needs {
     pub(super) portal: bool,
     /// It is about all companies: a key of one company is not enough.
     pub(super) all_companies: bool,
-    /// It uses the database.
-    pub(super) database: bool,
+    pub(super) database: Database,
+}
+
+/// What a call takes of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Database {
+    Nothing,
+    /// A query that it shares with whoever asks at the same time.
+    Shared,
+    /// A connection of its own.
+    Connection,
 }
 
 #[derive(Clone)]
@@ -193,13 +202,16 @@ async fn answer(
         true => None,
         false => api.large_bodies.acquire().await.ok(),
     };
-    if !needs.database {
+    if needs.database == Database::Nothing {
         return Ok(next.run(request).await);
     }
     let request = extract::whole(request, api).await?;
     let answer = async {
         // What waits here has no connection that a worker might want.
-        let _turn = api.turns.acquire().await;
+        let _turn = match needs.database {
+            Database::Connection => api.turns.acquire().await.ok(),
+            Database::Shared | Database::Nothing => None,
+        };
         next.run(request).await
     };
     unless_away(api, answer).await

@@ -48,7 +48,7 @@ use crate::{
     operations::{EventPublisher, OperationError, Operations, Scope},
     telemetry::{metrics::Metrics, requests::observe},
 };
-use gate::{Limits, Needs, gate};
+use gate::{Database, Limits, Needs, gate};
 use keyring::Keyring;
 pub use ops::Vitals;
 use problem::Problem;
@@ -142,19 +142,24 @@ fn calls(api: Option<&Api>) -> OpenApiRouter<Api> {
         scope: Scope::Read,
         portal: false,
         all_companies: false,
-        database: true,
+        database: Database::Connection,
     };
     let portal = Needs {
         portal: true,
+        database: Database::Shared,
+        ..read
+    };
+    let preflight = Needs {
+        database: Database::Shared,
         ..read
     };
     let publish = Needs {
         scope: Scope::Publish,
-        database: false,
+        database: Database::Nothing,
         ..read
     };
     let hold = Needs {
-        database: true,
+        database: Database::Connection,
         ..publish
     };
     let operate = Needs {
@@ -167,9 +172,8 @@ fn calls(api: Option<&Api>) -> OpenApiRouter<Api> {
     };
     let new = OpenApiRouter::new;
     let of_one_balance = new().routes(routes!(companies::balance));
-    let looking = new()
-        .routes(routes!(companies::preflight))
-        .routes(routes!(jobs::job));
+    let before_work = new().routes(routes!(companies::preflight));
+    let looking = new().routes(routes!(jobs::job));
     let looking_at_all = new()
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::groups))
@@ -193,6 +197,7 @@ fn calls(api: Option<&Api>) -> OpenApiRouter<Api> {
         .routes(routes!(dead_letter_acts::restore));
     new()
         .merge(behind(portal, of_one_balance))
+        .merge(behind(preflight, before_work))
         .merge(behind(read, looking))
         .merge(behind(all(read), looking_at_all))
         .merge(behind(publish, publishing))

@@ -33,7 +33,7 @@ impl Operations {
     ///
     /// [`OperationError::NotFound`]: no such company.
     pub(crate) async fn balance(&self, company: Uuid) -> Result<Balance, OperationError> {
-        let balance = self.storage.balance(company).await?;
+        let balance = self.balances.of(company).await?;
         balance.ok_or_else(|| no_company(company))
     }
 

@@ -7,6 +7,7 @@
 
 mod api_keys;
 mod audit;
+mod balances;
 pub mod dead_letters;
 pub mod doctor;
 mod events;
@@ -53,6 +54,7 @@ pub struct Operations {
     /// Opened by the first operation that publishes.
     publisher: OnceLock<Arc<Publisher>>,
     replays: replay::RunningReplays,
+    balances: Arc<balances::Balances>,
     /// Of the process, where somebody collects them.
     metrics: Option<Arc<Metrics>>,
     /// Of new dead letters, while somebody watches.
@@ -64,7 +66,7 @@ pub struct Operations {
 pub struct Actor(String);
 
 /// Why an operation was not done. Nothing was changed, unless the text says what was.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum OperationError {
     /// There is nothing of that id.
     #[error("{0}")]
@@ -122,6 +124,7 @@ impl Operations {
     pub fn sharing(settings: &Settings, storage: Arc<Storage>) -> Self {
         Self {
             settings: settings.clone(),
+            balances: balances::Balances::new(storage.clone()),
             storage,
             publisher: OnceLock::new(),
             listener: Mutex::default(),

@@ -109,23 +109,23 @@ pub(crate) struct LedgerRefusal {
 }
 
 impl Storage {
-    /// What the company can pay from now; `None`: no such company.
-    pub(crate) async fn balance(&self, company_id: Uuid) -> Result<Option<Balance>, StorageError> {
+    /// What these companies can pay from now; those that there are.
+    pub(crate) async fn balances(&self, companies: &[Uuid]) -> Result<Vec<Balance>, StorageError> {
         let query = sqlx::query_as(
             // The columns are the application's: a NULL is no tokens.
             "select company_id, monthly, coalesce(monthly_token_quota, 0) as monthly_quota,
                     current_period_end as period_end, purchased, total, held, greatest(total - held, 0) as available
-             from company_subscriptions,
+             from company_subscriptions s,
                   lateral (select case when current_period_end <= now() then 0
                                        else coalesce(monthly_quota_balance, 0) end as monthly,
                                   coalesce(purchased_token_balance, 0) as purchased) spendable,
                   lateral (select monthly + least(purchased, 9223372036854775807 - greatest(monthly, 0)) as total) sum,
                   lateral (select least(coalesce(sum(h.amount), 0), 1000000000000000000)::bigint as held from token_holds h
-                           where h.company_id = $1 and h.status = 'open' and h.expires_at > now()) holds
-             where company_id = $1",
+                           where h.company_id = s.company_id and h.status = 'open' and h.expires_at > now()) holds
+             where company_id = any($1)",
         )
-        .bind(company_id);
-        self.call(async |connection| query.fetch_optional(connection).await)
+        .bind(companies);
+        self.call(async |connection| query.fetch_all(connection).await)
             .await
     }
 

@@ -55,6 +55,7 @@ mod http_keys;
 mod http_load;
 mod http_operating;
 mod http_outages;
+mod http_reads;
 mod http_role;
 mod http_schemathesis;
 mod http_server;

@@ -36,7 +36,7 @@ impl Operations {
         }
         if let Some(company) = selection.company
             && self.none_has(|one| one.company = Some(company)).await?
-            && self.storage.balance(company).await?.is_none()
+            && self.storage.balances(&[company]).await?.is_empty()
         {
             let why =
                 format!("{company} is not in company_subscriptions, and no dead letter is of it");
