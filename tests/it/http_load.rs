@@ -1,12 +1,15 @@
 //! Callers that mean harm, or only are many: the others, and the worker in the same process, go on.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::interval,
+    time::{interval, timeout},
 };
 use uuid::Uuid;
 
@@ -99,6 +102,43 @@ async fn drip(server: &Server, first: &str, rest: &str) -> String {
     // A reset is an end as well.
     read.expect("it hangs up").ok();
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Sends the head of a request with a large body; returns when it is told to send the body.
+async fn large_body(server: &Server, token: &str) -> TcpStream {
+    let mut connection = TcpStream::connect(server.address).await.expect("connected");
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: 100000\r\nexpect: 100-continue\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.expect("sent");
+    let mut told = [0; 25];
+    connection.read_exact(&mut told).await.expect("told");
+    assert_eq!(&told[..], b"HTTP/1.1 100 Continue\r\n\r\n");
+    connection
+}
+
+#[tokio::test]
+async fn so_many_large_bodies_are_read_at_once_and_small_ones_pass_them() {
+    const LARGE_BODIES: usize = 16;
+    let mut site = Site::new().await;
+    let (server, token) = serving(&mut site).await;
+    let company = site.company(0, 1000).await;
+    let begun = (0..LARGE_BODIES).map(|_| large_body(&server, &token));
+    let mut begun = join_all(begun).await;
+    let mut next = pin!(large_body(&server, &token));
+    for _ in 0..5 {
+        let event = event(Uuid::new_v4(), company, 1);
+        let caller = server.with(&token);
+        let small = tokio::select! {
+            biased;
+            _ = &mut next => panic!("one more than {LARGE_BODIES} is read"),
+            small = caller.post("/v1/events", &event) => small,
+        };
+        assert_eq!(small.status, 202, "{small:#?}");
+    }
+    drop(begun.pop());
+    let _next = timeout(PATIENCE, next).await.expect("there is room again");
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
-//! Balances for many who ask at the same time.
+//! Reads that wait for the database: balances for many who ask at the same time, and audits.
 
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::support::site::Site;
+use crate::support::{
+    eventually::{PATIENCE, eventually},
+    site::Site,
+};
 
 /// In words of the query.
 const READS: &str = "monthly_token_quota";
@@ -13,7 +16,7 @@ async fn however_many_ask_they_share_a_query_and_each_gets_the_balance_of_its_ow
     let mut site = Site::new().await;
     site.set("HTTP__REQUEST_TIMEOUT", "3s");
     site.set("HTTP__BODY_TIMEOUT", "1s");
-    let server = site.serve_http(&["http"]).await;
+    let mut server = site.serve_http(&["http"]).await;
     let token = site.key(&["read"], None).await;
     let caller = server.with(&token);
     let companies = [site.company(0, 100).await, site.company(20, 200).await];
@@ -27,14 +30,17 @@ async fn however_many_ask_they_share_a_query_and_each_gets_the_balance_of_its_ow
         .await
         .expect("locked");
     let given_up = (0..30).map(async |number| caller.get(&path(companies[number % 2])).await);
-    for answer in join_all(given_up).await {
+    let given_up = join_all(given_up).await;
+    for answer in &given_up {
         assert_eq!(answer.refusal(), (503, "timeout"));
     }
+    // Whoever complains with the id of his request is found in the log.
+    let id = given_up[0].header("x-request-id");
+    let told = format!("http.request_id=\"{id}\"");
+    server.process.wait_for_log(&told, PATIENCE).await;
     // None of those who have gone left a query of his own behind.
     assert_eq!(site.waiting_for_a_lock(READS).await, 1);
-    let (unknown, count) = (Uuid::new_v4(), async || {
-        site.waiting_for_a_lock(READS).await
-    });
+    let unknown = Uuid::new_v4();
     let asked = join_all((0..30).map(async |number| {
         let company = [companies[0], companies[1], unknown][number % 3];
         (number, caller.get(&path(company)).await)
@@ -49,4 +55,27 @@ async fn however_many_ask_they_share_a_query_and_each_gets_the_balance_of_its_ow
             _ => assert_eq!(answer.refusal(), (404, "not_found")),
         }
     }
+}
+
+#[tokio::test]
+async fn one_audit_runs_at_a_time_and_its_query_ends_with_its_caller() {
+    let mut site = Site::new().await;
+    let server = site.serve_http(&["http"]).await;
+    let token = site.key(&["read"], None).await;
+    let caller = server.with(&token);
+    let mut holder = site.db.pool().begin().await.expect("begun");
+    sqlx::query("lock table token_deduction_records in access exclusive mode")
+        .execute(&mut *holder)
+        .await
+        .expect("locked");
+    let first = server.with(&token);
+    let first = tokio::spawn(async move { first.get("/v1/audit").await });
+    let count = async || site.waiting_for_a_lock("token_deduction_records").await;
+    eventually("it waits", PATIENCE, count, |count| *count > 0).await;
+    let second = caller.get("/v1/audit").await;
+    assert_eq!(second.refusal(), (503, "busy"));
+    first.abort();
+    eventually("it has ended", PATIENCE, count, |count| *count == 0).await;
+    holder.rollback().await.expect("let go");
+    caller.get("/v1/audit").await.ok();
 }

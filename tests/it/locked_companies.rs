@@ -98,6 +98,8 @@ async fn a_company_that_stays_locked_is_retried_by_the_schedule_and_then_pending
         assert!(says_why, "{error}");
     }
     others.all_charged(&site, PATIENCE).await;
+    // It was found locked again at each attempt.
+    assert_eq!(process.said_of(FOUND_LOCKED, locked.companies[0]), 1);
     let counts = process.drain().await;
     held.release().await;
     assert_eq!((counts.charged, counts.dead_lettered), (120, 3));
