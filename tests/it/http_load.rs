@@ -47,7 +47,7 @@ async fn a_thousand_idle_connections_keep_neither_the_worker_nor_other_callers_f
     assert_eq!(server.with(&token).get(&path).await.ok()["total"], 999);
     for (place, mut connection) in idle.into_iter().enumerate() {
         let mut rest = Vec::new();
-        let ended = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut rest)).await;
+        let ended = timeout(PATIENCE, connection.read_to_end(&mut rest)).await;
         ended
             .unwrap_or_else(|_| panic!("{place} was not closed"))
             .ok();
@@ -97,7 +97,7 @@ async fn drip(server: &Server, first: &str, rest: &str) -> String {
         std::future::pending::<()>().await;
     });
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, from.read_to_end(&mut answer)).await;
+    let read = timeout(PATIENCE, from.read_to_end(&mut answer)).await;
     dripping.abort();
     // A reset is an end as well.
     read.expect("it hangs up").ok();
