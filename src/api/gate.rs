@@ -40,6 +40,16 @@ pub(super) struct Needs {
     pub(super) database: Database,
 }
 
+impl Needs {
+    /// For a look at one company, or at one job.
+    pub(super) const READ: Self = Self {
+        scope: Scope::Read,
+        portal: false,
+        all_companies: false,
+        database: Database::Connection,
+    };
+}
+
 /// What a call takes of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Database {

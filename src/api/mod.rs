@@ -138,20 +138,14 @@ fn calls(api: Option<&Api>) -> OpenApiRouter<Api> {
         // For the document.
         None => calls,
     };
-    let read = Needs {
-        scope: Scope::Read,
-        portal: false,
-        all_companies: false,
-        database: Database::Connection,
-    };
-    let portal = Needs {
-        portal: true,
-        database: Database::Shared,
-        ..read
-    };
+    let read = Needs::READ;
     let preflight = Needs {
         database: Database::Shared,
         ..read
+    };
+    let portal = Needs {
+        portal: true,
+        ..preflight
     };
     let publish = Needs {
         scope: Scope::Publish,
