@@ -112,14 +112,16 @@ impl Storage {
     /// What these companies can pay from now; those that there are.
     pub(crate) async fn balances(&self, companies: &[Uuid]) -> Result<Vec<Balance>, StorageError> {
         let query = sqlx::query_as(
-            // The columns are the application's: a NULL is no tokens.
+            // The columns are the application's: a NULL is no tokens, and no number of one company's, however absurd,
+            // is an error for the others.
             "select company_id, monthly, coalesce(monthly_token_quota, 0) as monthly_quota,
-                    current_period_end as period_end, purchased, total, held, greatest(total - held, 0) as available
+                    current_period_end as period_end, purchased, total, held, greatest(greatest(total, 0) - held, 0) as available
              from company_subscriptions s,
                   lateral (select case when current_period_end <= now() then 0
                                        else coalesce(monthly_quota_balance, 0) end as monthly,
                                   coalesce(purchased_token_balance, 0) as purchased) spendable,
-                  lateral (select monthly + least(purchased, 9223372036854775807 - greatest(monthly, 0)) as total) sum,
+                  lateral (select least(greatest(monthly::numeric + purchased, -9223372036854775808),
+                                        9223372036854775807)::bigint as total) sum,
                   lateral (select least(coalesce(sum(h.amount), 0), 1000000000000000000)::bigint as held from token_holds h
                            where h.company_id = s.company_id and h.status = 'open' and h.expires_at > now()) holds
              where company_id = any($1)",

@@ -216,11 +216,7 @@ async fn told_to_stop_it_answers_what_it_was_asked_and_leaves_nobody_waiting() {
     let mut half = TcpStream::connect(server.address).await.expect("connected");
     half.write_all(b"GET /healthz HT").await.expect("sent");
     // One waits for a company that is locked meanwhile.
-    let mut holder = site.db.pool().begin().await.expect("begun");
-    sqlx::query("lock table company_subscriptions in access exclusive mode")
-        .execute(&mut *holder)
-        .await
-        .expect("locked");
+    let held = site.hold_table("company_subscriptions").await;
     let caller = server.with(&token);
     let path = format!("/v1/companies/{company}/balance");
     let asking = tokio::spawn(async move { caller.get(&path).await });
@@ -229,7 +225,7 @@ async fn told_to_stop_it_answers_what_it_was_asked_and_leaves_nobody_waiting() {
     eventually("it waits", PATIENCE, count, |count| *count > 0).await;
     server.process.terminate().await;
     server.process.wait_for_log("stopping", PATIENCE).await;
-    holder.rollback().await.expect("let go");
+    held.release().await;
     let answer = asking.await.expect("no panic");
     assert_eq!(answer.ok()["total"], 1000);
     assert_eq!(server.process.wait(PATIENCE).await, Some(0));

@@ -21,7 +21,7 @@ async fn lanes_take_companies_of_their_own_and_all_at_once() {
     let mut crowd = Crowd::open(&site, 200).await;
     let mut process = site.charge().await;
     // Each lane comes to stand with a batch: a lane without work would not.
-    let held = site.hold_table_of_companies().await;
+    let held = site.hold_table("company_subscriptions").await;
     crowd.publish(&site, 1).await;
     let looks = async || site.waiting_for_a_lock("").await;
     eventually("four lanes wait", PATIENCE, looks, |&n| n == 4).await;

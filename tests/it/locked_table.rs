@@ -17,7 +17,7 @@ async fn a_table_locked_for_less_than_lock_timeout_uses_up_no_attempt() {
     site.declare().await;
     let mut crowd = Crowd::open(&site, 40).await;
     let mut process = site.charge().await;
-    let held = site.hold_table_of_companies().await;
+    let held = site.hold_table("company_subscriptions").await;
     crowd.publish(&site, 5).await;
     let looks = async || site.waiting_for_a_lock("").await;
     eventually("it is waited for", PATIENCE, looks, |&n| n > 0).await;
@@ -36,7 +36,7 @@ async fn a_table_locked_for_longer_leaves_everybody_charged() {
     site.declare().await;
     let mut crowd = Crowd::open(&site, 40).await;
     let mut process = site.charge().await;
-    let held = site.hold_table_of_companies().await;
+    let held = site.hold_table("company_subscriptions").await;
     crowd.publish(&site, 2).await;
     let held = held.lasts_for(Duration::from_millis(700)).await;
     crowd.publish(&site, 1).await;

@@ -76,10 +76,10 @@ impl Site {
         hold(self.db.pool(), &rows("article_jobs", "id", &[job])).await
     }
 
-    /// Locks the table of companies, as an `alter table` would.
-    pub(crate) async fn hold_table_of_companies(&self) -> Held {
-        let sql = "lock table company_subscriptions in access exclusive mode";
-        hold(self.db.pool(), sql).await
+    /// Locks this table, as an `alter table` would.
+    pub(crate) async fn hold_table(&self, table: &str) -> Held {
+        let sql = format!("lock table {table} in access exclusive mode");
+        hold(self.db.pool(), &sql).await
     }
 
     /// Locks each of these companies in turn, for so long, over and over.
